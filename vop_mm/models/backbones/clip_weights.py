@@ -1,0 +1,88 @@
+"""Reading CLIP weights from a file, safely, whatever form they were published in."""
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# An OpenAI archive stores three numbers beside its weights.
+_OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
+
+
+class ClipWeights(NamedTuple):
+    """A state dict with open_clip's names, in float32.
+
+    Attributes:
+        state_dict (dict[str, Tensor]): The weights.
+        from_openai (bool): Whether the file has OpenAI's form; such weights were trained with quick-GELU.
+    """
+    state_dict: dict[str, Tensor]
+    from_openai: bool
+
+
+def read_clip_weights(path: str | Path) -> ClipWeights:
+    """Read a local file of CLIP weights.
+
+    Understood are OpenAI's TorchScript archives, plain state dicts (``torch.save``), training checkpoints that hold one
+    under ``state_dict``, and safetensors. Nothing in a file is executed: pickles are read with ``weights_only=True``.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        ClipWeights: The weights in float32.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file can't be read as weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'CLIP weights not found: {path}')
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+            state = load_file(path)
+        elif _is_torchscript(path):
+            # Not open_clip's load_openai_model: it rounds float32 weights to float16 on the way. And without copying
+            # the archive's code: only its parameters are taken.
+            state = torch.jit.load(str(path), map_location='cpu').state_dict()
+        else:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e:  # the three readers fail in a dozen ways; the user needs the file and the reason
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise ValueError(f'{path} is not a readable file of CLIP weights: {reason}') from e
+    from_openai = isinstance(state, dict) and (_is_torchscript(path) or any(k in state for k in _OPENAI_EXTRAS))
+    if isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
+        state = state['state_dict']
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for k, v in state.items()
+                                              if k not in _OPENAI_EXTRAS):
+        raise ValueError(f'{path} holds no state dict of tensors')
+    state = {k.removeprefix('module.'): v.float() for k, v in state.items() if k not in _OPENAI_EXTRAS}
+    return ClipWeights(state, from_openai)
+
+
+def fingerprint(state_dict: dict[str, Tensor]) -> str:
+    """Hash of a state dict's names, shapes and float32 values: the same for the same CLIP, whatever file it came from.
+
+    Args:
+        state_dict (dict[str, Tensor]): Weights.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        value = state_dict[name].detach().float().cpu().contiguous()
+        digest.update(f'{name}{tuple(value.shape)}'.encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.split('/')[1:2] == ['code'] for name in archive.namelist())

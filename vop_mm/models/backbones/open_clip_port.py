@@ -1,0 +1,254 @@
+"""The one file that knows open_clip: builds a CLIP, loads its weights, and names its pieces for the towers."""
+import copy
+import difflib
+from pathlib import Path
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from vop_mm.registry import MODELS
+
+from .clip_weights import fingerprint, read_clip_weights
+
+ARCHITECTURES = Path(__file__).with_name('architectures')
+
+
+@MODELS.register_module()
+class OpenCLIP(BaseModule):
+    """A CLIP model of open_clip, taken apart for the towers that run its blocks one by one.
+
+    The weights stay under open_clip's own names (``model.visual...``), and every block is open_clip's own module.
+
+    Args:
+        arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``; small ones of this project
+            are registered as well), or an open_clip model config: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
+        weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
+            tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
+        cache_dir (str, optional): Where downloaded weights are kept; None is open_clip's default.
+
+    Raises:
+        ValueError: Unknown or unsupported architecture, unknown tag, or weights that don't fit the architecture.
+        FileNotFoundError: ``weights`` looks like a path and there is no such file.
+        ConnectionError: A tag's weights can't be downloaded.
+    """
+
+    def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None) -> None:
+        super().__init__()
+        self.arch = arch if isinstance(arch, str) else dict(arch)
+        self.weights = weights
+        self.model = _build(arch)
+        if weights is not None:
+            _load(self.model, arch, weights, cache_dir)
+        self._fingerprint: str | None = None
+        text = self._text
+        mask = text.attn_mask
+        if mask is None:
+            raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
+        if getattr(text, 'text_pool_type', getattr(text, 'pool_type', 'argmax')) not in ('argmax', 'eos'):
+            raise ValueError(f'{self.arch_name}: only text towers read at the end-of-text token are supported')
+        visual = self.model.visual
+        if getattr(visual, 'pool_type', 'tok') != 'tok' or getattr(visual, 'attn_pool', None) is not None:
+            raise ValueError(f'{self.arch_name}: only vision towers read at the CLS token are supported')
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+    @property
+    def arch_name(self) -> str:
+        """Name of the architecture, ``'custom'`` for one given as a dict."""
+        return self.arch if isinstance(self.arch, str) else 'custom'
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights as they were when first asked for; ask before training changes them."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.model.state_dict())
+        return self._fingerprint
+
+    @property
+    def _text(self) -> nn.Module:
+        # open_clip keeps the text tower either at top level (CLIP) or under .text (CustomTextCLIP)
+        return getattr(self.model, 'text', self.model)
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """Log of the factor on cosine similarities."""
+        return self.model.logit_scale
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the frames, in pixels."""
+        return tuple(self.model.visual.image_size)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a frame (M)."""
+        return self.model.visual.grid_size[0] * self.model.visual.grid_size[1]
+
+    @property
+    def vision_blocks(self) -> nn.ModuleList:
+        """Residual blocks of the vision tower."""
+        return self.model.visual.transformer.resblocks
+
+    @property
+    def text_blocks(self) -> nn.ModuleList:
+        """Residual blocks of the text tower."""
+        return self._text.transformer.resblocks
+
+    @property
+    def vision_width(self) -> int:
+        """Channels of the vision tower (C)."""
+        return self.model.visual.class_embedding.shape[-1]
+
+    @property
+    def text_width(self) -> int:
+        """Channels of the text tower."""
+        return self._text.token_embedding.weight.shape[-1]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the text tower takes, prompts included (77 in CLIP)."""
+        return self._text.positional_embedding.shape[0]
+
+    @property
+    def projections(self) -> list[nn.Parameter]:
+        """Parameters of the two final projections."""
+        text = self._text.text_projection
+        return [self.model.visual.proj, *(text.parameters() if isinstance(text, nn.Module) else [text])]
+
+    # -- vision -----------------------------------------------------------------------------------------------------
+    def embed_frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames to the tokens that enter the first block (CLS and patches, positions added, after ln_pre).
+
+        Args:
+            frames (Tensor): CLIP-normalised pixels [N, 3, H, W].
+
+        Returns:
+            tuple[Tensor, Tensor]: CLS [N, 1, C] and patches [N, M, C].
+
+        Raises:
+            ValueError: The frames have another size than the model's.
+        """
+        visual = self.model.visual
+        if tuple(frames.shape[-2:]) != self.image_size:
+            raise ValueError(f'{self.arch_name} takes frames of {self.image_size} pixels (height, width), '
+                             f'got {tuple(frames.shape[-2:])}')
+        patches = visual.conv1(frames).flatten(2).transpose(1, 2)  # [N, C, h, w] -> [N, M, C]
+        positions = visual.positional_embedding
+        cls = (visual.class_embedding + positions[0]).to(patches.dtype).expand(len(frames), 1, -1)
+        patches = patches + positions[1:].to(patches.dtype)
+        return visual.ln_pre(cls), visual.ln_pre(patches)
+
+    def norm_vision_prompts(self, prompts: Tensor) -> Tensor:
+        """ln_pre, which prompts of the first layer pass like all its tokens. [N, P, C] -> [N, P, C]"""
+        return self.model.visual.ln_pre(prompts)
+
+    def run_vision_block(self, layer: int, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """One frozen block.
+
+        Args:
+            layer (int): Index from 0.
+            x (Tensor): Tokens [N, T, C].
+            key_mask (Tensor, optional): [N, T] bool, False where no token may look. None: nothing is masked.
+
+        Returns:
+            Tensor: [N, T, C].
+        """
+        block = self.vision_blocks[layer]
+        if key_mask is None:
+            return block(x)
+        heads = block.attn.num_heads
+        # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
+        bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
+        bias = bias[:, None, None].expand(-1, heads, x.shape[1], -1).flatten(0, 1)  # [N, T] -> [N * heads, T, T]
+        return block(x, attn_mask=bias)
+
+    def project_frames(self, cls: Tensor) -> Tensor:
+        """CLS tokens to frame embeddings, not normalised. [..., C] -> [..., D]"""
+        visual = self.model.visual
+        return visual.ln_post(cls) @ visual.proj
+
+    # -- text -------------------------------------------------------------------------------------------------------
+    def embed_words(self, tokens: Tensor) -> Tensor:
+        """Token ids to word embeddings, without positions. [n, L] -> [n, L, C]"""
+        return self._text.token_embedding(tokens)
+
+    def text_positions(self, length: int) -> Tensor:
+        """Positional embedding of the first ``length`` positions, [length, C]."""
+        return self._text.positional_embedding[:length]
+
+    def run_text_block(self, layer: int, x: Tensor) -> Tensor:
+        """One frozen block under the causal mask. [n, T, C] -> [n, T, C]"""
+        length = x.shape[1]
+        return self.text_blocks[layer](x, attn_mask=self._text.attn_mask[:length, :length])
+
+    def project_text(self, x: Tensor) -> Tensor:
+        """States at the end of text to text embeddings, not normalised. [n, C] -> [n, D]"""
+        text = self._text
+        x = text.ln_final(x)
+        projection = text.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+
+def _build(arch: str | dict) -> nn.Module:
+    import open_clip
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    if isinstance(arch, str):
+        open_clip.add_model_config(ARCHITECTURES)
+        cfg = open_clip.get_model_config(arch)
+        if cfg is None:
+            near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
+            raise ValueError(f'open_clip has no architecture {arch!r}; did you mean {", ".join(near) or "another one"}?')
+    else:
+        cfg = arch
+    cfg = copy.deepcopy(dict(cfg))
+    vision, text = cfg.get('vision_cfg', {}), cfg.get('text_cfg', {})
+    if ('multimodal_cfg' in cfg or vision.get('timm_model_name') or text.get('hf_model_name')
+            or isinstance(vision.get('layers'), (list, tuple))):
+        raise ValueError(f'architecture {arch!r} is not supported: both towers must be transformers of open_clip\'s own '
+                         '(no ResNet, timm, Hugging Face or CoCa towers)')
+    custom_text = cfg.pop('custom_text', False)
+    try:
+        return (CustomTextCLIP if custom_text else CLIP)(**cfg)
+    except (TypeError, AssertionError) as e:
+        raise ValueError(f'architecture {arch!r} can\'t be built: {e}') from e
+
+
+def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> None:
+    """Load weights, from a file or by tag, into ``model``."""
+    name = arch if isinstance(arch, str) else 'custom'
+    path = weights if _is_path(weights) else _download(name, weights, cache_dir)
+    state, from_openai = read_clip_weights(path)
+    quick_gelu = any('QuickGELU' in type(m).__name__ for m in model.modules())
+    if (from_openai or weights == 'openai') and not quick_gelu:
+        raise ValueError(f'{weights} are OpenAI weights, which were trained with quick-GELU; name a quick-GELU '
+                         f'architecture, e.g. {name}-quickgelu')
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        lines = [line.strip() for line in str(e).splitlines()[1:] if line.strip()]
+        shown = '; '.join(line if len(line) < 160 else line[:157] + '...' for line in lines[:2])
+        raise ValueError(f'weights {weights} don\'t fit the CLIP architecture {name}: {shown}') from e
+
+
+def _is_path(weights: str) -> bool:
+    return '/' in weights or Path(weights).suffix in ('.pt', '.pth', '.bin', '.safetensors') or Path(weights).is_file()
+
+
+def _download(arch: str, tag: str, cache_dir: str | None) -> str:
+    import open_clip
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+    cfg = get_pretrained_cfg(arch, tag)
+    if not cfg:
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')
+    try:
+        return download_pretrained(cfg, cache_dir=cache_dir)
+    except Exception as e:  # hub clients raise their own errors, which differ from version to version
+        raise ConnectionError(
+            f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
+            'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '
+            '--cfg-options model.clip.weights=/path/to/file') from e

@@ -1,0 +1,104 @@
+"""The text tower: CLIP's frozen blocks, with prompts, over captions."""
+from collections.abc import Iterable
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..prompts.base import LayerContext, PromptProvider
+from .open_clip_port import OpenCLIP
+
+
+class TextTower(BaseModule):
+    """Runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
+
+    The order in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer are inserted
+    before the positional embedding is added, so words move up by as many positions.
+
+    Args:
+        prompts (Iterable[PromptProvider]): Providers after the start-of-text token. May be empty: stock CLIP.
+        suffix_prompts (Iterable[PromptProvider]): Providers before the last position, as in some published
+            checkpoints. Defaults to none.
+        published_eot (bool): Read the embedding where the published VoP code reads it, at the end-of-text index plus
+            all prompts, suffix included. For captions shorter than the limit that is after end of text. Only for
+            published checkpoints that have a suffix. Defaults to False: at the end-of-text token.
+        context_length (int): Positions of the tower (77 in CLIP).
+    """
+
+    def __init__(self, prompts: Iterable[PromptProvider] = (), suffix_prompts: Iterable[PromptProvider] = (), *,
+                 published_eot: bool = False, context_length: int = 77) -> None:
+        super().__init__()
+        self.prompts = nn.ModuleList(prompts)
+        self.suffix_prompts = nn.ModuleList(suffix_prompts)
+        self.published_eot = published_eot
+        layers = {layer for p in [*self.prompts, *self.suffix_prompts] for layer in p.layers}
+        most = max((sum(p.num_tokens for p in [*self.prompts, *self.suffix_prompts] if layer in p.layers)
+                    for layer in layers), default=0)
+        self.max_words = context_length - most
+        if self.max_words < 3:
+            raise ValueError(f'{most} text prompts leave no room for words in {context_length} positions')
+
+    def forward(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
+        """Embed captions.
+
+        Args:
+            clip (OpenCLIP): The frozen backbone.
+            tokens (Tensor): Token ids [n, L] int64, end of text the largest id, padded with 0. More than
+                :attr:`max_words` are cut, keeping end of text.
+
+        Returns:
+            Tensor: Text embeddings [n, D], unit norm.
+        """
+        tokens = fit_tokens(tokens, self.max_words)
+        suffix = len(self.suffix_prompts) > 0
+        if suffix:  # the suffix stands before the last of all positions, so padding takes part
+            tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
+        eot = tokens.argmax(dim=-1)  # [n]
+        # words are what is left of a layer's output: [n, L, C], split where prompts go
+        words = clip.embed_words(tokens)
+        end = words.shape[1] - 1 if suffix else words.shape[1]
+        first, middle, last = words[:, :1], words[:, 1:end], words[:, end:]
+        for layer in range(len(clip.text_blocks)):
+            context = LayerContext(layer, first)
+            before = self._tokens(self.prompts, context)  # [n, P, C]
+            after = self._tokens(self.suffix_prompts, context)  # [n, S, C]
+            x = torch.cat([first, *before, middle, *after, last], dim=1)  # [n, P + L + S, C]
+            if layer == 0:
+                x = x + clip.text_positions(x.shape[1]).to(x.dtype)
+            x = clip.run_text_block(layer, x)
+            num_before, num_after = (sum(t.shape[1] for t in ts) for ts in (before, after))
+            start, stop = 1 + num_before, x.shape[1] - last.shape[1] - num_after
+            first, middle, last = x[:, :1], x[:, start:stop], x[:, stop + num_after:]
+        position = eot + num_before
+        if self.published_eot:
+            position = position + num_after
+        elif suffix:  # end of text in the last position has moved behind the suffix
+            position = position + num_after * (eot == tokens.shape[1] - 1)
+        x = x[torch.arange(len(x), device=x.device), position]  # [n, P + L + S, C] -> [n, C]
+        return F.normalize(clip.project_text(x), dim=-1)
+
+    @staticmethod
+    def _tokens(providers: Iterable[PromptProvider], context: LayerContext) -> list[Tensor]:
+        tokens = [p.tokens(context) for p in providers if context.layer in p.layers]
+        return [t.to(context.cls.dtype).expand(len(context.cls), 1, -1, -1).squeeze(1) for t in tokens]
+
+
+def fit_tokens(tokens: Tensor, length: int) -> Tensor:
+    """Cut token ids to a length, keeping end of text as the last one of every caption that was too long.
+
+    The same ids as tokenising to that length gives.
+
+    Args:
+        tokens (Tensor): [n, L] int64, end of text the largest id of each row, padding 0 behind it.
+        length (int): The most tokens to keep.
+
+    Returns:
+        Tensor: [n, min(L, length)].
+    """
+    if tokens.shape[1] <= length:
+        return tokens
+    eot = tokens.argmax(dim=1, keepdim=True)  # [n, 1]
+    kept = tokens[:, :length].clone()
+    kept[:, -1:] = torch.where(eot >= length, tokens.gather(1, eot), kept[:, -1:])
+    return kept

@@ -1,0 +1,72 @@
+"""From collated samples to a batch on the device."""
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from vop_mm.registry import MODELS
+
+# of OpenAI's CLIP, in 0..1
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@MODELS.register_module()
+class VideoTextPreprocessor(BaseDataPreprocessor):
+    """Stacks a batch, moves it to the device, and normalises the frames there: they travel as uint8.
+
+    Args:
+        mean (Sequence[float]): Per channel, of pixels in 0..1. Defaults to CLIP's.
+        std (Sequence[float]): Per channel. Defaults to CLIP's.
+        short_videos (str): What the filled-up frames of a video with fewer than F frames are. ``'repeat'``: frames
+            like the others (the last one, repeated), as in the published code. ``'mask'``: padding, left out of the
+            video. Defaults to ``'repeat'``.
+    """
+
+    def __init__(self, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD,
+                 short_videos: str = 'repeat', non_blocking: bool = True) -> None:
+        super().__init__(non_blocking)
+        if short_videos not in ('repeat', 'mask'):
+            raise ValueError(f"short_videos must be 'repeat' or 'mask', got {short_videos!r}")
+        self.short_videos = short_videos
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """uint8 frames [..., 3, H, W] to CLIP-normalised float32 ones."""
+        return (frames.float() / 255 - self.mean) / self.std
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Make a batch.
+
+        Args:
+            data (dict): ``inputs``: list of B uint8 tensors [F, 3, H, W]; ``data_samples``: list of B
+                :class:`VideoTextDataSample` with ``tokens`` [n, L] and metainfo ``video_index``, ``num_frames``.
+            training (bool): Not used; both ways are the same.
+
+        Returns:
+            dict: ``frames`` [B, F, 3, H, W] float32, ``frame_mask`` [B, F] bool or None, ``tokens`` [T, L'] int64 cut
+            behind the last end of text, ``text_video`` [T] int64 (row of each text's video), ``video_index`` [B]
+            int64, ``data_samples``.
+        """
+        samples = data['data_samples']
+        frames = self.cast_data(torch.stack(list(data['inputs'])))  # B x [F, 3, H, W] -> [B, F, 3, H, W]
+        tokens = torch.cat([s.tokens for s in samples])  # B x [n, L] -> [T, L]
+        # Attention is causal: nothing behind end of text reaches the embedding. Cut here, where the ids are still on
+        # the CPU and looking at them costs no synchronisation.
+        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1] if len(tokens) else tokens
+        counts = torch.tensor([len(s.tokens) for s in samples])
+        return dict(
+            frames=self.normalize(frames),
+            frame_mask=self._frame_mask(samples, frames.shape[1]),
+            tokens=self.cast_data(tokens),
+            text_video=self.cast_data(torch.arange(len(samples)).repeat_interleave(counts)),
+            video_index=self.cast_data(torch.tensor([s.video_index for s in samples])),
+            data_samples=samples)
+
+    def _frame_mask(self, samples: Sequence, num_frames: int) -> Tensor | None:
+        real = torch.tensor([s.get('num_frames', num_frames) for s in samples])
+        if self.short_videos == 'repeat' or bool((real >= num_frames).all()):
+            return None
+        return self.cast_data(torch.arange(num_frames)[None] < real[:, None])  # [B, F]

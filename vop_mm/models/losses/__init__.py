@@ -1,0 +1,4 @@
+"""Losses."""
+from .symmetric_contrastive_loss import SymmetricContrastiveLoss
+
+__all__ = ['SymmetricContrastiveLoss']

@@ -1,0 +1,48 @@
+"""The loss of text-video retrieval: both directions' cross-entropy over a batch."""
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from vop_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class SymmetricContrastiveLoss(BaseModule):
+    """Mean of the text-to-video and the video-to-text cross-entropy (VoP, eq. 3), knowing which pairs share a video.
+
+    Args:
+        same_video (str): What two captions of one video in a batch are to each other. ``'mask'``: nothing, they are
+            left out of each other's denominators. ``'soft'``: positives, the target is shared out among them.
+            ``'negative'``: negatives, the plain diagonal loss of the paper. Defaults to ``'mask'``.
+
+    Raises:
+        ValueError: Another ``same_video``.
+    """
+
+    def __init__(self, same_video: str = 'mask') -> None:
+        super().__init__()
+        if same_video not in ('mask', 'soft', 'negative'):
+            raise ValueError(f"same_video must be 'mask', 'soft' or 'negative', got {same_video!r}")
+        self.same_video = same_video
+
+    def forward(self, logits: Tensor, video_ids: Tensor) -> Tensor:
+        """Loss of a batch of pairs.
+
+        Args:
+            logits (Tensor): Scaled similarities of N texts with their N videos, [N, N]; pair i stands on the diagonal.
+            video_ids (Tensor): Which video pair i is of, [N] int64.
+
+        Returns:
+            Tensor: Scalar.
+        """
+        logits = logits.float()
+        same = video_ids[:, None] == video_ids[None]  # [N, N]
+        diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        if self.same_video == 'mask':
+            logits = logits.masked_fill(same & ~diagonal, float('-inf'))
+        if self.same_video == 'soft':
+            target = same.float() / same.sum(dim=1, keepdim=True)  # symmetric: columns share out like rows
+        else:
+            target = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

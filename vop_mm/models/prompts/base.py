@@ -1,0 +1,94 @@
+"""What a prompt provider is."""
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+class LayerContext(NamedTuple):
+    """What a provider may look at when it is asked for a layer's tokens.
+
+    Attributes:
+        layer (int): Index of the layer, from 0.
+        cls (Tensor): CLS tokens of all frames as they enter the layer, [B, F, C]. On the text side the start-of-text
+            tokens, [n, 1, C].
+        frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding. None: every frame is real.
+    """
+    layer: int
+    cls: Tensor
+    frame_mask: Tensor | None = None
+
+
+class PromptProvider(BaseModule, metaclass=ABCMeta):
+    """Gives the prompt tokens of the layers it stands in. It knows nothing of CLIP.
+
+    A subclass sets ``num_tokens`` and implements :meth:`tokens`. Every parameter it holds is trained by
+    ``PromptTuning`` and saved, with nothing to declare.
+
+    Args:
+        num_tokens (int): Tokens that it adds to each of its layers (P).
+        width (int): Channels of a token (C). The retriever fills it in from the tower.
+        depth (int): Layers of the tower. The retriever fills it in.
+        num_frames (int): Frames of a video (F). The retriever fills it in.
+        layers (Sequence, optional): Where it stands: a half-open range ``(start, stop)`` counted from 0, or several,
+            ``[(0, 2), (5, 6)]``. None is every layer. Defaults to None.
+
+    Raises:
+        ValueError: A layer that the tower doesn't have, or fewer than one token.
+    """
+
+    def __init__(self, num_tokens: int, *, width: int, depth: int, num_frames: int = 1,
+                 layers: Sequence | None = None) -> None:
+        super().__init__()
+        if num_tokens < 1:
+            raise ValueError(f'{type(self).__name__} needs num_tokens >= 1, got {num_tokens}')
+        self.num_tokens = num_tokens
+        self.width = width
+        self.num_frames = num_frames
+        self.layers = parse_layers(layers, depth)
+        self._row = {layer: row for row, layer in enumerate(self.layers)}
+
+    def row(self, layer: int) -> int:
+        """Row of a table with one row for each of :attr:`layers`."""
+        return self._row[layer]
+
+    @abstractmethod
+    def tokens(self, context: LayerContext) -> Tensor:
+        """Tokens of one layer.
+
+        Args:
+            context (LayerContext): The layer and what enters it.
+
+        Returns:
+            Tensor: [1 or B, 1 or F, P, C]; dimensions of size 1 are shared by all videos, or all frames.
+        """
+
+
+def parse_layers(layers: Sequence | None, depth: int) -> tuple[int, ...]:
+    """Layer indices of a half-open range, of several, or of all.
+
+    Args:
+        layers (Sequence, optional): ``None``, ``(start, stop)`` or ``[(start, stop), ...]``.
+        depth (int): Layers of the tower.
+
+    Returns:
+        tuple[int, ...]: Sorted indices.
+
+    Raises:
+        ValueError: An empty or reversed range, an overlap, or a layer outside 0 .. depth - 1.
+    """
+    if layers is None:
+        return tuple(range(depth))
+    ranges = [layers] if len(layers) == 2 and all(isinstance(x, int) for x in layers) else list(layers)
+    indices = []
+    for item in ranges:
+        if not (isinstance(item, Sequence) and len(item) == 2 and all(isinstance(x, int) for x in item)):
+            raise ValueError(f'layers must be (start, stop) or a list of such pairs, got {layers!r}')
+        if not 0 <= item[0] < item[1] <= depth:
+            raise ValueError(f'layers {tuple(item)} is not a range inside 0..{depth}, the layers of this tower')
+        indices += range(*item)
+    if len(set(indices)) != len(indices):
+        raise ValueError(f'layers {layers!r} name a layer twice')
+    return tuple(sorted(indices))

@@ -1,0 +1,4 @@
+"""Retrievers."""
+from .text_video_retriever import TextVideoRetriever
+
+__all__ = ['TextVideoRetriever']

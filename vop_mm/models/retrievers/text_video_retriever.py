@@ -1,0 +1,147 @@
+"""The retriever: CLIP, its two towers with prompts, a head and a loss."""
+import math
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from vop_mm.registry import MODELS, PROMPTS, TUNING
+from vop_mm.utils.dist import gather_with_grad, world_size
+
+from ..backbones import TextTower, VisionTower
+
+_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
+
+
+@MODELS.register_module()
+class TextVideoRetriever(BaseModel):
+    """Text-video retrieval with a CLIP backbone. It knows no method: a method is the parts that a config names.
+
+    Args:
+        clip (dict): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``.
+        video_prompts (Sequence[dict]): Prompt providers of the vision tower, in the order of their tokens.
+        text_prompts (Sequence[dict]): Prompt providers of the text tower.
+        text_suffix_prompts (Sequence[dict]): Providers before the text's last position, for published checkpoints.
+        published_eot (bool): Where text is read; see :class:`TextTower`. Defaults to False.
+        num_frames (int): Frames of a video (F). Defaults to 12.
+        tuning (dict): What trains. Defaults to ``dict(type='PromptTuning')``.
+        head (dict): Frames to videos to similarities. Defaults to ``dict(type='MeanPoolSimilarity')``.
+        loss (dict): Defaults to ``dict(type='SymmetricContrastiveLoss')``.
+        data_preprocessor (dict): Defaults to ``dict(type='VideoTextPreprocessor')``.
+    """
+
+    def __init__(self,
+                 clip: dict,
+                 video_prompts: Sequence[dict] = (),
+                 text_prompts: Sequence[dict] = (),
+                 text_suffix_prompts: Sequence[dict] = (),
+                 published_eot: bool = False,
+                 num_frames: int = 12,
+                 tuning: dict = dict(type='PromptTuning'),
+                 head: dict = dict(type='MeanPoolSimilarity'),
+                 loss: dict = dict(type='SymmetricContrastiveLoss'),
+                 data_preprocessor: dict = dict(type='VideoTextPreprocessor')) -> None:
+        super().__init__(data_preprocessor=MODELS.build(data_preprocessor))
+        self.clip = MODELS.build(clip)
+        vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
+        text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
+        self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts])
+        self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
+                                    [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
+                                    published_eot=published_eot, context_length=self.clip.context_length)
+        self.head = MODELS.build(head)
+        self.loss_module = MODELS.build(loss)
+        self.tuning = TUNING.build(tuning)
+        self.tuning.apply(self)
+        if any(p.requires_grad for p in self.clip.parameters()):
+            self.clip.fingerprint  # noqa: B018 - taken now, before training changes the weights
+
+    # -- embeddings -------------------------------------------------------------------------------------------------
+    def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Embed every frame.
+
+        Args:
+            frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
+            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
+
+        Returns:
+            Tensor: [B, F, D], unit norm per frame.
+        """
+        return self.vision_tower(self.clip, frames, frame_mask)
+
+    def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Embed videos.
+
+        Args:
+            frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
+            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
+
+        Returns:
+            Tensor: [B, D], unit norm.
+        """
+        return self.head.pool(self.encode_frames(frames, frame_mask), frame_mask)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Embed captions.
+
+        Args:
+            tokens (Tensor): Token ids [n, L] int64; more than the tower has room for are cut, keeping end of text.
+
+        Returns:
+            Tensor: [n, D], unit norm.
+        """
+        return self.text_tower(self.clip, tokens)
+
+    # -- MMEngine's three modes -------------------------------------------------------------------------------------
+    def forward(self,
+                frames: Tensor,
+                tokens: Tensor,
+                text_video: Tensor | None = None,
+                video_index: Tensor | None = None,
+                frame_mask: Tensor | None = None,
+                data_samples: list | None = None,
+                mode: str = 'tensor') -> dict | list:
+        """One batch, as :class:`VideoTextPreprocessor` makes it.
+
+        Args:
+            frames (Tensor): [B, F, 3, H, W], CLIP-normalised.
+            tokens (Tensor): [T, L] int64.
+            text_video (Tensor, optional): Row of each text's video, [T] int64. None: text i is of video i.
+            video_index (Tensor, optional): The data set's number of each video, [B] int64. None: all different.
+            frame_mask (Tensor, optional): [B, F] bool.
+            data_samples (list, optional): The samples, which ``predict`` fills in.
+            mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``.
+
+        Returns:
+            dict | list: ``tensor``: ``dict(video_features [B, D], text_features [T, D])``. ``loss``:
+            ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [D] and ``text_features``
+            [n, D].
+        """
+        if mode not in ('tensor', 'predict', 'loss'):
+            raise ValueError(f"mode must be 'tensor', 'predict' or 'loss', got {mode!r}")
+        video_features = self.encode_video(frames, frame_mask)
+        text_features = self.encode_text(tokens)
+        if mode == 'tensor':
+            return dict(video_features=video_features, text_features=text_features)
+        if mode == 'loss':
+            return self._loss(video_features, text_features, text_video, video_index)
+        if text_video is None:
+            text_video = torch.arange(len(frames), device=frames.device)
+        counts = text_video.bincount(minlength=len(frames)).tolist()
+        for sample, video, texts in zip(data_samples, video_features, text_features.split(counts), strict=True):
+            sample.set_data(dict(video_feature=video, text_features=texts))
+        return data_samples
+
+    def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
+              video_index: Tensor | None) -> dict:
+        if video_index is None:
+            if world_size() > 1:
+                raise ValueError('video_index is needed to train on several processes')
+            video_index = torch.arange(len(video_features), device=video_features.device)
+        if text_video is not None:  # one row per pair
+            video_features, video_index = video_features[text_video], video_index[text_video]
+        text_features, video_features = gather_with_grad(text_features), gather_with_grad(video_features)
+        scale = self.clip.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()
+        logits = scale * self.head.similarity(text_features, video_features)  # [N, N], N pairs over all ranks
+        return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))

@@ -1,0 +1,82 @@
+"""What a tuning strategy is: the one place that decides what trains."""
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+
+class TuningStrategy(metaclass=ABCMeta):
+    """Decides which parameters of a retriever train.
+
+    A subclass answers :meth:`trainable`, finding parameters by structure (the modules it walks), never by their names.
+    Freezing, counting, the optimiser and saving all follow from the ``requires_grad`` that :meth:`apply` sets.
+
+    Args:
+        logit_scale (bool): Train CLIP's logit scale as well. Defaults to False.
+    """
+
+    def __init__(self, logit_scale: bool = False) -> None:
+        self.logit_scale = logit_scale
+
+    @abstractmethod
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        """Parameters that train.
+
+        Args:
+            model (TextVideoRetriever): The retriever, with its ``clip``, ``vision_tower`` and ``text_tower``.
+
+        Returns:
+            Iterable[Parameter]: In any order.
+        """
+
+    def apply(self, model: nn.Module) -> None:
+        """Freeze everything but what :meth:`trainable` names.
+
+        Args:
+            model (TextVideoRetriever): The retriever.
+        """
+        chosen = {id(p) for p in self.trainable(model)}
+        if self.logit_scale:
+            chosen.add(id(model.clip.logit_scale))
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, Parameter]:
+    """Parameters that train, by name.
+
+    Args:
+        model (nn.Module): A retriever.
+
+    Returns:
+        dict[str, Parameter]: In the model's order.
+    """
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def trainable_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint has to hold: the state dict without frozen parameters and without CLIP's buffers.
+
+    Args:
+        model (TextVideoRetriever): A retriever.
+
+    Returns:
+        dict[str, Tensor]: Tensors under the names that ``model.state_dict()`` has for them.
+    """
+    left_out = frozen_names(model)
+    return {name: value for name, value in model.state_dict().items() if name not in left_out}
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` that come with the backbone and never change.
+
+    Args:
+        model (TextVideoRetriever): A retriever.
+
+    Returns:
+        set[str]: Names of frozen parameters and of the backbone's buffers.
+    """
+    names = {name for name, p in model.named_parameters() if not p.requires_grad}
+    clip_buffers = {id(b) for b in model.clip.buffers()}
+    return names | {name for name, b in model.named_buffers() if id(b) in clip_buffers}
