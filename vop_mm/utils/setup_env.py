@@ -1,8 +1,6 @@
 """Register everything of vop_mm, and make its scope the default one."""
 import importlib
 
-from mmengine.registry import DefaultScope
-
 _PACKAGES = ('vop_mm.datasets', 'vop_mm.engine', 'vop_mm.evaluation', 'vop_mm.models')
 
 
@@ -15,6 +13,8 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         init_default_scope (bool): Make ``vop_mm`` the scope in which names without a prefix are looked up.
             Defaults to True.
     """
+    from mmengine.registry import DefaultScope  # here: tools import this package before they parse arguments
+
     for package in _PACKAGES:
         importlib.import_module(package)
     if init_default_scope:

@@ -10,6 +10,7 @@ from vop_mm.registry import MODELS, PROMPTS, TUNING
 from vop_mm.utils.dist import gather_with_grad, world_size
 
 from ..backbones import TextTower, VisionTower
+from ..tuning import frozen_names
 
 _MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
 
@@ -54,6 +55,7 @@ class TextVideoRetriever(BaseModel):
         self.loss_module = MODELS.build(loss)
         self.tuning = TUNING.build(tuning)
         self.tuning.apply(self)
+        self.register_load_state_dict_post_hook(_frozen_may_be_missing)
         if any(p.requires_grad for p in self.clip.parameters()):
             self.clip.fingerprint  # noqa: B018 - taken now, before training changes the weights
 
@@ -145,3 +147,9 @@ class TextVideoRetriever(BaseModel):
         scale = self.clip.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()
         logits = scale * self.head.similarity(text_features, video_features)  # [N, N], N pairs over all ranks
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
+
+
+def _frozen_may_be_missing(model: TextVideoRetriever, incompatible_keys) -> None:
+    """What the backbone brings itself isn't in checkpoints, and isn't missing."""
+    frozen = frozen_names(model)
+    incompatible_keys.missing_keys[:] = [name for name in incompatible_keys.missing_keys if name not in frozen]

@@ -1,0 +1,9 @@
+# CLIP as it comes, its frame embeddings averaged
+method = 'Zero-shot'
+model = dict(
+    type='TextVideoRetriever',
+    clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
+    num_frames=12,
+    tuning=dict(type='ZeroShot'),
+    head=dict(type='MeanPoolSimilarity'),
+    data_preprocessor=dict(type='VideoTextPreprocessor', short_videos='repeat'))

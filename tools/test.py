@@ -1,0 +1,44 @@
+"""Evaluate a model: python tools/test.py CONFIG [CHECKPOINT]"""
+import argparse
+import os
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a text-video retrieval model on its test split.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', nargs='?', help='what training wrote; none for a config that trains nothing')
+    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--json', metavar='FILE', help='write the metrics here as well')
+    parser.add_argument('--dump', metavar='FILE.npz', help='write embeddings and ids here, to be scored again later')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='how the processes were started (default: none)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from vop_mm.apis.experiment import build_runner, load_config
+
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    if args.checkpoint is None and cfg.get('train_cfg') is not None:
+        raise ValueError(f'{args.config} trains: name the checkpoint to evaluate')
+    cfg.load_from = args.checkpoint
+    if args.dump:
+        cfg.test_evaluator.dump = args.dump
+    runner = build_runner(cfg)
+    metrics = runner.test()
+    if args.json and runner.rank == 0:
+        import json
+
+        from vop_mm.utils.files import atomic_write
+        with atomic_write(args.json, 'w') as file:
+            json.dump(metrics, file, indent=1)
+    return 0
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,106 @@
+"""From a config file to a runner: what tools/train.py and tools/test.py share."""
+import ast
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from vop_mm.utils import register_all_modules
+
+
+def load_config(path: str | Path, options: list[str] | None = None, work_dir: str | None = None,
+                launcher: str = 'none') -> Config:
+    """Read a config and put the command line's changes into it.
+
+    Args:
+        path (str | Path): The config file.
+        options (list[str], optional): ``KEY=VALUE`` as given to ``--cfg-options``.
+        work_dir (str, optional): None takes the config's, or ``work_dirs/NAME_OF_CONFIG``.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        Config: Ready for :func:`build_runner`.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: An option without ``=``, or a config that names no model.
+        PermissionError: The work directory can't be written.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config not found: {path}')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(parse_options(options or []))
+    if 'model' not in cfg:
+        raise ValueError(f'{path} names no model')
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    if not os.access(cfg.work_dir, os.W_OK):
+        raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
+    return cfg
+
+
+def parse_options(options: list[str]) -> dict:
+    """``['a.b=1e-3', 'c=[x, y]', 'd={"type": "T"}']`` to a dict.
+
+    Args:
+        options (list[str]): ``KEY=VALUE`` each. A value is read as Python or YAML writes it (numbers, true, none,
+            lists, tuples, dicts); what is neither is text, blanks and all.
+
+    Returns:
+        dict: Keys as given.
+
+    Raises:
+        ValueError: An option without ``=``.
+    """
+    parsed = {}
+    for option in options:
+        key, equals, value = option.partition('=')
+        if not equals or not key:
+            raise ValueError(f'--cfg-options takes KEY=VALUE, got {option!r}')
+        parsed[key] = _parse_value(value)
+    return parsed
+
+
+def _parse_value(text: str):
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    if text.lower() == 'none':
+        return None
+    with suppress(yaml.YAMLError):
+        return yaml.safe_load(text)
+    return text
+
+
+def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
+    """Change a config to mixed precision.
+
+    Args:
+        cfg (Config): Changed in place.
+        dtype (str): ``'bfloat16'`` or ``'float16'``.
+
+    Raises:
+        ValueError: The config trains nothing.
+    """
+    if cfg.get('optim_wrapper') is None:
+        raise ValueError('--amp is for training, and this config trains nothing')
+    # bfloat16 has float32's range: no loss scaling, and it runs on a CPU too
+    cfg.optim_wrapper.type = 'AmpOptimWrapper' if dtype == 'float16' else 'AutocastOptimWrapper'
+    cfg.optim_wrapper.dtype = dtype
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Register everything and build the runner that the config names.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+
+    Returns:
+        Runner: Ready to ``train()`` or ``test()``.
+    """
+    register_all_modules()
+    from vop_mm.registry import RUNNERS
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,46 @@
+"""Models from a config and a checkpoint."""
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from vop_mm.utils import register_all_modules
+
+
+def init_model(config: str | Path | Config, checkpoint: str | Path | None = None, device: str = 'cpu',
+               cfg_options: dict | None = None) -> nn.Module:
+    """Build a retriever from its config, with its CLIP weights and a checkpoint's tensors, ready to encode.
+
+    Args:
+        config (str | Path | Config): A config file, or a loaded one.
+        checkpoint (str | Path, optional): What training or the converter wrote. None leaves prompts at their start.
+        device (str): Where to put the model. Defaults to ``'cpu'``.
+        cfg_options (dict, optional): Changes to the config, ``{'model.clip.weights': '/path/to/ViT-B-32.pt'}``.
+
+    Returns:
+        TextVideoRetriever: In evaluation mode, with ``encode_frames``, ``encode_video`` and ``encode_text``; its config
+        is ``model.cfg``.
+
+    Raises:
+        FileNotFoundError: No such config, checkpoint or CLIP weights.
+        CheckpointError: The checkpoint can't be read or belongs to another CLIP or method.
+
+    Example:
+        >>> model = init_model('configs/vop/vop_demo.py', 'work_dirs/vop_demo/best_t2v_R1_epoch_8.pth')
+        >>> model.encode_text(tokens).shape
+        torch.Size([4, 64])
+    """
+    register_all_modules()
+    from vop_mm.engine.checkpoint import load_trainable
+    from vop_mm.registry import MODELS
+
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    if cfg_options:
+        cfg = cfg.copy()
+        cfg.merge_from_dict(cfg_options)
+    model = MODELS.build(cfg.model)
+    if checkpoint is not None:
+        load_trainable(model, str(checkpoint))
+    model.cfg = cfg
+    return model.to(torch.device(device)).eval()

@@ -1,0 +1,7 @@
+"""Running an experiment: runner, hooks, optimiser, checkpoints."""
+from .autocast_optim_wrapper import AutocastOptimWrapper
+from .hooks import *  # noqa: F401,F403
+from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
+from .runner import RetrievalRunner
+
+__all__ = ['AutocastOptimWrapper', 'RetrievalRunner', 'TrainableOptimWrapperConstructor']

@@ -1,0 +1,4 @@
+"""Hooks."""
+from .checkpoint_hook import TrainableCheckpointHook
+
+__all__ = ['TrainableCheckpointHook']

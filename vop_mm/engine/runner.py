@@ -1,0 +1,61 @@
+"""MMEngine's runner, for models of which little or nothing trains."""
+import os
+
+import torch
+import torch.distributed as torch_dist
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from vop_mm.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class RetrievalRunner(Runner):
+    """MMEngine's ``Runner``, which differs where its own can't do what is needed here:
+
+    * without CUDA the processes of a launcher talk through gloo (MMEngine's set-up calls CUDA);
+    * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would be refused;
+    * a checkpoint that lacks what the frozen backbone brings itself is loaded without a warning about it.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up processes; see :meth:`mmengine.runner.Runner.setup_env`."""
+        if self.distributed and not torch_dist.is_initialized() and not torch.cuda.is_available():
+            if self.launcher == 'slurm':
+                _take_environment_from_slurm()
+            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
+            from datetime import timedelta
+            torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model where several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
+        trains = any(p.requires_grad for p in model.parameters())
+        if is_model_wrapper(model) or not self.distributed or (trains and model_wrapper_cfg is not None):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if torch.cuda.is_available():
+            device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
+        else:
+            device = torch.device('cpu')
+        model = model.to(device)
+        if not trains:
+            return model
+        return MMDistributedDataParallel(
+            module=model,
+            device_ids=[device.index] if device.type == 'cuda' else None,
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+
+
+def _take_environment_from_slurm() -> None:
+    """What torch's environment set-up reads, from what slurm says; MASTER_ADDR comes from the launching script."""
+    os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
+    os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
+    os.environ.setdefault('LOCAL_RANK', os.environ['SLURM_LOCALID'])
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        import subprocess
+        nodes = subprocess.run(['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']], capture_output=True,
+                               text=True, check=True)
+        os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]

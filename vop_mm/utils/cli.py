@@ -1,0 +1,52 @@
+"""How every tool ends on bad input: one clear line and a non-zero exit."""
+import os
+import sys
+from collections.abc import Callable
+
+# Errors that speak of the input or the machine. Anything else is a bug, and shows its traceback.
+_EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+_TRACEBACK = 'VOP_MM_TRACEBACK'
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run a tool's ``main`` and exit with its status.
+
+    Errors about the input (files, configs, checkpoints, memory, disk) become one line on stderr and status 1; set
+    ``VOP_MM_TRACEBACK=1`` to see where they were raised. Interruption gives status 130.
+
+    Args:
+        main (Callable): Returns the exit status, or None for 0.
+    """
+    try:
+        status = main() or 0
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    except _EXPECTED as e:
+        if os.environ.get(_TRACEBACK):
+            raise
+        print(f'error: {one_line(e)}', file=sys.stderr)
+        print(f'(set {_TRACEBACK}=1 to see where)', file=sys.stderr)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line that a user can act on.
+
+    Args:
+        error (BaseException): Any.
+
+    Returns:
+        str: Its message; for messages that don't say what they are about, the kind of error before it.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        where = f': {error.filename}' if error.filename else ''
+        return f'{error.strerror}{where}'
+    # a KeyError's text is the repr of its message
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = ' '.join(text.split())
+    plain = type(error).__module__.startswith('vop_mm') or isinstance(error, (FileNotFoundError, ConnectionError))
+    return text if plain and text else f'{type(error).__name__}: {text}'
