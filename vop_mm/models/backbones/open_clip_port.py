@@ -41,6 +41,7 @@ class OpenCLIP(BaseModule):
         if weights is not None:
             _load(self.model, arch, weights, cache_dir)
         self._fingerprint: str | None = None
+        self._vision_heads = self.vision_blocks[0].attn.num_heads
         text = self._text
         mask = text.attn_mask
         if mask is None:
@@ -156,10 +157,9 @@ class OpenCLIP(BaseModule):
         block = self.vision_blocks[layer]
         if key_mask is None:
             return block(x)
-        heads = block.attn.num_heads
         # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
-        bias = bias[:, None, None].expand(-1, heads, x.shape[1], -1).flatten(0, 1)  # [N, T] -> [N * heads, T, T]
+        bias = bias[:, None, None].expand(-1, self._vision_heads, x.shape[1], -1).flatten(0, 1)  # [N, T] -> [N * heads, T, T]
         return block(x, attn_mask=bias)
 
     def project_frames(self, cls: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..prompts.base import LayerContext, PromptProvider
 from .open_clip_port import OpenCLIP
@@ -24,14 +25,16 @@ class TextTower(BaseModule):
             all prompts, suffix included. For captions shorter than the limit that is after end of text. Only for
             published checkpoints that have a suffix. Defaults to False: at the end-of-text token.
         context_length (int): Positions of the tower (77 in CLIP).
+        recompute (bool): Keep no activations inside blocks, compute them again on the way back. Defaults to False.
     """
 
     def __init__(self, prompts: Iterable[PromptProvider] = (), suffix_prompts: Iterable[PromptProvider] = (), *,
-                 published_eot: bool = False, context_length: int = 77) -> None:
+                 published_eot: bool = False, context_length: int = 77, recompute: bool = False) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.suffix_prompts = nn.ModuleList(suffix_prompts)
         self.published_eot = published_eot
+        self.recompute = recompute
         layers = {layer for p in [*self.prompts, *self.suffix_prompts] for layer in p.layers}
         most = max((sum(p.num_tokens for p in [*self.prompts, *self.suffix_prompts] if layer in p.layers)
                     for layer in layers), default=0)
@@ -66,7 +69,10 @@ class TextTower(BaseModule):
             x = torch.cat([first, *before, middle, *after, last], dim=1)  # [n, P + L + S, C]
             if layer == 0:
                 x = x + clip.text_positions(x.shape[1]).to(x.dtype)
-            x = clip.run_text_block(layer, x)
+            if self.recompute and x.requires_grad:
+                x = checkpoint(clip.run_text_block, layer, x, use_reentrant=False)
+            else:
+                x = clip.run_text_block(layer, x)
             num_before, num_after = (sum(t.shape[1] for t in ts) for ts in (before, after))
             start, stop = 1 + num_before, x.shape[1] - last.shape[1] - num_after
             first, middle, last = x[:, :1], x[:, start:stop], x[:, stop + num_after:]

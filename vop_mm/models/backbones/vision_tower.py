@@ -5,24 +5,45 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..prompts.base import LayerContext, PromptProvider
 from .open_clip_port import OpenCLIP
 
 
 class VisionTower(BaseModule):
-    """Runs frames through CLIP's vision blocks with prompts in between (VoP, section 3.2).
+    """Runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
 
     Layer by layer, the providers' tokens stand between CLS and the patches, in the order given; what the block puts out
     at their positions is thrown away. The order in a layer is always ``[CLS, prompts, patches]``.
 
+    Layers below ``video_from`` see one sequence per frame, ``[CLS, P, E]``. Layers from there on see one sequence per
+    video, ``[CLS_1 .. CLS_F, P, E_1 .. E_F]``, the tokens of frame j marked by row j of a trainable frame position.
+
     Args:
         prompts (Iterable[PromptProvider]): Providers; each stands in its own layers. May be empty: stock CLIP.
+        depth (int): Layers of the tower.
+        width (int): Channels (C).
+        num_frames (int): Frames of a video (F).
+        video_from (int, optional): First layer of video scope, 0 .. depth. None and ``depth``: every layer sees
+            frames. Defaults to None.
+        recompute (bool): Keep no activations inside blocks, compute them again on the way back. Defaults to False.
+
+    Raises:
+        ValueError: ``video_from`` outside 0 .. depth.
     """
 
-    def __init__(self, prompts: Iterable[PromptProvider] = ()) -> None:
+    def __init__(self, prompts: Iterable[PromptProvider] = (), *, depth: int, width: int, num_frames: int,
+                 video_from: int | None = None, recompute: bool = False) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
+        self.video_from = depth if video_from is None else video_from
+        self.recompute = recompute
+        if not 0 <= self.video_from <= depth:
+            raise ValueError(f'video_from must be in 0..{depth}, the layers of this tower, got {video_from}')
+        if self.video_from < depth:
+            self.frame_position = nn.Parameter(torch.empty(num_frames, width))
+            nn.init.normal_(self.frame_position, std=0.02)
 
     def forward(self, clip: OpenCLIP, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed every frame.
@@ -34,22 +55,46 @@ class VisionTower(BaseModule):
 
         Returns:
             Tensor: Frame embeddings [B, F, D], unit norm.
+
+        Raises:
+            ValueError: More frames than there are frame positions.
         """
-        num_videos, num_frames = frames.shape[:2]
+        shape = frames.shape[:2]
         cls, patches = clip.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
+        key_mask = None
         for layer in range(len(clip.vision_blocks)):
-            context = LayerContext(layer, cls.unflatten(0, (num_videos, num_frames)).squeeze(2), frame_mask)
-            prompts = self._tokens(context)  # [B * F, P, C]
+            if layer == self.video_from:
+                cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
+            context = LayerContext(layer, cls.reshape(*shape, -1), frame_mask)
+            prompts = self._tokens(context)  # [N, P, C]
             if layer == 0:
                 prompts = [clip.norm_vision_prompts(p) for p in prompts]
-            num_prompts = sum(p.shape[1] for p in prompts)
-            x = clip.run_vision_block(layer, torch.cat([cls, *prompts, patches], dim=1))  # [B * F, 1 + P + M, C]
-            cls, patches = x[:, :1], x[:, 1 + num_prompts:]
-        embeddings = clip.project_frames(cls.squeeze(1)).unflatten(0, (num_videos, num_frames))  # [B, F, D]
-        return F.normalize(embeddings, dim=-1)
+            num_cls, num_prompts = cls.shape[1], sum(p.shape[1] for p in prompts)
+            if frame_mask is not None and layer >= self.video_from:
+                key_mask = torch.cat([frame_mask, frame_mask.new_ones(shape[0], num_prompts),
+                                      frame_mask.repeat_interleave(patches.shape[1] // shape[1], dim=1)], dim=1)
+            x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
+            x = self._run(clip, layer, x, key_mask)
+            cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
+        return F.normalize(clip.project_frames(cls.reshape(*shape, -1)), dim=-1)  # [B, F, D]
+
+    def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """From one sequence per frame to one per video. [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]"""
+        num_frames = cls.shape[1]
+        if num_frames > len(self.frame_position):
+            raise ValueError(f'{num_frames} frames, but this model has positions for {len(self.frame_position)}')
+        position = self.frame_position[:num_frames, None].to(cls.dtype)  # [F, 1, C]
+        return (cls + position).squeeze(2), (patches + position).flatten(1, 2)
 
     def _tokens(self, context: LayerContext) -> list[Tensor]:
         num_videos, num_frames = context.cls.shape[:2]
-        tokens = [p.tokens(context) for p in self.prompts if context.layer in p.layers]
+        tokens = [p.tokens(context).to(context.cls.dtype) for p in self.prompts if context.layer in p.layers]
         # expanded, not repeated: what is shared by videos and frames stays a view until the layer's one concatenation
-        return [t.to(context.cls.dtype).expand(num_videos, num_frames, -1, -1).flatten(0, 1) for t in tokens]
+        if context.layer < self.video_from:
+            return [t.expand(num_videos, num_frames, -1, -1).flatten(0, 1) for t in tokens]  # [B * F, P, C]
+        return [t.expand(num_videos, -1, -1, -1).flatten(1, 2) for t in tokens]  # [B, P, C], or [B, F * P, C]
+
+    def _run(self, clip: OpenCLIP, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
+        if self.recompute and x.requires_grad:
+            return checkpoint(clip.run_vision_block, layer, x, key_mask, use_reentrant=False)
+        return clip.run_vision_block(layer, x, key_mask)

@@ -1,5 +1,9 @@
 """Prompt providers, one a file."""
 from .base import LayerContext, PromptProvider
+from .context_prompt import ContextPrompt
+from .frame_mixers import LSTM, BiLSTM, FrameTransformer
 from .generic_prompt import GenericPrompt
+from .position_prompt import PositionPrompt
 
-__all__ = ['GenericPrompt', 'LayerContext', 'PromptProvider']
+__all__ = ['BiLSTM', 'ContextPrompt', 'FrameTransformer', 'GenericPrompt', 'LSTM', 'LayerContext', 'PositionPrompt',
+           'PromptProvider']

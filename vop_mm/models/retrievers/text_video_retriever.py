@@ -26,6 +26,9 @@ class TextVideoRetriever(BaseModel):
         text_suffix_prompts (Sequence[dict]): Providers before the text's last position, for published checkpoints.
         published_eot (bool): Where text is read; see :class:`TextTower`. Defaults to False.
         num_frames (int): Frames of a video (F). Defaults to 12.
+        video_from (int, optional): First layer of the vision tower that sees whole videos (VoP^F, there K_s); None:
+            every layer sees single frames. Defaults to None.
+        recompute (bool): Activation checkpointing of both towers. Defaults to False.
         tuning (dict): What trains. Defaults to ``dict(type='PromptTuning')``.
         head (dict): Frames to videos to similarities. Defaults to ``dict(type='MeanPoolSimilarity')``.
         loss (dict): Defaults to ``dict(type='SymmetricContrastiveLoss')``.
@@ -39,6 +42,8 @@ class TextVideoRetriever(BaseModel):
                  text_suffix_prompts: Sequence[dict] = (),
                  published_eot: bool = False,
                  num_frames: int = 12,
+                 video_from: int | None = None,
+                 recompute: bool = False,
                  tuning: dict = dict(type='PromptTuning'),
                  head: dict = dict(type='MeanPoolSimilarity'),
                  loss: dict = dict(type='SymmetricContrastiveLoss'),
@@ -47,10 +52,12 @@ class TextVideoRetriever(BaseModel):
         self.clip = MODELS.build(clip)
         vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
         text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
-        self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts])
+        self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts],
+                                        video_from=video_from, recompute=recompute, **vision)
         self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
-                                    published_eot=published_eot, context_length=self.clip.context_length)
+                                    published_eot=published_eot, context_length=self.clip.context_length,
+                                    recompute=recompute)
         self.head = MODELS.build(head)
         self.loss_module = MODELS.build(loss)
         self.tuning = TUNING.build(tuning)

@@ -19,6 +19,13 @@ class TuningStrategy(metaclass=ABCMeta):
     def __init__(self, logit_scale: bool = False) -> None:
         self.logit_scale = logit_scale
 
+    def prepare(self, model: nn.Module) -> None:
+        """Add what the method needs inside the model, before anything is frozen. Nothing by default.
+
+        Args:
+            model (TextVideoRetriever): The retriever.
+        """
+
     @abstractmethod
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         """Parameters that train.
@@ -31,11 +38,12 @@ class TuningStrategy(metaclass=ABCMeta):
         """
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze everything but what :meth:`trainable` names.
+        """Prepare the model, then freeze everything but what :meth:`trainable` names.
 
         Args:
             model (TextVideoRetriever): The retriever.
         """
+        self.prepare(model)
         chosen = {id(p) for p in self.trainable(model)}
         if self.logit_scale:
             chosen.add(id(model.clip.logit_scale))

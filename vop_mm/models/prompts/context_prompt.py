@@ -1,0 +1,29 @@
+"""VoP^C: prompts generated from what the frames of a video show."""
+from torch import Tensor, nn
+
+from vop_mm.registry import PROMPTS
+
+from .base import LayerContext, PromptProvider
+
+
+@PROMPTS.register_module()
+class ContextPrompt(PromptProvider):
+    """Tokens made of the sequence of a video's CLS tokens (VoP, section 3.3).
+
+    Before each layer a context module runs over the CLS tokens of all frames, and one linear layer turns each frame's
+    output into its tokens. Both are shared by the layers. The context module's output itself goes no further.
+
+    Args:
+        num_tokens (int): Tokens of a layer and frame. Defaults to 4.
+        mixer (dict): The context module. Defaults to ``dict(type='BiLSTM')``.
+        **kwargs: ``layers``, and what the retriever fills in; see :class:`PromptProvider`.
+    """
+
+    def __init__(self, num_tokens: int = 4, *, mixer: dict = dict(type='BiLSTM'), **kwargs) -> None:
+        super().__init__(num_tokens, **kwargs)
+        self.mixer = PROMPTS.build(mixer, default_args=dict(width=self.width))
+        self.fc = nn.Linear(self.mixer.out_width, num_tokens * self.width)
+
+    def tokens(self, context: LayerContext) -> Tensor:
+        mixed = self.mixer(context.cls, context.frame_mask)  # [B, F, C] -> [B, F, C']
+        return self.fc(mixed).unflatten(-1, (self.num_tokens, self.width))  # [B, F, P * C] -> [B, F, P, C]

@@ -1,0 +1,82 @@
+"""Context modules: they mix a sequence of one vector per frame."""
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from vop_mm.registry import PROMPTS
+
+
+class _Recurrent(BaseModule):
+
+    def __init__(self, width: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, batch_first=True, bidirectional=bidirectional)
+        self.out_width = width * (2 if bidirectional else 1)
+
+    def forward(self, x: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Mix frames.
+
+        Args:
+            x (Tensor): [B, F, C].
+            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding; padding stands last.
+
+        Returns:
+            Tensor: [B, F, ``out_width``]; 0 where a frame is padding.
+        """
+        if frame_mask is None:
+            return self.lstm(x)[0]
+        # a backward pass over padding would carry it into the real frames
+        packed = pack_padded_sequence(x, frame_mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+
+
+@PROMPTS.register_module()
+class BiLSTM(_Recurrent):
+    """One bidirectional LSTM layer, hidden width C each way (the paper's choice).
+
+    Args:
+        width (int): Channels of a frame's vector (C).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, bidirectional=True)
+
+
+@PROMPTS.register_module()
+class LSTM(_Recurrent):
+    """One LSTM layer, hidden width C (ablation).
+
+    Args:
+        width (int): Channels of a frame's vector (C).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, bidirectional=False)
+
+
+@PROMPTS.register_module()
+class FrameTransformer(BaseModule):
+    """A transformer over the frames (ablation). It tells frames apart by a learnable position.
+
+    Args:
+        width (int): Channels of a frame's vector (C).
+        num_layers (int): Defaults to 4.
+        num_heads (int, optional): Heads; None takes heads of 64 channels, or one.
+        max_frames (int): Rows of the position table. Defaults to 128.
+    """
+
+    def __init__(self, width: int, num_layers: int = 4, num_heads: int | None = None, max_frames: int = 128) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, num_heads or max(width // 64, 1), 4 * width, dropout=0.,
+                                           activation='gelu', batch_first=True, norm_first=True)
+        # nested tensors drop padded rows at the end, which the callers count on being there
+        self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.position = nn.Parameter(torch.empty(max_frames, width))
+        nn.init.normal_(self.position, std=0.02)
+        self.out_width = width
+
+    def forward(self, x: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Mix frames. [B, F, C], [B, F] bool -> [B, F, C]"""
+        padding = None if frame_mask is None else ~frame_mask
+        return self.encoder(x + self.position[:x.shape[1]].to(x.dtype), src_key_padding_mask=padding)
