@@ -1,0 +1,16 @@
+"""What happens to a sample between annotation and model: open, sample, decode, resize, tokenise, pack.
+
+Cropping, flipping and decoding are mmaction2's, by prefixed name (``mmaction.DecordDecode``).
+"""
+import mmaction.datasets.transforms  # noqa: F401 - registers the transforms with the prefix mmaction
+
+from .formatting import PackVideoText
+from .opening import DecordReader, OpenVideo, clip_range
+from .resizing import ResizeFrames, short_side_size
+from .sampling import SampleSegments, random_indices, uniform_indices
+from .text import TokenizeText
+
+__all__ = [
+    'DecordReader', 'OpenVideo', 'PackVideoText', 'ResizeFrames', 'SampleSegments', 'TokenizeText', 'clip_range',
+    'random_indices', 'short_side_size', 'uniform_indices'
+]

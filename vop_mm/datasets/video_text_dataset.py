@@ -1,0 +1,175 @@
+"""Videos and their captions."""
+import os.path as osp
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+
+from vop_mm.registry import DATASETS
+
+from .annotation import read_annotation
+from .errors import TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
+from .randomness import SharedClock, fixed_randomness
+
+
+@DATASETS.register_module()
+class VideoTextDataset(BaseDataset):
+    """Videos with captions: one item per (video, caption) pair in training, per video with all captions otherwise.
+
+    What the first transform gets: ``filename`` (path), ``video_id``, ``video_index`` (int, the video's place in the
+    annotation, the same for all its captions), ``captions`` (list of str), ``start`` and ``end`` (seconds, where the
+    annotation has them), and every other key of the annotation's entry under its own name.
+
+    All random choices of a training item are a function of (seed, epoch, index): workers, their number and a resumed
+    run change nothing. :class:`~vop_mm.engine.hooks.SetEpochHook` sets the run's seed and the epoch.
+
+    A video that can't be decoded (the pipeline raises :class:`VideoDecodeError`) is never passed on silently:
+
+    * ``'replace'`` (training): another item takes its place, drawn from (seed, epoch, index). Its data sample's
+      metainfo ``unreadable`` lists what failed on the way as ``(path, reason)``. If ``max_replacements`` other videos
+      fail as well, that is an error.
+    * ``'error'``: the error is raised; it names the file.
+    * ``'skip'`` (evaluation): the item stays, so that every rank, batch and result keeps its place, with black
+      ``inputs`` and its own captions and ids, and its metainfo ``unreadable`` is ``[(path, reason)]``. Whoever counts
+      results must leave such items out: :class:`~vop_mm.evaluation.metrics.RetrievalMetric` does and reports them.
+
+    Args:
+        ann_file (str): Annotation; see :func:`~vop_mm.datasets.annotation.read_annotation`. Relative to ``data_root``.
+        data_prefix (dict): ``video``: the folder of the videos, relative to ``data_root``.
+        pipeline (Sequence): Transforms, ending with :class:`~vop_mm.datasets.transforms.PackVideoText`.
+        test_mode (bool): One item per video. Defaults to False: one per (video, caption) pair.
+        on_unreadable (str, optional): See above. Defaults to ``'replace'`` in training and ``'error'`` otherwise.
+        max_replacements (int): How many other videos are tried. Defaults to 10.
+        check_files (bool): Look at the start whether all videos are there. Defaults to True.
+        seed (int): Until a hook sets the run's. Defaults to 0.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``metainfo``, ``indices``, ``lazy_init`` ...).
+
+    Raises:
+        AnnotationError: The annotation is missing, ill-formed or empty.
+        VideoNotFoundError: Videos are not there.
+    """
+
+    def __init__(self,
+                 ann_file: str,
+                 data_prefix: dict = dict(video=''),
+                 pipeline: Sequence[dict | Callable] = (),
+                 test_mode: bool = False,
+                 on_unreadable: str | None = None,
+                 max_replacements: int = 10,
+                 check_files: bool = True,
+                 seed: int = 0,
+                 **kwargs) -> None:
+        allowed = ('error', 'skip') if test_mode else ('replace', 'error')
+        self.on_unreadable = on_unreadable or ('error' if test_mode else 'replace')
+        if self.on_unreadable not in allowed:
+            raise ValueError(f'on_unreadable must be one of {allowed} with test_mode={test_mode}, '
+                             f'got {on_unreadable!r}')
+        self.max_replacements = max_replacements
+        self.check_files = check_files
+        self._clock = SharedClock(seed)
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix, pipeline=pipeline, test_mode=test_mode, **kwargs)
+
+    def set_epoch(self, epoch: int, seed: int | None = None) -> None:
+        """Set what random choices depend on; workers that already run see it too.
+
+        Args:
+            epoch (int): The epoch that comes next, from 0.
+            seed (int, optional): The run's seed. None leaves it.
+        """
+        self._clock.set(epoch, seed)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the annotation.
+
+        Returns:
+            list[dict]: Items as the first transform gets them, one per pair in training, per video otherwise.
+        """
+        metainfo, entries = read_annotation(self.ann_file)
+        for key, value in metainfo.items():
+            self._metainfo.setdefault(key, value)
+        folder = self.data_prefix.get('video', '')
+        items = []
+        for index, entry in enumerate(entries):
+            item = {k: v for k, v in entry.items() if k != 'video' and not (k in ('start', 'end') and v is None)}
+            item.update(filename=osp.join(folder, entry['video']), video_index=index)
+            if self.test_mode:
+                items.append(item)
+            else:
+                items.extend(dict(item, captions=[caption]) for caption in entry['captions'])
+        if self.check_files:
+            self._check_files(items)
+        return items
+
+    def _check_files(self, items: list[dict]) -> None:
+        files = dict.fromkeys(item['filename'] for item in items)
+        missing = [file for file in files if not osp.isfile(file)]
+        if missing:
+            shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
+            raise VideoNotFoundError(f'{len(missing)} of {len(files)} videos of {self.ann_file} not found: {shown}')
+
+    def prepare_data(self, idx: int) -> dict:
+        """Run the pipeline on an item; see the class for what happens if its video can't be decoded.
+
+        Args:
+            idx (int): Index of the item.
+
+        Returns:
+            dict: What the last transform returns.
+
+        Raises:
+            VideoDecodeError: With ``on_unreadable='error'``.
+            TooManyUnreadableVideosError: No other video could be decoded either.
+        """
+        idx = idx % len(self)
+        info = self.get_data_info(idx)
+        try:
+            return self._run(info, idx, attempt=0)
+        except VideoDecodeError as e:
+            if self.on_unreadable == 'error':
+                raise
+            first = (info['filename'], e.reason)
+        return self._skipped(idx, info, first) if self.test_mode else self._replacement(idx, first)
+
+    def _run(self, info: dict, idx: int, attempt: int) -> dict:
+        # evaluation does not change with the epoch in which it takes place
+        epoch = 0 if self.test_mode else self._clock.epoch
+        with fixed_randomness(self._clock.seed, epoch, idx, attempt):
+            return self.pipeline(info)
+
+    def _replacement(self, idx: int, first: tuple[str, str]) -> dict:
+        """Another item in place of one whose video failed."""
+        # a stream of its own, so that the choice is not tied to what the pipeline draws
+        rng = np.random.default_rng((self._clock.seed, self._clock.epoch, idx, 2**31))
+        candidates = (int(rng.integers(len(self))) for _ in range(100 * self.max_replacements))
+        return self._first_readable(idx, candidates, first)
+
+    def _skipped(self, idx: int, info: dict, first: tuple[str, str]) -> dict:
+        """An item of the right form for a video that can't be decoded, marked so that nobody counts it."""
+        # Only the pipeline knows what frames it makes. It makes them of another video, and they are blacked out.
+        candidates = ((idx + step) % len(self) for step in range(1, len(self)))
+        item = self._first_readable(idx, candidates, first, captions_of=info)
+        item['inputs'] = torch.zeros_like(item['inputs'])
+        item['data_samples'].set_metainfo(
+            dict(filename=info['filename'], num_frames=len(item['inputs']), unreadable=[first]))
+        return item
+
+    def _first_readable(self, idx: int, candidates, first: tuple[str, str], captions_of: dict | None = None) -> dict:
+        failed = dict([first])  # path -> reason, in the order met
+        for candidate in candidates:
+            if len(failed) > self.max_replacements:
+                break
+            info = self.get_data_info(candidate)
+            path = info['filename']
+            if path in failed:  # another caption of it
+                continue
+            if captions_of is not None:
+                times = {key: info[key] for key in ('start', 'end') if key in info}
+                info = {k: v for k, v in captions_of.items() if k not in ('start', 'end')} | times | dict(filename=path)
+            info['unreadable'] = list(failed.items())
+            try:
+                return self._run(info, idx, attempt=len(failed))
+            except VideoDecodeError as e:
+                failed[path] = e.reason
+        raise TooManyUnreadableVideosError(
+            f"none of {len(failed)} videos in a row can be decoded; the first: {first[0]}: {first[1]}")

@@ -1,0 +1,25 @@
+"""Tells the training data which epoch it is."""
+from mmengine.hooks import Hook
+from torch.utils.data import Dataset
+
+from vop_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SetEpochHook(Hook):
+    """Before each training epoch it calls ``set_epoch(epoch, seed)`` of the training data set, or of those that a
+    wrapper (``ConcatDataset``, ``RepeatDataset``, ``Subset`` ...) holds, with the runner's seed.
+
+    Random choices of training items depend on both; see :class:`~vop_mm.datasets.VideoTextDataset`.
+    """
+
+    def before_train_epoch(self, runner) -> None:
+        """Set epoch and seed."""
+        for dataset in _leaves(runner.train_dataloader.dataset):
+            if hasattr(dataset, 'set_epoch'):
+                dataset.set_epoch(runner.epoch, runner.seed)
+
+
+def _leaves(dataset: Dataset) -> list[Dataset]:
+    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else None)
+    return [dataset] if inner is None else [leaf for part in inner for leaf in _leaves(part)]

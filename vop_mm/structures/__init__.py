@@ -1,0 +1,4 @@
+"""What carries a sample through model and metric."""
+from .video_text_data_sample import VideoTextDataSample
+
+__all__ = ['VideoTextDataSample']
