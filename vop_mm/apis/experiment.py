@@ -1,6 +1,8 @@
 """From a config file to a runner: what tools/train.py and tools/test.py share."""
 import ast
+import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -104,3 +106,47 @@ def build_runner(cfg: Config) -> Runner:
     register_all_modules()
     from vop_mm.registry import RUNNERS
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None) -> dict:
+    """Train what trains, evaluate the test split once, and write what came out.
+
+    The checkpoint that is evaluated is the best by the dev split. A run that was interrupted is continued from its last
+    checkpoint; one whose result is there is not run again.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+        result (str | Path): JSON file to write when all is done.
+        dump (str | Path, optional): Where the metric writes the test split's embeddings.
+
+    Returns:
+        dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, test_seconds, metrics``.
+    """
+    from vop_mm.models.tuning import trainable_parameters
+    from vop_mm.utils.files import atomic_write
+
+    result = Path(result)
+    if result.is_file():
+        return json.loads(result.read_text())
+    if dump is not None:
+        cfg.test_evaluator.dump = str(dump)
+    trains = cfg.get('train_cfg') is not None
+    cfg.resume = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
+    cfg.load_from = None
+    runner = build_runner(cfg)
+    start, checkpoint = time.perf_counter(), None
+    if trains:
+        runner.train()
+        checkpoint = runner.message_hub.get_info('best_ckpt', None) or runner.message_hub.get_info('last_ckpt')
+        runner.load_checkpoint(checkpoint)
+    trained = time.perf_counter()
+    metrics = runner.test()
+    tested = time.perf_counter()
+    outcome = dict(
+        config=str(cfg.filename), method=cfg.get('method'), seed=cfg.randomness.seed,
+        trainable=sum(p.numel() for p in trainable_parameters(runner.model).values()),
+        checkpoint=checkpoint, checkpoint_bytes=os.path.getsize(checkpoint) if checkpoint else 0,
+        train_seconds=trained - start if trains else 0., test_seconds=tested - trained, metrics=metrics)
+    with atomic_write(result, 'w') as file:
+        json.dump(outcome, file, indent=1)
+    return outcome

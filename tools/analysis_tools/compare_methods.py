@@ -1,0 +1,76 @@
+"""Run several configs over seeds and put them into one table and one picture.
+
+    python tools/analysis_tools/compare_methods.py CONFIG [CONFIG ...] --out DIR [--seeds 0 1 2]
+
+Each run trains, picks its checkpoint on the dev split, and reads the test split once. What is there is not run again; what
+was interrupted goes on. DIR gets table.md, table.csv and comparison.png beside one folder per run.
+"""
+import argparse
+import multiprocessing
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Run several configs over seeds: one table, one picture.')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, in the order of the rows')
+    parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='random seeds (default: 0)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--quiet', action='store_true', help='no training log on the terminal (it is in the run folder)')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    for path in args.configs:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'config not found: {path}')
+    from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
+
+    runs = [(config, seed) for config in args.configs for seed in args.seeds]
+    outcomes: dict[str, list[dict]] = {}
+    for number, (config, seed) in enumerate(runs, 1):
+        print(f'[{number}/{len(runs)}] {config}, seed {seed}', flush=True)
+        outcomes.setdefault(config, []).append(_run_apart(config, seed, args))
+    rows = [summarise(items) for items in outcomes.values()]
+    text = write_tables(rows, args.out)
+    draw_comparison(rows, args.out / 'comparison.png')
+    print(f'\n{text}\nwrote {args.out}/table.md, table.csv and comparison.png')
+    return 0
+
+
+def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
+    """One run in a process of its own: MMEngine keeps loggers and hubs for a process's life."""
+    import json
+
+    from vop_mm.apis.experiment import load_config
+
+    folder = args.out / Path(config).stem / f'seed_{seed}'
+    result = folder / 'result.json'
+    if result.is_file():
+        print(f'    is there: {result}', flush=True)
+        return json.loads(result.read_text())
+    cfg = load_config(config, [*(args.cfg_options or []), f'randomness.seed={seed}'], str(folder))
+    # forked, so that the libraries are imported once
+    process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, args.quiet))
+    process.start()
+    process.join()
+    if process.exitcode != 0 or not result.is_file():
+        raise RuntimeError(f'{config} with seed {seed} failed; its log is in {folder}')
+    return json.loads(result.read_text())
+
+
+def _run(cfg, result: Path, quiet: bool) -> None:
+    if quiet:
+        cfg.log_level = 'WARNING'
+    from vop_mm.apis.experiment import run_experiment
+    from vop_mm.utils.cli import run_cli
+    run_cli(lambda: run_experiment(cfg, result, dump=result.with_name('test_features.npz')) and None)
+
+
+if __name__ == '__main__':
+    # without this the parent's output is mixed into the children's when both go to a file
+    sys.stdout.reconfigure(line_buffering=True)
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

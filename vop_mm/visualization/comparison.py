@@ -1,0 +1,110 @@
+"""Several methods in one table, and R@1 over trainable parameters as in the paper's Figure 1."""
+import csv
+import io
+import statistics
+from pathlib import Path
+
+from vop_mm.utils.files import atomic_write
+
+# shown in this order, where a run has them
+METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R5', 'v2t/R10', 'v2t/MdR', 'v2t/MnR',
+           'pair_accuracy')
+
+
+def summarise(outcomes: list[dict]) -> dict:
+    """One method's runs over seeds, as one row.
+
+    Args:
+        outcomes (list[dict]): What :func:`vop_mm.apis.experiment.run_experiment` gave for each seed.
+
+    Returns:
+        dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean of training) and for each metric
+        ``(mean, standard deviation)``; the deviation of a single run is 0.
+    """
+    first = outcomes[0]
+    row = dict(method=first['method'] or Path(first['config']).stem, config=first['config'],
+               seeds=[o['seed'] for o in outcomes], trainable=first['trainable'],
+               checkpoint_bytes=first['checkpoint_bytes'],
+               seconds=statistics.mean(o['train_seconds'] for o in outcomes))
+    for key in METRICS:
+        values = [o['metrics'][key] for o in outcomes if key in o['metrics']]
+        if len(values) == len(outcomes):
+            row[key] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.)
+    return row
+
+
+def write_tables(rows: list[dict], folder: str | Path) -> str:
+    """Write ``table.md`` and ``table.csv``.
+
+    Args:
+        rows (list[dict]): From :func:`summarise`.
+        folder (str | Path): Where to.
+
+    Returns:
+        str: The markdown table.
+    """
+    metrics = [key for key in METRICS if any(key in row for row in rows)]
+    several = any(len(row['seeds']) > 1 for row in rows)
+
+    def cell(row: dict, key: str) -> str:
+        if key not in row:
+            return '-'
+        mean, deviation = row[key]
+        return f'{mean:.1f} ± {deviation:.1f}' if several else f'{mean:.1f}'
+
+    head = ['method', 'parameters', *(key.replace('/R', ' R@').replace('_', ' ') if '/R' in key
+                                      else key.replace('/', ' ').replace('_', ' ') for key in metrics), 'training s']
+    body = [[row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
+            for row in rows]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = ['| ' + ' | '.join(text.ljust(w) if i == 0 else text.rjust(w)
+                               for i, (text, w) in enumerate(zip(line, widths, strict=True))) + ' |'
+             for line in [head, *body]]
+    lines.insert(1, '|' + '|'.join('-' * (w + 2) if i == 0 else '-' * (w + 1) + ':' for i, w in enumerate(widths)) + '|')
+    markdown = '\n'.join(lines) + '\n'
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(['method', 'config', 'seeds', 'trainable', 'checkpoint_bytes', 'train_seconds',
+                     *(f'{key} {what}' for key in metrics for what in ('mean', 'std'))])
+    for row in rows:
+        writer.writerow([row['method'], row['config'], len(row['seeds']), row['trainable'], row['checkpoint_bytes'],
+                         round(row['seconds'], 1), *(x for key in metrics for x in row.get(key, ('', '')))])
+    with atomic_write(Path(folder) / 'table.md', 'w') as file:
+        file.write(markdown)
+    with atomic_write(Path(folder) / 'table.csv', 'w') as file:
+        file.write(text.getvalue())
+    return markdown
+
+
+def draw_comparison(rows: list[dict], path: str | Path) -> None:
+    """Text-to-video R@1 over trainable parameters, on a logarithmic axis.
+
+    Args:
+        rows (list[dict]): From :func:`summarise`.
+        path (str | Path): PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # zero-shot has no place on a logarithmic axis: it is the line that the others start from
+    for row in rows:
+        mean, deviation = row['t2v/R1']
+        if row['trainable'] == 0:
+            axes.axhline(mean, color='0.6', linestyle='--', zorder=0)
+            axes.annotate(row['method'], (1, mean), xycoords=('axes fraction', 'data'), xytext=(-4, 3),
+                          textcoords='offset points', ha='right', color='0.4')
+            continue
+        colour = 'tab:red' if row['method'].startswith('VoP') else 'tab:blue'
+        axes.errorbar(row['trainable'], mean, yerr=deviation or None, fmt='o', color=colour, capsize=3)
+        axes.annotate(row['method'], (row['trainable'], mean), xytext=(5, 5), textcoords='offset points', fontsize=9)
+    axes.set_xscale('log')
+    axes.set_xlabel('trainable parameters')
+    axes.set_ylabel('text-to-video R@1 (%)')
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.15, y=0.12)
+    with atomic_write(path) as file:
+        figure.savefig(file, format='png', dpi=150)
