@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
-from vop_mm.registry import DATASETS
+from vop_mm.registry import DATASETS, TRANSFORMS
 
 from .annotation import read_annotation
 from .errors import TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
@@ -68,6 +68,8 @@ class VideoTextDataset(BaseDataset):
         self.max_replacements = max_replacements
         self.check_files = check_files
         self._clock = SharedClock(seed)
+        # built here: MMEngine looks names up in the default scope, which a script need not have set
+        pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, pipeline=pipeline, test_mode=test_mode, **kwargs)
 
     def set_epoch(self, epoch: int, seed: int | None = None) -> None:
@@ -172,4 +174,4 @@ class VideoTextDataset(BaseDataset):
             except VideoDecodeError as e:
                 failed[path] = e.reason
         raise TooManyUnreadableVideosError(
-            f"none of {len(failed)} videos in a row can be decoded; the first: {first[0]}: {first[1]}")
+            f'none of {len(failed)} videos in a row can be decoded; the first: {first[0]}: {first[1]}')

@@ -2,6 +2,7 @@
 import os
 import os.path as osp
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -47,27 +48,34 @@ class DecordReader:
         if os.path.getsize(path) == 0:
             raise VideoDecodeError(path, 'the file is empty')
         decord = _decord()
-        try:
-            self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=num_threads)
-            self._count = len(self._reader)
-        except Exception as e:  # decord raises RuntimeError, AssertionError and its own
-            raise VideoDecodeError(path, _reason(e)) from None
+        self._reader = None
+        self._reader = self._ask(lambda: decord.VideoReader(path, ctx=decord.cpu(0), num_threads=num_threads))
+        self._count = self._ask(lambda: len(self._reader))
         if self._count < 1:
             raise VideoDecodeError(path, 'no frames')
+
+    def _ask(self, call: Callable):
+        try:
+            return call()
+        except Exception as e:  # decord raises RuntimeError, AssertionError and its own
+            reason = _reason(e)
+        # A failed reader is let go at once, and the error holds no reference to it (so it is not raised above, where
+        # it would keep decord's): it has threads, and if a forked worker came to delete it, it would wait for them
+        # forever.
+        self._reader = None
+        raise VideoDecodeError(self.path, reason)
 
     def __len__(self) -> int:
         return self._count
 
     def get_avg_fps(self) -> float:
         """Frames per second, on average."""
-        return float(self._reader.get_avg_fps())
+        return float(self._ask(lambda: self._reader.get_avg_fps()))
 
     def timestamps(self) -> np.ndarray:
         """When each frame is shown, in seconds from the first one, float64 [total_frames]."""
-        try:
-            times = np.asarray(self._reader.get_frame_timestamp(list(range(self._count)))[:, 0], dtype=np.float64)
-        except Exception as e:
-            raise VideoDecodeError(self.path, _reason(e)) from None
+        times = self._ask(lambda: self._reader.get_frame_timestamp(list(range(self._count))))
+        times = np.asarray(times[:, 0], dtype=np.float64)
         if not np.isfinite(times).all():
             times = np.arange(self._count) / self.get_avg_fps()
         return times - times[0]
@@ -88,11 +96,8 @@ class DecordReader:
         if indices.ndim != 1 or not len(indices) or indices.min() < 0 or indices.max() >= self._count:
             # decord takes negative ones from the end
             raise VideoDecodeError(self.path, f'frames {indices.tolist()} asked for, the video has {self._count}')
-        try:
-            frames = self._reader.get_batch(indices)
-            frames = frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges
-        except Exception as e:
-            raise VideoDecodeError(self.path, _reason(e)) from None
+        frames = self._ask(lambda: self._reader.get_batch(indices))
+        frames = frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != len(indices) or frames.shape[3] != 3:
             raise VideoDecodeError(self.path, f'{len(indices)} frames asked for, decoded {frames.dtype} '
                                    f'{tuple(frames.shape)}')

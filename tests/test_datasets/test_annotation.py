@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from vop_mm.datasets import AnnotationError, read_annotation
+
+
+def write(path, content) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding='utf-8')
+    return str(path)
+
+
+def entry(**changes) -> dict:
+    return dict(dict(video_id='a', video='a.mp4', captions=['x']), **changes)
+
+
+def test_own_form_keeps_order_and_extra_keys(tmp_path):
+    entries = [entry(video_id='b', kind='event', twin='a', start=1.5, end=3), entry(captions=['x', 'ÿ'])]
+    path = write(tmp_path / 'a.json', dict(metainfo=dict(dataset='demo', split='dev'), data_list=entries))
+    assert read_annotation(path) == (dict(dataset='demo', split='dev'), entries)
+
+
+def test_form_of_mmaction2(tmp_path):
+    path = write(tmp_path / 'a.json', {'sub/v1.mp4': ['one', 'two'], 'v2.avi': ['three']})
+    assert read_annotation(path) == ({}, [
+        dict(video_id='sub/v1', video='sub/v1.mp4', captions=['one', 'two']),
+        dict(video_id='v2', video='v2.avi', captions=['three'])])
+
+
+@pytest.mark.parametrize('content, says', [
+    ('{"data_list": [', 'not a JSON file'),
+    ('', 'not a JSON file'),
+    ([entry()], 'object at the top, found a list'),
+    ('3', 'found a number'),
+    (dict(metainfo={}, data_list={}), 'data_list must be a list, found a object'),
+    (dict(metainfo=[], data_list=[entry()]), 'metainfo must be an object'),
+    (dict(videos=[], sentences='x'), 'neither'),
+    (dict(metainfo={}, data_list=[]), 'the data set is empty'),
+    ({}, 'the data set is empty'),
+    (dict(data_list=['a.mp4']), 'entry 0 must be an object, found a text'),
+    (dict(data_list=[entry(), entry(video_id=7)]), 'entry 1: video_id must be a text that is not empty, found 7'),
+    (dict(data_list=[dict(video_id='a', captions=['x'])]), 'entry 0: video must be a text that is not empty, found none'),
+    (dict(data_list=[entry(), entry(video='b.mp4')]), 'entry 1 (a): this video_id stands there twice'),
+    ({'a.mp4': ['x'], 'a.avi': ['y']}, 'entry 1 (a): this video_id stands there twice'),
+    ('{"a.mp4": ["x"], "a.mp4": ["y"]}', "the key 'a.mp4' stands there twice"),
+    (dict(data_list=[entry(captions=[])]), 'entry 0 (a): captions must be a list that is not empty'),
+    (dict(data_list=[entry(captions='x')]), "captions must be a list that is not empty, found 'x'"),
+    (dict(data_list=[entry(captions=['x', ' '])]), "a caption must be a text that is not empty, found ' '"),
+    (dict(data_list=[entry(captions=[None])]), 'a caption must be a text that is not empty, found None'),
+    (dict(data_list=[entry(start=-1)]), 'start must be seconds, 0 or more, found -1'),
+    (dict(data_list=[entry(end='3')]), "end must be seconds, 0 or more, found '3'"),
+    ('{"data_list": [{"video_id": "a", "video": "a", "captions": ["x"], "end": NaN}]}', 'found nan'),
+    (dict(data_list=[entry(start=3, end=3)]), 'end (3) must lie behind start (3)'),
+    (dict(data_list=[entry(video_index=3)]), "the key 'video_index' is used by the data set itself"),
+])
+def test_what_is_wrong_is_said_in_one_line(tmp_path, content, says):
+    path = write(tmp_path / 'bad.json', content)
+    with pytest.raises(AnnotationError) as error:
+        read_annotation(path)
+    message = str(error.value)
+    assert message.startswith(f'{path}: ') and says in message and '\n' not in message
+
+
+def test_missing_and_undecodable_files(tmp_path):
+    with pytest.raises(AnnotationError, match='gone.json: no such annotation file'):
+        read_annotation(str(tmp_path / 'gone.json'))
+    (tmp_path / 'binary.json').write_bytes(b'\x89PNG\xff\xfe')
+    with pytest.raises(AnnotationError, match='binary.json: not a JSON file'):
+        read_annotation(str(tmp_path / 'binary.json'))

@@ -1,0 +1,300 @@
+import copy
+import json
+import multiprocessing
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from torch.utils.data import DataLoader
+
+from tests.videos import broken_videos, encode_video, read_index
+from vop_mm.datasets import (AnnotationError, TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError,
+                             VideoTextDataset)
+from vop_mm.datasets.randomness import fixed_randomness
+from vop_mm.registry import DATASETS, TOKENIZERS
+
+
+@TOKENIZERS.register_module(force=True)
+class FirstLetterTokenizer:
+    """A caption's only token is its first letter's code."""
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[ord(text[0])] for text in texts])
+
+
+PIPELINE = [
+    dict(type='OpenVideo'),
+    dict(type='SampleSegments', num_frames=2, mode='random'),
+    dict(type='mmaction.DecordDecode'),
+    dict(type='ResizeFrames', size=(20, 40)),
+    dict(type='TokenizeText', tokenizer=dict(type='FirstLetterTokenizer')),
+    dict(type='PackVideoText')
+]
+RANDOM_PIPELINE = [*PIPELINE[:3], dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)), PIPELINE[3],
+                   dict(type='mmaction.Flip', flip_ratio=0.5), *PIPELINE[4:]]
+
+
+def annotation(folder, videos: dict[str, list[str]]) -> str:
+    data = [dict(video_id=name, video=f'{name}.mp4', captions=captions) for name, captions in videos.items()]
+    (folder / 'a.json').write_text(json.dumps(dict(metainfo=dict(dataset='made', split='x'), data_list=data)))
+    return 'a.json'
+
+
+def build(folder, **kwargs) -> VideoTextDataset:
+    defaults = dict(type='vop_mm.VideoTextDataset', ann_file='a.json', data_root=str(folder),
+                    data_prefix=dict(video='videos'), pipeline=PIPELINE)
+    return DATASETS.build(dict(defaults, **kwargs))
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """Four videos of 60 frames; frames of video i are numbered from 100 i."""
+    folder = tmp_path_factory.mktemp('whole')
+    (folder / 'videos').mkdir()
+    for i in range(4):
+        encode_video(folder / 'videos' / f'v{i}.mp4', 60, first=100 * i)
+    annotation(folder, {f'v{i}': [f'{c}{i}' for c in 'abc'[:i]] or ['z'] for i in range(4)})
+    return folder
+
+
+@pytest.fixture(scope='module')
+def partly(tmp_path_factory):
+    """Six videos, of which bad1 and bad2 can't be decoded."""
+    folder = tmp_path_factory.mktemp('partly')
+    (folder / 'videos').mkdir()
+    kinds = broken_videos(folder)
+    for i in range(4):
+        encode_video(folder / 'videos' / f'v{i}.mp4', 60, first=100 * i)
+    for name, kind in (('bad1', 'truncated_faststart'), ('bad2', 'garbage')):
+        (folder / 'videos' / f'{name}.mp4').write_bytes(open(kinds[kind], 'rb').read())
+    annotation(folder, dict(v0=['a'], bad1=['b', 'c'], v1=['d', 'e'], bad2=['f'], v2=['g'], v3=['h']))
+    return folder
+
+
+def indices(item) -> list[int]:
+    return [read_index(frame.permute(1, 2, 0).numpy()) for frame in item['inputs']]
+
+
+# -- items ------------------------------------------------------------------------------------------------------------
+def test_training_has_one_item_per_pair(whole):
+    data = build(whole)
+    assert data.metainfo['dataset'] == 'made' and data.metainfo['split'] == 'x'
+    assert [(data[i]['data_samples'].video_id, data[i]['data_samples'].captions) for i in range(len(data))] == [
+        ('v0', ['z']), ('v1', ['a1']), ('v2', ['a2']), ('v2', ['b2']), ('v3', ['a3']), ('v3', ['b3']), ('v3', ['c3'])]
+    assert [data.get_data_info(i)['video_index'] for i in range(len(data))] == [0, 1, 2, 2, 3, 3, 3]
+    assert all(index // 100 == data[i]['data_samples'].video_index for i in range(len(data)) for index in indices(data[i]))
+
+
+def test_evaluation_has_one_item_per_video(whole):
+    data = build(whole, test_mode=True)
+    samples = [data[i]['data_samples'] for i in range(len(data))]
+    assert [(s.video_id, s.video_index, s.captions) for s in samples] == [
+        ('v0', 0, ['z']), ('v1', 1, ['a1']), ('v2', 2, ['a2', 'b2']), ('v3', 3, ['a3', 'b3', 'c3'])]
+    assert samples[3].tokens.tolist() == [[97], [98], [99]] and samples[3].unreadable == []
+
+
+def test_what_the_first_transform_gets(tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(dict(data_list=[
+        dict(video_id='x', video='sub/x.mp4', captions=['a', 'b'], start=2, end=None, kind='event', twin='y')])))
+    data = build(tmp_path, pipeline=[], check_files=False, test_mode=True)
+    assert data[0] == dict(video_id='x', filename=str(tmp_path / 'videos/sub/x.mp4'), captions=['a', 'b'], start=2,
+                           kind='event', twin='y', video_index=0, sample_idx=0)
+
+
+def test_form_of_mmaction2(whole, tmp_path):
+    (tmp_path / 'b.json').write_text(json.dumps({'v1.mp4': ['one', 'two'], 'v3.mp4': ['three']}))
+    data = build(whole, ann_file=str(tmp_path / 'b.json'))
+    assert [data[i]['data_samples'].captions for i in range(3)] == [['one'], ['two'], ['three']]
+    assert indices(data[2])[0] // 100 == 3
+
+
+@pytest.mark.parametrize('serialize_data', [True, False])
+def test_mmengines_own_arguments(whole, serialize_data):
+    data = build(whole, serialize_data=serialize_data, indices=3, lazy_init=True)
+    data.full_init()
+    assert len(data) == 3 and data[-1]['data_samples'].captions == ['a2']
+
+
+# -- errors at the start ----------------------------------------------------------------------------------------------
+def test_annotation_errors_reach_the_user(tmp_path):
+    with pytest.raises(AnnotationError, match=r'a\.json: no such annotation file'):
+        build(tmp_path)
+    (tmp_path / 'a.json').write_text('{"metainfo": {}, "data_list": []}')
+    with pytest.raises(AnnotationError, match=r'a\.json: the data set is empty'):
+        build(tmp_path)
+
+
+def test_missing_videos_are_named_at_the_start(whole, tmp_path):
+    names = [f'gone{i}' for i in range(5)]
+    annotation(tmp_path, {name: ['a'] for name in ['v0', *names]})
+    arguments = dict(ann_file=str(tmp_path / 'a.json'))
+    with pytest.raises(VideoNotFoundError) as error:
+        build(whole, **arguments)
+    assert isinstance(error.value, FileNotFoundError)
+    message = str(error.value)
+    assert message.startswith('5 of 6 videos of') and 'gone0.mp4' in message and message.endswith('...')
+    assert 'gone4' not in message and '\n' not in message
+    data = build(whole, check_files=False, on_unreadable='error', **arguments)
+    with pytest.raises(VideoDecodeError, match='no such file'):
+        data[1]
+
+
+@pytest.mark.parametrize('test_mode, policy', [(True, 'replace'), (False, 'skip'), (False, 'ignore')])
+def test_wrong_policy(whole, test_mode, policy):
+    with pytest.raises(ValueError, match='on_unreadable'):
+        build(whole, test_mode=test_mode, on_unreadable=policy)
+
+
+# -- videos that can't be decoded -------------------------------------------------------------------------------------
+def test_training_replaces_and_tells(partly):
+    data = build(partly)
+    chosen = {}
+    for epoch in range(6):
+        data.set_epoch(epoch)
+        for i in (1, 2, 5):  # captions b and c of bad1, f of bad2
+            item = data[i]
+            sample = item['data_samples']
+            own = str(partly / 'videos' / ('bad1.mp4' if i < 3 else 'bad2.mp4'))
+            assert sample.unreadable[0][0] == own and len({path for path, _ in sample.unreadable}) == \
+                len(sample.unreadable)
+            assert sample.video_id in ('v0', 'v1', 'v2', 'v3') and sample.filename.endswith(f'{sample.video_id}.mp4')
+            assert {index // 100 for index in indices(item)} == {int(sample.video_id[1])}  # never black, never another's
+            assert sample.captions[0] in dict(v0='a', v1='de', v2='g', v3='h')[sample.video_id]
+            chosen[epoch, i] = pickle.dumps((sample.video_id, item['inputs'].numpy()))
+    assert 'damaged or cut off' in data[1]['data_samples'].unreadable[0][1]
+    assert data[0]['data_samples'].unreadable == []
+    assert len(set(chosen.values())) > 6
+    again = build(partly)
+    again.set_epoch(3)
+    item = again[2]
+    assert pickle.dumps((item['data_samples'].video_id, item['inputs'].numpy())) == chosen[3, 2]
+
+
+def test_evaluation_errors_by_default(partly):
+    data = build(partly, test_mode=True)
+    with pytest.raises(VideoDecodeError, match=r"can't decode .*bad1\.mp4: "):
+        data[1]
+
+
+@pytest.mark.parametrize('test_mode', [True, False])
+def test_the_error_of_a_worker_is_the_same_line(partly, test_mode):
+    data = build(partly, test_mode=test_mode, on_unreadable='error')
+    loader = DataLoader(data, batch_size=6, num_workers=1, collate_fn=pseudo_collate)
+    with pytest.raises(VideoDecodeError) as error:
+        list(loader)
+    assert str(error.value).startswith("can't decode ") and '\n' not in str(error.value)
+    assert error.value.path == str(partly / 'videos' / 'bad1.mp4')
+
+
+def test_evaluation_can_skip_and_every_item_keeps_its_place(partly):
+    data = build(partly, test_mode=True, on_unreadable='skip')
+    items = [data[i] for i in range(len(data))]
+    assert [item['data_samples'].video_index for item in items] == [0, 1, 2, 3, 4, 5]
+    for i, item in enumerate(items):
+        sample = item['data_samples']
+        assert item['inputs'].shape == (2, 3, 20, 40) and len(sample.tokens) == len(sample.captions)
+        if i in (1, 3):
+            path = str(partly / 'videos' / f'bad{(i + 1) // 2}.mp4')
+            assert sample.filename == path and [p for p, _ in sample.unreadable] == [path]
+            assert not item['inputs'].any() and sample.num_frames == 2
+            assert sample.captions == (['b', 'c'] if i == 1 else ['f'])
+        else:
+            assert sample.unreadable == [] and item['inputs'].any()
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / 'videos').mkdir()
+    for i in range(20):
+        (tmp_path / 'videos' / f'v{i}.mp4').write_bytes(b'no video')
+    annotation(tmp_path, {f'v{i}': ['a', 'b'] for i in range(20)})
+    for arguments in (dict(), dict(test_mode=True, on_unreadable='skip')):
+        with pytest.raises(TooManyUnreadableVideosError, match=r'none of 11 videos in a row.* first: .*v0\.mp4: not a'):
+            build(tmp_path, **arguments)[0]
+    with pytest.raises(TooManyUnreadableVideosError, match='none of 11') as error:
+        list(DataLoader(build(tmp_path), batch_size=1, num_workers=1, collate_fn=pseudo_collate))
+    assert '\n' not in str(error.value)
+    with pytest.raises(TooManyUnreadableVideosError, match='none of 2 videos'):
+        build(tmp_path, indices=4)[0]
+
+
+def test_errors_survive_pickling():
+    error = pickle.loads(pickle.dumps(VideoDecodeError('a: b.mp4', 'two\nlines')))
+    assert str(error) == "can't decode a: b.mp4: two lines"
+
+
+# -- randomness -------------------------------------------------------------------------------------------------------
+def epochs(data, num_workers: int, count: int = 3, **loader) -> list[bytes]:
+    """What a loader gives in each of the epochs, as bytes."""
+    sampler = DefaultSampler(data, shuffle=False)
+    loader = DataLoader(data, batch_size=3, num_workers=num_workers, sampler=sampler, collate_fn=pseudo_collate, **loader)
+    result = []
+    for epoch in range(count):
+        data.set_epoch(epoch)
+        result.append(b''.join(frames.numpy().tobytes() for batch in loader for frames in batch['inputs']))
+    return result
+
+
+def test_random_choices_depend_on_seed_epoch_and_index_alone(whole):
+    data = build(whole, pipeline=RANDOM_PIPELINE)
+    expected = epochs(data, 0)
+    assert len(set(expected)) == 3
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)
+    assert epochs(data, 2) == expected
+    assert epochs(data, 2, persistent_workers=True) == expected
+    assert epochs(data, 1, persistent_workers=True, multiprocessing_context='spawn') == expected
+    data.set_epoch(0, seed=1)
+    assert epochs(data, 0) != expected
+    data.set_epoch(0, seed=0)
+    data.set_epoch(2)  # a resumed run starts here
+    assert data[4]['inputs'].numpy().tobytes() in expected[2]
+
+
+def test_items_of_an_epoch_draw_differently(whole):
+    data = build(whole)
+    assert len({tuple(i % 100 for i in indices(data[k])) for k in range(len(data))}) > 3
+
+
+def test_evaluation_does_not_depend_on_the_epoch(whole):
+    data = build(whole, test_mode=True)
+    assert len(set(epochs(data, 0))) == 1
+
+
+def test_global_generators_go_on_as_if_nothing_had_been(whole):
+    data = build(whole, pipeline=RANDOM_PIPELINE)
+
+    def draws():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    expected = [draws(), draws()]
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    first = draws()
+    data[0]
+    assert [first, draws()] == expected
+
+
+def test_generators_are_restored_after_an_error_and_differ_by_key():
+    state = np.random.get_state()[1].tobytes()
+    with pytest.raises(KeyError), fixed_randomness(1, 2):
+        raise KeyError
+    assert np.random.get_state()[1].tobytes() == state
+    drawn = []
+    for key in ((0, 1), (1, 0), (0, 1)):
+        with fixed_randomness(*key):
+            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[2] and all(a != b for a, b in zip(drawn[0], drawn[1], strict=True))
+
+
+def test_a_copy_has_a_clock_of_its_own_that_workers_see(whole):
+    data = build(whole, pipeline=RANDOM_PIPELINE)
+    other = copy.deepcopy(data)
+    other.set_epoch(5)
+    assert data._clock.epoch == 0 and other._clock.epoch == 5
+    assert epochs(other, 2, persistent_workers=True) == epochs(data, 0)
+
+
+def test_start_methods_exist():
+    assert {'fork', 'spawn'} <= set(multiprocessing.get_all_start_methods())

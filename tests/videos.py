@@ -1,0 +1,99 @@
+"""Real video files for tests: every frame has its index painted in, so that decoded frames tell which they are."""
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+_BITS = 10
+_MS = Fraction(1, 1000)
+
+
+def painted_frame(index: int, height: int = 48, width: int = 80) -> np.ndarray:
+    """A frame whose vertical stripes are the bits of ``index``, the lowest first, uint8 [height, width, 3]."""
+    bits = index >> np.arange(_BITS) & 1
+    row = bits[np.arange(width) * _BITS // width] * np.uint8(255)
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).astype(np.uint8)
+
+
+def read_index(frame: np.ndarray) -> int:
+    """The index that :func:`painted_frame` painted in a frame [H, W, 3], after coding and resizing."""
+    width = frame.shape[1]
+    centres = ((np.arange(_BITS) + 0.5) * width / _BITS).astype(int)
+    bits = frame[frame.shape[0] // 2, centres].mean(axis=-1) > 128
+    return int((bits << np.arange(_BITS)).sum())
+
+
+def encode_video(path: str | Path,
+                 frames: int | Sequence[np.ndarray],
+                 times: Sequence[float] | None = None,
+                 fps: int = 25,
+                 codec: str = 'h264',
+                 first: int = 0,
+                 size: tuple[int, int] = (48, 80),
+                 faststart: bool = False) -> str:
+    """Encode a video with PyAV.
+
+    Args:
+        path (str | Path): File; its extension names the container.
+        frames (int | Sequence[np.ndarray]): How many painted frames, or frames uint8 [H, W, 3] RGB.
+        times (Sequence[float], optional): When each frame is shown, in seconds. None: ``fps``.
+        first (int): Index that the first painted frame carries.
+        size (tuple[int, int]): Height and width of painted frames.
+        faststart (bool): Put the index (moov) of an mp4 before the pictures.
+
+    Returns:
+        str: The path.
+    """
+    if isinstance(frames, int):
+        frames = [painted_frame(first + i, *size) for i in range(frames)]
+    options = {'movflags': 'faststart'} if faststart else {}
+    with av.open(str(path), 'w', options=options) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        stream.gop_size = 12
+        stream.options = {'crf': '10'}
+        stream.codec_context.time_base = _MS
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+            frame.pts = round(1000 * (i / fps if times is None else times[i]))
+            frame.time_base = _MS
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def encode_audio(path: str | Path) -> str:
+    """An mp4 with half a second of silence and no video stream."""
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('aac', rate=44100)
+        for i in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+            frame.rate, frame.pts = 44100, 1024 * i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def broken_videos(folder: str | Path) -> dict[str, str]:
+    """Files that can't be decoded, by what is wrong with them."""
+    folder = Path(folder)
+    whole = Path(encode_video(folder / 'whole.mp4', 100)).read_bytes()
+    front = Path(encode_video(folder / 'front.mp4', 100, faststart=True)).read_bytes()
+    content = {
+        'truncated': whole[:len(whole) // 2],
+        'truncated_faststart': front[:len(front) * 2 // 3],
+        'garbage': np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes(),
+        'text': b'<html>404 Not Found</html>' * 20,
+        'empty': b'',
+    }
+    paths = {}
+    for name, data in content.items():
+        paths[name] = str(folder / f'{name}.mp4')
+        Path(paths[name]).write_bytes(data)
+    paths['audio_only'] = encode_audio(folder / 'audio_only.mp4')
+    (folder / 'whole.mp4').unlink()
+    (folder / 'front.mp4').unlink()
+    return paths
