@@ -1,3 +1,6 @@
-"""Version of vop_mm, read by ``setup.py`` without importing the package."""
+"""Version of vop_mm and the Pythons it runs on; ``setup.py`` and ``tools/_env.sh`` read it without the package."""
 
 __version__ = '0.1.0'
+
+# Tested from the first (inclusive) to the second (exclusive).
+PYTHON_RANGE = ((3, 10), (3, 13))
