@@ -1,0 +1,118 @@
+"""What a method costs: parameters, the size of its checkpoint, floating point operations."""
+import io
+
+import torch
+from torch import nn
+
+# Modules whose tensors the paper's counter sees.
+_LAYERS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Embedding, nn.RNNBase)
+
+
+def count_trainable(model: nn.Module) -> int:
+    """Parameters that train.
+
+    Args:
+        model (nn.Module): A retriever.
+
+    Returns:
+        int: Number of scalars.
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def count_as_paper(model: nn.Module) -> int:
+    """Parameters that train, as the paper counts them.
+
+    The paper's numbers follow from a counter that walks layers and prompts, and so passes over tensors that are bare
+    parameters of a larger module: attention's input projection, positional and class embeddings, the projections, the
+    logit scale, and VoP^F's frame positions. Only where nothing else trains (Proj) are those counted.
+
+    Args:
+        model (nn.Module): A retriever.
+
+    Returns:
+        int: Number of scalars.
+    """
+    from vop_mm.models.prompts import PromptProvider
+
+    seen = {id(p): p for module in model.modules() if isinstance(module, PromptProvider) for p in module.parameters()}
+    seen |= {id(p): p for module in model.modules() if isinstance(module, _LAYERS)
+             for p in module.parameters(recurse=False)}
+    return sum(p.numel() for p in seen.values() if p.requires_grad) or count_trainable(model)
+
+
+def count_backbone_as_paper(model: nn.Module) -> int:
+    """What 100% is in the paper's table: CLIP, counted as in :func:`count_as_paper`.
+
+    Args:
+        model (nn.Module): A retriever.
+
+    Returns:
+        int: Number of scalars; 119,826,432 for ViT-B/32.
+    """
+    from vop_mm.models.adapters import ParallelAdapter
+
+    added = {id(layer) for module in model.clip.modules() if isinstance(module, ParallelAdapter)
+             for layer in (module.down, module.up)}
+    return sum(p.numel() for module in model.clip.modules() if isinstance(module, _LAYERS) and id(module) not in added
+               for p in module.parameters(recurse=False))
+
+
+def checkpoint_bytes(model: nn.Module, cfg) -> int:
+    """Size of a published checkpoint's file.
+
+    Args:
+        model (nn.Module): A retriever.
+        cfg (Config): Its config, which the file holds too.
+
+    Returns:
+        int: Bytes; 0 where nothing trains.
+    """
+    from vop_mm.engine.checkpoint import describe
+    from vop_mm.models.tuning import trainable_state_dict
+
+    if not count_trainable(model):
+        return 0
+    state = {name: torch.empty_like(value, device='cpu') for name, value in trainable_state_dict(model).items()}
+    checkpoint = dict(meta=dict(vop_mm=describe(model, cfg), cfg=cfg.pretty_text), state_dict=state)
+    sink = _Sink()
+    torch.save(checkpoint, sink)
+    return sink.size
+
+
+class _Sink(io.RawIOBase):
+    """A file that only counts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        self.size += len(data)
+        return len(data)
+
+
+def count_flops(model: nn.Module, num_frames: int, training: bool = False) -> int:
+    """Floating point operations for one video and one caption of full length, matrix products and attention counted.
+
+    Args:
+        model (nn.Module): A retriever; on the meta device nothing is computed.
+        num_frames (int): Frames of the video.
+        training (bool): A training step (forward, loss and backward) in place of a forward. Defaults to False.
+
+    Returns:
+        int: Operations; a multiplication and an addition are two.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device
+    frames = torch.zeros(1, num_frames, 3, *model.clip.image_size, device=device)
+    tokens = torch.ones(1, model.text_tower.max_words, dtype=torch.int64, device=device)
+    with FlopCounterMode(display=False) as counter:
+        if training and count_trainable(model):
+            model(frames, tokens, mode='loss')['loss'].backward()
+        else:
+            model(frames, tokens, mode='tensor')
+    return counter.get_total_flops()
