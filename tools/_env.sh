@@ -1,0 +1,83 @@
+# The environment that quickstart.sh and run_tests.sh share. Sourced, not run:
+#
+#     source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
+#
+# Afterwards `python` and `pip` are those of an environment in which this clone is installed, editable, with the extras
+# `optional` (renders clips) and `tests`. On the way there:
+#   - an active virtual environment (VIRTUAL_ENV) or conda environment other than `base` is used as it is; otherwise
+#     `.venv` in the clone, made on the first call with the first Python in range among $PYTHON, python3.11, 3.12, 3.10,
+#     python3 and python;
+#   - pip runs when nothing is installed yet, when setup.py, pyproject.toml or requirements/ changed since, or when the
+#     version guard finds something missing; otherwise nothing is asked of the network, and this takes a second;
+#   - an installed torch in range is kept (see setup.py).
+# The working directory stays. On failure one line on stderr says why, and the sourcing script ends (or, in an
+# interactive shell, `source` returns 1). Works under `set -euo pipefail`, reads nothing from stdin.
+
+_vop_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+_vop_say() { echo "[vop_mm] $*"; }
+
+_vop_fail() { echo "[vop_mm] error: $*" >&2; return 1; }
+
+_vop_in_range() {  # whether an interpreter is in the range of vop_mm/version.py
+    "$1" -c 'import sys; names = {}; exec(open(sys.argv[1]).read(), names)
+low, high = names["PYTHON_RANGE"]; sys.exit(not low <= sys.version_info[:2] < high)' "$_vop_root/vop_mm/version.py" \
+        > /dev/null 2>&1 < /dev/null
+}
+
+_vop_make_venv() {
+    local candidate tried=''
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.10 python3 python; do
+        command -v "$candidate" > /dev/null 2>&1 || continue
+        _vop_in_range "$candidate" || { tried="$tried $candidate"; continue; }
+        _vop_say "making .venv with $("$candidate" --version 2>&1)"
+        # made beside and moved would break its scripts: a half-made one is found by its missing pip, and made anew
+        "$candidate" -m venv --clear "$_vop_root/.venv" < /dev/null && return 0
+        _vop_fail "$candidate can't make a virtual environment (on Debian: apt install $(basename "$candidate")-venv)" ||
+            return 1
+    done
+    _vop_fail "no Python 3.10, 3.11 or 3.12 on PATH${tried:+ (out of range or broken:$tried)};" \
+              'install one, or name it: PYTHON=/path/to/python3.11'
+}
+
+_vop_activate() {
+    local env=''
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        env="$VIRTUAL_ENV"
+    elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
+        env="$CONDA_PREFIX"  # `base` is active in many shells that never asked for it: not a place to install into
+    fi
+    if [ -z "$env" ]; then
+        env="$_vop_root/.venv"
+        if ! "$env/bin/python" -m pip --version > /dev/null 2>&1 || ! _vop_in_range "$env/bin/python"; then
+            _vop_make_venv || return 1
+        fi
+        export VIRTUAL_ENV="$env"
+        unset PYTHONHOME
+    fi
+    export PATH="$env/bin:$PATH"
+    hash -r
+    _vop_in_range python ||
+        _vop_fail "$(python --version 2>&1) of $env is not 3.10, 3.11 or 3.12; deactivate it, or make another"
+}
+
+_vop_install() {
+    local prefix stamp wanted log
+    prefix="$(python -c 'import sys; print(sys.prefix)')"
+    stamp="$prefix/.vop_mm_installed"
+    wanted="$(cd "$_vop_root" && { echo "$_vop_root"; cat setup.py pyproject.toml vop_mm/version.py requirements/*.txt; } |
+              python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    if [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ] && (cd "$_vop_root" && python -c 'import vop_mm') 2> /dev/null; then
+        return 0
+    fi
+    _vop_say "installing into $prefix (a new environment: some minutes, 6 GB)"
+    rm -f "$stamp"
+    python -m pip install --no-input --disable-pip-version-check --progress-bar off \
+        -e "$_vop_root[optional,tests]" < /dev/null || { _vop_fail 'pip failed, see above'; return 1; }
+    # the guard has the last word: a package may be there and not fit
+    (cd "$_vop_root" && python -c 'import vop_mm') || { _vop_fail 'the environment does not fit, see above'; return 1; }
+    echo "$wanted" > "$stamp"
+    _vop_say 'installed'
+}
+
+_vop_activate && _vop_install || { return 1 2> /dev/null || exit 1; }

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Make or reuse the environment (see _env.sh) and run the tests: bash tools/run_tests.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/_env.sh
+
+# The models of the tests are tiny: threads would only wait for each other, and for whatever else runs here.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export MPLBACKEND="${MPLBACKEND:-Agg}"
+python -m pytest tests -q "$@" < /dev/null
