@@ -61,18 +61,21 @@ class VisionTower(BaseModule):
         """
         shape = frames.shape[:2]
         cls, patches = clip.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
-        key_mask = None
         for layer in range(len(clip.vision_blocks)):
+            joined = layer >= self.video_from
             if layer == self.video_from:
                 cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
             context = LayerContext(layer, cls.reshape(*shape, -1), frame_mask)
-            prompts = self._tokens(context)  # [N, P, C]
+            tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
+            # expanded, not repeated: what videos and frames share stays a view until the layer's one concatenation
+            if joined:
+                prompts = [t.expand(shape[0], -1, -1, -1).flatten(1, 2) for t in tokens]  # [B, P, C], or [B, F * P, C]
+            else:
+                prompts = [t.expand(*shape, -1, -1).flatten(0, 1) for t in tokens]  # [B * F, P, C]
             if layer == 0:
                 prompts = [clip.norm_vision_prompts(p) for p in prompts]
             num_cls, num_prompts = cls.shape[1], sum(p.shape[1] for p in prompts)
-            if frame_mask is not None and layer >= self.video_from:
-                key_mask = torch.cat([frame_mask, frame_mask.new_ones(shape[0], num_prompts),
-                                      frame_mask.repeat_interleave(patches.shape[1] // shape[1], dim=1)], dim=1)
+            key_mask = _key_mask(frame_mask, tokens, patches.shape[1]) if joined and frame_mask is not None else None
             x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
             x = self._run(clip, layer, x, key_mask)
             cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
@@ -86,15 +89,18 @@ class VisionTower(BaseModule):
         position = self.frame_position[:num_frames, None].to(cls.dtype)  # [F, 1, C]
         return (cls + position).squeeze(2), (patches + position).flatten(1, 2)
 
-    def _tokens(self, context: LayerContext) -> list[Tensor]:
-        num_videos, num_frames = context.cls.shape[:2]
-        tokens = [p.tokens(context).to(context.cls.dtype) for p in self.prompts if context.layer in p.layers]
-        # expanded, not repeated: what is shared by videos and frames stays a view until the layer's one concatenation
-        if context.layer < self.video_from:
-            return [t.expand(num_videos, num_frames, -1, -1).flatten(0, 1) for t in tokens]  # [B * F, P, C]
-        return [t.expand(num_videos, -1, -1, -1).flatten(1, 2) for t in tokens]  # [B, P, C], or [B, F * P, C]
-
     def _run(self, clip: OpenCLIP, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
         if self.recompute and x.requires_grad:
             return checkpoint(clip.run_vision_block, layer, x, key_mask, use_reentrant=False)
         return clip.run_vision_block(layer, x, key_mask)
+
+
+def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_patches: int) -> Tensor:
+    """Which tokens of a video's sequence may be looked at: not those of padding frames, prompts of their own included.
+
+    [B, F] -> [B, F + P + F * M]
+    """
+    num_videos, num_frames = frame_mask.shape
+    prompts = [frame_mask.repeat_interleave(t.shape[2], dim=1) if t.shape[1] > 1
+               else frame_mask.new_ones(num_videos, t.shape[2]) for t in tokens]
+    return torch.cat([frame_mask, *prompts, frame_mask.repeat_interleave(num_patches // num_frames, dim=1)], dim=1)
