@@ -33,16 +33,15 @@ _vop_make_venv() {
         _vop_say "making .venv with $("$candidate" --version 2>&1)"
         # made beside and moved would break its scripts: a half-made one is found by its missing pip, and made anew
         "$candidate" -m venv --clear "$_vop_root/.venv" < /dev/null && return 0
-        _vop_fail "$candidate can't make a virtual environment (on Debian: apt install $(basename "$candidate")-venv)" ||
-            return 1
+        tried="$tried $candidate (its venv module fails; on Debian: apt install $(basename "$candidate")-venv)"
     done
-    _vop_fail "no Python 3.10, 3.11 or 3.12 on PATH${tried:+ (out of range or broken:$tried)};" \
+    _vop_fail "no usable Python 3.10, 3.11 or 3.12 on PATH${tried:+; tried and rejected:$tried};" \
               'install one, or name it: PYTHON=/path/to/python3.11'
 }
 
 _vop_activate() {
     local env=''
-    if [ -n "${VIRTUAL_ENV:-}" ]; then
+    if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ]; then
         env="$VIRTUAL_ENV"
     elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
         env="$CONDA_PREFIX"  # `base` is active in many shells that never asked for it: not a place to install into
