@@ -9,8 +9,9 @@ from .opening import DecordReader, OpenVideo, clip_range
 from .resizing import ResizeFrames, short_side_size
 from .sampling import SampleSegments, random_indices, uniform_indices
 from .text import TokenizeText
+from .tokenizers import CLIPTokenizer, WordTokenizer
 
 __all__ = [
-    'DecordReader', 'OpenVideo', 'PackVideoText', 'ResizeFrames', 'SampleSegments', 'TokenizeText', 'clip_range',
-    'random_indices', 'short_side_size', 'uniform_indices'
+    'CLIPTokenizer', 'DecordReader', 'OpenVideo', 'PackVideoText', 'ResizeFrames', 'SampleSegments', 'TokenizeText',
+    'WordTokenizer', 'clip_range', 'random_indices', 'short_side_size', 'uniform_indices'
 ]

@@ -1,0 +1,186 @@
+"""Render the demo: python tools/data/make_demo.py OUT_DIR
+
+Short h264 clips of coloured shapes with captions. Most kinds of clips need the order of frames to be told apart: a shape that
+moves left and its reverse, which moves right. OUT_DIR gets train.json, dev.json, test.json and videos/. The same settings
+give the same files; a second run finds them and does nothing.
+"""
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+FRAMES, SIZE, FPS = 36, 64, 12  # 36: the middles of 12 equal segments are the same frames in a clip and its reverse
+SPLITS = ('train', 'dev', 'test')
+SETTINGS = 'settings.json'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Render and encode the demo clips and write their annotations.')
+    parser.add_argument('out_dir', metavar='OUT_DIR', type=Path, help='folder to make; whole or not there')
+    parser.add_argument('--seed', type=int, default=0, help='other seeds give other clips (default: 0)')
+    parser.add_argument('--num-train', type=int, default=480, help='training clips, two captions each (default: 480)')
+    parser.add_argument('--num-dev', type=int, default=100, help='clips for model selection (default: 100)')
+    parser.add_argument('--num-test', type=int, default=300, help='test clips (default: 300)')
+    parser.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1),
+                        help='processes that encode (default: 2, on one core 1)')
+    args = parser.parse_args()
+    if min(args.num_train, args.num_dev, args.num_test, args.workers) < 1 or args.seed < 0:
+        parser.error('numbers of clips and workers must be at least 1, the seed at least 0')
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    import json
+
+    out = args.out_dir.resolve()  # through a link, to what will be replaced
+    counts = dict(zip(SPLITS, (args.num_train, args.num_dev, args.num_test)))
+    settings = dict(seed=args.seed, counts=counts, frames=FRAMES, size=SIZE, fps=FPS, code=_code_fingerprint())
+    if _is_whole(out, settings):
+        print(f'{args.out_dir} is there already, with these settings: nothing to do')
+        return 0
+    if out.exists() and not (out / SETTINGS).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'{args.out_dir} holds something else than the demo; name another folder')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir() and not os.access(out, os.W_OK):
+        raise PermissionError(f'{args.out_dir} is not writable')
+    # everything is made beside OUT_DIR and renamed at the end
+    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.tmp', dir=out.parent))
+    try:
+        os.chmod(beside, 0o755)
+        (beside / 'videos').mkdir()
+        annotations, jobs = _plan(args.seed, counts)
+        _encode_all(jobs, beside / 'videos', args.workers)
+        for split, content in annotations.items():
+            (beside / f'{split}.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        (beside / SETTINGS).write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
+        _swap_in(beside, out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    print(f'wrote {sum(counts.values())} clips to {args.out_dir}: '
+          + ', '.join(f'{count} {split}' for split, count in counts.items()))
+    return 0
+
+
+def _code_fingerprint() -> str:
+    """Hash of the code that makes clips: after a change the clips are made again."""
+    import hashlib
+
+    from vop_mm.demo import rendering, scenes
+    digest = hashlib.sha256()
+    for path in (__file__, rendering.__file__, scenes.__file__):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_whole(out: Path, settings: dict) -> bool:
+    """Whether a folder holds the demo with these settings, no file missing."""
+    import json
+
+    try:
+        if json.loads((out / SETTINGS).read_text(encoding='utf-8')) != settings:
+            return False
+        there = {path.name for path in (out / 'videos').iterdir() if path.stat().st_size > 0}
+        items = [item for split in SPLITS
+                 for item in json.loads((out / f'{split}.json').read_text(encoding='utf-8'))['data_list']]
+    except (OSError, ValueError, KeyError):
+        return False
+    return len(items) == sum(settings['counts'].values()) and all(item['video'] in there for item in items)
+
+
+def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
+    """Annotations of all splits, and what to encode: (name, scene, whether to turn its frames round)."""
+    import numpy as np
+
+    from vop_mm.demo import caption, make_split, paraphrases
+    annotations, jobs = {}, []
+    for number, (split, count) in enumerate(counts.items()):
+        words = np.random.default_rng((seed, number, 1))
+        test = split != 'train'
+        scenes = list(make_split((seed, number, 0), count, unique=test))
+        names = [f'{split}_{i:04d}' for i in range(count)]
+        items = []
+        for i, (scene, twin) in enumerate(scenes):
+            captions = [caption(scene, words)] if test else paraphrases(scene)
+            item = dict(video_id=names[i], video=f'{names[i]}.mp4', captions=captions, kind=scene.kind)
+            if twin is not None:
+                item['twin'] = names[twin]
+            items.append(item)
+            jobs.append((names[i], scene))
+        metainfo = dict(dataset='demo', split=split, protocol='1:1' if test else '1:n')
+        annotations[split] = dict(metainfo=metainfo, data_list=items)
+    return annotations, jobs
+
+
+def _encode_all(jobs: list, folder: Path, workers: int) -> None:
+    """Encode all clips, on several processes, with a progress bar."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from rich.progress import track
+    parts = [(jobs[i:i + 20], folder) for i in range(0, len(jobs), 20)]
+    if workers == 1:
+        done = map(_encode_part, parts)
+        list(track(done, 'encoding clips', total=len(parts)))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+        list(track(pool.map(_encode_part, parts), 'encoding clips', total=len(parts)))
+
+
+def _encode_part(part: tuple[list, Path]) -> None:
+    import numpy as np
+
+    from vop_mm.demo import render
+    jobs, folder = part
+    times = (np.arange(FRAMES) + 0.5) / FRAMES
+    for name, scene in jobs:
+        frames = render(scene.sprites, scene.background, times, SIZE)
+        encode_clip(folder / f'{name}.mp4', np.round(frames * 255).astype(np.uint8))
+
+
+def encode_clip(path: Path, frames) -> None:
+    """Encode one clip. The same frames give the same bytes.
+
+    Args:
+        path (Path): The mp4 file.
+        frames (np.ndarray): uint8 [F, H, W, 3] RGB, even height and width.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    import av
+
+    # one thread and bitexact: no traces of the machine or the time
+    with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
+        stream = container.add_stream('libx264', rate=FPS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = 'yuv420p'
+        stream.options = {'crf': '12', 'preset': 'veryfast', 'threads': '1', 'flags': '+bitexact'}
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        container.mux(stream.encode())
+
+
+def _swap_in(new: Path, out: Path) -> None:
+    """Put a finished folder in the place of an older one."""
+    if not out.exists():
+        new.rename(out)
+        return
+    old = new.with_name(new.name + '.old')
+    out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == '__main__':
+    # without this the parent's output may be lost when a worker dies
+    sys.stdout.reconfigure(line_buffering=True)
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,113 @@
+"""Captions to token ids. Both tokenizers cut what is too long and keep end of text as the last token."""
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vop_mm.registry import TOKENIZERS
+
+
+@TOKENIZERS.register_module()
+class CLIPTokenizer:
+    """CLIP's byte pair encoding, as open_clip ships it.
+
+    Args:
+        context_length (int): Tokens of a caption, start and end of text included (L). Defaults to 77.
+
+    Attributes:
+        sot_id (int): Start of text.
+        eot_id (int): End of text, the largest id.
+        vocab_size (int): Ids there are.
+
+    Examples:
+        >>> CLIPTokenizer(context_length=6)(['a squid is talking', 'a squid']).tolist()
+        [[49406, 320, 22553, 533, 2578, 49407], [49406, 320, 22553, 49407, 0, 0]]
+    """
+
+    def __init__(self, context_length: int = 77) -> None:
+        # reading the vocabulary takes a moment, which data sets without CLIP's words need not wait for
+        from open_clip import SimpleTokenizer
+
+        self.context_length = _checked(context_length)
+        self._bpe = SimpleTokenizer()
+        self.sot_id, self.eot_id = self._bpe.sot_token_id, self._bpe.eot_token_id
+        self.vocab_size = self._bpe.vocab_size
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokenise. [n] str -> [n, L] int64"""
+        return _pack([self._bpe.encode(text) for text in texts], self.sot_id, self.eot_id, self.context_length)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(context_length={self.context_length})'
+
+
+@TOKENIZERS.register_module()
+class WordTokenizer:
+    """Whole words of a small vocabulary, for small models.
+
+    Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in the file's
+    order, and end of text last, so that it has the largest id. Case and punctuation don't matter.
+
+    Args:
+        vocab (str | Path): Text file with one word per line.
+        context_length (int): Tokens of a caption, start and end of text included (L). Defaults to 32.
+
+    Attributes:
+        unk_id (int): Unknown word.
+        sot_id (int): Start of text.
+        eot_id (int): End of text, the largest id.
+        vocab_size (int): Ids there are: the words and four more.
+
+    Raises:
+        FileNotFoundError: There is no such vocabulary.
+        ValueError: No words in it, a line that isn't one word in lower case, or a word twice.
+    """
+    unk_id, sot_id = 1, 2
+
+    def __init__(self, vocab: str | Path, context_length: int = 32) -> None:
+        self.context_length = _checked(context_length)
+        self.vocab = str(vocab)
+        path = Path(vocab)
+        if not path.is_file():
+            raise FileNotFoundError(f'vocabulary not found: {path}')
+        words = path.read_text(encoding='utf-8').splitlines()
+        if not words:
+            raise ValueError(f'{path}: no words in this vocabulary')
+        for number, word in enumerate(words, 1):
+            if _words(word) != [word]:
+                raise ValueError(f'{path}, line {number}: expected one word in lower case, found {word!r}')
+        if len(set(words)) != len(words):
+            twice = next(word for word in words if words.count(word) > 1)
+            raise ValueError(f'{path}: the word {twice!r} stands there twice')
+        self._ids = {word: i for i, word in enumerate(words, 3)}
+        self.eot_id = 3 + len(words)
+        self.vocab_size = self.eot_id + 1
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokenise. [n] str -> [n, L] int64"""
+        rows = [[self._ids.get(word, self.unk_id) for word in _words(text)] for text in texts]
+        return _pack(rows, self.sot_id, self.eot_id, self.context_length)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(vocab={self.vocab!r}, context_length={self.context_length})'
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r'\w+', text.lower())
+
+
+def _checked(context_length: int) -> int:
+    if context_length < 3:
+        raise ValueError(f'context_length must be at least 3 (start, a word, end), got {context_length}')
+    return context_length
+
+
+def _pack(rows: list[list[int]], sot: int, eot: int, length: int) -> Tensor:
+    """Ids of words to rows of equal length. [n] lists -> [n, length] int64"""
+    tokens = torch.zeros(len(rows), length, dtype=torch.int64)
+    for row, ids in zip(tokens, rows):
+        full = [sot, *ids[:length - 2], eot]
+        row[:len(full)] = torch.tensor(full)
+    return tokens
