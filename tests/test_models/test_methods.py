@@ -39,6 +39,7 @@ PROMPTED = {
                     video_from=SHALLOW, **TEXT),
     'vop_c_lstm': dict(video_prompts=[generic(2), context(2, mixer='LSTM')], **TEXT),
     'vop_c_transformer': dict(video_prompts=[generic(2), context(2, mixer='FrameTransformer')], **TEXT),
+    'vop_c_update': dict(video_prompts=[generic(4)], cls_updates=[dict(type='ContextUpdate')], **TEXT),
     'vop_f_from_0': dict(video_prompts=[generic(4)], video_from=0, **TEXT),
     'vop_p_everywhere_f': dict(video_prompts=[generic(2), position(2)], video_from=SHALLOW, **TEXT),
 }
@@ -59,9 +60,11 @@ def build(method='vop', dtype=torch.float64, seed=0, **changes):
     cfg = copy.deepcopy(dict(METHODS[method], **changes))
     model = MODELS.build(dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch=copy.deepcopy(ARCH)),
                               num_frames=FRAMES, **cfg))
-    for module in model.modules():  # adapters start as the identity; here they do something
+    for module in model.modules():  # some start as the identity; here they do something
         if type(module).__name__ == 'ParallelAdapter':
             torch.nn.init.normal_(module.up.weight, std=0.1)
+        if type(module).__name__ == 'ContextUpdate':
+            torch.nn.init.normal_(module.fc.weight, std=0.1)
     return model.to(dtype).eval()
 
 
@@ -140,6 +143,8 @@ def reference_frames(model, frames):
             if layer == tower.video_from:
                 cls = cls + tower.frame_position
                 patches = patches + tower.frame_position[:, None]
+            for module in tower.cls_updates:
+                cls = cls + module.fc(module.mixer(cls[None]))[0]
             prompts = [[] for _ in video]
             for provider in tower.prompts:
                 if layer not in provider.layers:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..prompts.base import LayerContext, PromptProvider
+from ..prompts import ContextUpdate, LayerContext, PromptProvider
 from .open_clip_port import OpenCLIP
 
 
@@ -22,6 +22,7 @@ class VisionTower(BaseModule):
 
     Args:
         prompts (Iterable[PromptProvider]): Providers; each stands in its own layers. May be empty: stock CLIP.
+        cls_updates (Iterable[ContextUpdate]): Modules that change the CLS tokens before a layer. Defaults to none.
         depth (int): Layers of the tower.
         width (int): Channels (C).
         num_frames (int): Frames of a video (F).
@@ -33,10 +34,11 @@ class VisionTower(BaseModule):
         ValueError: ``video_from`` outside 0 .. depth.
     """
 
-    def __init__(self, prompts: Iterable[PromptProvider] = (), *, depth: int, width: int, num_frames: int,
-                 video_from: int | None = None, recompute: bool = False) -> None:
+    def __init__(self, prompts: Iterable[PromptProvider] = (), cls_updates: Iterable[ContextUpdate] = (), *,
+                 depth: int, width: int, num_frames: int, video_from: int | None = None, recompute: bool = False) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
+        self.cls_updates = nn.ModuleList(cls_updates)
         self.video_from = depth if video_from is None else video_from
         self.recompute = recompute
         if not 0 <= self.video_from <= depth:
@@ -66,6 +68,10 @@ class VisionTower(BaseModule):
             if layer == self.video_from:
                 cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
             context = LayerContext(layer, cls.reshape(*shape, -1), frame_mask)
+            for module in self.cls_updates:
+                if layer in module.layers:
+                    context = context._replace(cls=module.update(context))
+                    cls = context.cls.view_as(cls)
             tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
             # expanded, not repeated: what videos and frames share stays a view until the layer's one concatenation
             if joined:

@@ -22,6 +22,7 @@ class TextVideoRetriever(BaseModel):
     Args:
         clip (dict): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``.
         video_prompts (Sequence[dict]): Prompt providers of the vision tower, in the order of their tokens.
+        cls_updates (Sequence[dict]): Modules that change the frames' CLS tokens between layers.
         text_prompts (Sequence[dict]): Prompt providers of the text tower.
         text_suffix_prompts (Sequence[dict]): Providers before the text's last position, for published checkpoints.
         published_eot (bool): Where text is read; see :class:`TextTower`. Defaults to False.
@@ -38,6 +39,7 @@ class TextVideoRetriever(BaseModel):
     def __init__(self,
                  clip: dict,
                  video_prompts: Sequence[dict] = (),
+                 cls_updates: Sequence[dict] = (),
                  text_prompts: Sequence[dict] = (),
                  text_suffix_prompts: Sequence[dict] = (),
                  published_eot: bool = False,
@@ -53,6 +55,7 @@ class TextVideoRetriever(BaseModel):
         vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
         text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
         self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts],
+                                        [PROMPTS.build(u, default_args=vision) for u in cls_updates],
                                         video_from=video_from, recompute=recompute, **vision)
         self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
