@@ -153,12 +153,14 @@ def encode_clip(path: Path, frames) -> None:
     """
     import av
 
-    # one thread and bitexact: no traces of the machine or the time
+    # One thread and bitexact: no traces of the machine or the time. Constant quantisers: rate control makes bytes differ from
+    # run to run, and key frames of better quality would tell a clip from its reverse.
     with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
         stream = container.add_stream('libx264', rate=FPS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = 'yuv420p'
-        stream.options = {'crf': '12', 'preset': 'veryfast', 'threads': '1', 'flags': '+bitexact'}
+        stream.options = {'preset': 'veryfast', 'threads': '1', 'flags': '+bitexact',
+                          'x264-params': 'qp=12:ipratio=1:pbratio=1:aq-mode=0:mbtree=0'}
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
         container.mux(stream.encode())
