@@ -39,7 +39,7 @@ def test_form_of_mmaction2(tmp_path):
     ({}, 'the data set is empty'),
     (dict(data_list=['a.mp4']), 'entry 0 must be an object, found a text'),
     (dict(data_list=[entry(), entry(video_id=7)]), 'entry 1: video_id must be a text that is not empty, found 7'),
-    (dict(data_list=[dict(video_id='a', captions=['x'])]), 'entry 0: video must be a text that is not empty, found none'),
+    (dict(data_list=[dict(video_id='a', captions=['x'])]), 'entry 0: video must be a text that is not empty, found no'),
     (dict(data_list=[entry(), entry(video='b.mp4')]), 'entry 1 (a): this video_id stands there twice'),
     ({'a.mp4': ['x'], 'a.avi': ['y']}, 'entry 1 (a): this video_id stands there twice'),
     ('{"a.mp4": ["x"], "a.mp4": ["y"]}', "the key 'a.mp4' stands there twice"),

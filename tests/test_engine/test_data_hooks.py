@@ -99,8 +99,8 @@ def test_evaluation_reports_what_was_left_out(caplog, phase):
     getattr(hook, f'after_{phase}_iter')(runner, 0, batch([B], [], []))
     getattr(hook, f'after_{phase}_iter')(runner, 1, batch([A], [B]))  # the sampler may repeat a sample
     getattr(hook, f'after_{phase}_epoch')(runner)
-    assert caplog.records[-1].getMessage() == ("2 videos were left out of the evaluation because they can't be decoded: "
-                                               'a.mp4, b.mp4')
+    said = caplog.records[-1].getMessage()
+    assert said == "2 videos were left out of the evaluation because they can't be decoded: a.mp4, b.mp4"
     getattr(hook, f'before_{phase}_epoch')(runner)
     getattr(hook, f'after_{phase}_epoch')(runner)
     assert len(caplog.records) == 3

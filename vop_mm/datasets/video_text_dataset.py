@@ -43,7 +43,7 @@ class VideoTextDataset(BaseDataset):
         max_replacements (int): How many other videos are tried. Defaults to 10.
         check_files (bool): Look at the start whether all videos are there. Defaults to True.
         seed (int): Until a hook sets the run's. Defaults to 0.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``metainfo``, ``indices``, ``lazy_init`` ...).
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``indices``, ``lazy_init`` ...).
 
     Raises:
         AnnotationError: The annotation is missing, ill-formed or empty.

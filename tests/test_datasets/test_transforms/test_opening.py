@@ -105,5 +105,4 @@ def test_clip_range_never_is_empty():
     assert clip_range(times, 0.31, 0.35) == (3, 4)  # between two frames: the one on screen
     assert clip_range(times, 0.95, 0.99) == (9, 10)
     assert clip_range(times, 0, 1e-5) == (0, 1)
-    assert clip_range(times, 0.3, 0.3 + 1e-9) == (2, 3) or clip_range(times, 0.3, 0.3 + 1e-9) == (3, 4)
     assert clip_range(np.zeros(1), None, 5) == (0, 1)

@@ -67,13 +67,14 @@ def test_training_pipeline_crops_and_flips_all_frames_alike(tmp_path):
 
 def test_flip_mirrors_also_repeated_frames_once(tmp_path):
     path = encode_video(tmp_path / 'a.mp4', 2)
-    plain, flipped = (build(*START, dict(type='mmaction.Flip', flip_ratio=ratio), *END)(item(path)) for ratio in (0., 1.))
+    plain, flipped = (build(*START, dict(type='mmaction.Flip', flip_ratio=ratio), *END)(item(path))
+                      for ratio in (0., 1.))
     assert torch.equal(flipped['inputs'], plain['inputs'].flip(-1))
 
 
 def test_painted_frames_survive_to_the_packed_sample(tmp_path):
     path = encode_video(tmp_path / 'a.mp4', 25)
-    packed = build(dict(type='OpenVideo'), dict(type='SampleSegments', num_frames=12), dict(type='mmaction.DecordDecode'),
+    packed = build(START[0], dict(type='SampleSegments', num_frames=12), START[2],
                    dict(type='ResizeFrames', size=(40, 40)), *END)(item(path))
     indices = [read_index(frame.permute(1, 2, 0).numpy()) for frame in packed['inputs']]
     assert indices == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 23]
