@@ -1,0 +1,5 @@
+"""Ranks and metrics: pure functions, and a thin MMEngine metric over them."""
+from .functional import retrieval_metrics
+from .metrics import RetrievalMetric
+
+__all__ = ['RetrievalMetric', 'retrieval_metrics']

@@ -1,0 +1,4 @@
+"""Metrics that configs can name."""
+from .retrieval_metric import RetrievalMetric
+
+__all__ = ['RetrievalMetric']

@@ -1,0 +1,184 @@
+"""Text-video retrieval over a whole split, as an MMEngine metric."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+
+from vop_mm.registry import METRICS
+from vop_mm.utils.files import atomic_write
+
+from ..functional import pair_accuracy, retrieval_metrics, similarity_matrix
+
+_OPTIONS = dict(ties=('pessimistic', 'optimistic', 'mean'), v2t_protocol=('video', 'caption'))
+
+
+@METRICS.register_module()
+class RetrievalMetric(BaseMetric):
+    """Recalls and ranks in both directions, over all captions and unique videos.
+
+    Samples are matched by their ``video_id`` and sorted by it before anything is computed: their order, the batch size
+    and the number of processes change nothing, to the last bit. Of each data sample it reads ``video_id``,
+    ``video_feature`` [D], ``text_features`` [n, D] and, where they are there, ``captions`` (list of n str), ``twin``
+    (``video_id`` of the video that only its event tells apart) and ``unreadable``: not empty, and the sample is left
+    out of the gallery, counted and named.
+
+    Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, the
+    same under ``v2t``, and ``pair_accuracy`` if videos have twins; recalls and accuracy in percent.
+
+    Args:
+        ties (str): Where equal scores rank; see :func:`~vop_mm.evaluation.functional.retrieval_metrics`. Defaults to
+            ``'pessimistic'``.
+        v2t_protocol (str): How v2t reads several captions of a video; see
+            :func:`~vop_mm.evaluation.functional.video_to_text_ranks`. Defaults to ``'video'``.
+        dump (str, optional): ``.npz`` file to write: ``video_ids`` [V], ``captions`` [T] (where the samples have
+            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D].
+        collect_device (str): ``'gpu'`` collects over the process group, wherever it is (gloo on a CPU as well);
+            ``'cpu'`` over files in ``collect_dir``, which all processes must share. Defaults to ``'gpu'``.
+        prefix (str, optional): Comes before the keys, with a slash. Defaults to None: keys as above.
+        collect_dir (str, optional): See ``collect_device``.
+
+    Attributes:
+        summary (dict): What the last evaluation measured, in the main process: ``dataset, split, protocol`` (of the
+            data set's metainfo, or None), ``num_texts, num_videos, ties, v2t_protocol, left_out`` (sorted ids).
+
+    Examples:
+        >>> val_evaluator = dict(type='RetrievalMetric', dump='features.npz')
+    """
+    default_prefix = ''  # not None, about which MMEngine warns; and no prefix
+
+    def __init__(self,
+                 ties: str = 'pessimistic',
+                 v2t_protocol: str = 'video',
+                 dump: str | Path | None = None,
+                 collect_device: str = 'gpu',
+                 prefix: str | None = None,
+                 collect_dir: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        for name, value in (('ties', ties), ('v2t_protocol', v2t_protocol)):  # now, not after an epoch
+            if value not in _OPTIONS[name]:
+                raise ValueError(f'{name} must be one of {", ".join(map(repr, _OPTIONS[name]))}, got {value!r}')
+        self.ties = ties
+        self.v2t_protocol = v2t_protocol
+        self.dump = dump
+        self.summary: dict = {}
+
+    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+        """Keep what is needed of a batch.
+
+        Args:
+            data_batch (dict, optional): Not looked at.
+            data_samples (Sequence[dict]): See the class.
+
+        Raises:
+            ValueError: A sample lacks a feature, its features have the wrong shape, or one is not finite; the message
+                names the ``video_id``, and whether it is the video or which text.
+        """
+        # exactly one record a sample, whatever it holds: MMEngine finds a sampler's padding by counting them
+        self.results.extend(_record(sample) for sample in data_samples)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Metrics of all samples.
+
+        Args:
+            results (list[dict]): Records of :meth:`process`, in any order.
+
+        Returns:
+            dict: See the class.
+
+        Raises:
+            ValueError: A ``video_id`` twice, features of different size, or nothing to evaluate.
+        """
+        results = sorted(results, key=lambda record: record['video_id'])
+        for record, following in zip(results[:-1], results[1:], strict=True):
+            if record['video_id'] == following['video_id']:
+                raise ValueError(f"the video_id {record['video_id']!r} was evaluated twice: a gallery holds a video once")
+        left_out = [record['video_id'] for record in results if 'video' not in record]
+        results = [record for record in results if 'video' in record]
+        if not results:
+            raise ValueError(f'nothing to evaluate: {len(left_out)} videos were left out, and there are no others')
+        videos, texts = _stack(results)
+        counts = [len(record['texts']) for record in results]
+        text_to_video = np.repeat(np.arange(len(results)), counts)
+        self._report(results, len(texts), left_out)
+        if self.dump is not None:
+            self._dump(results, videos, texts, text_to_video)
+
+        similarity = similarity_matrix(texts, videos)
+        metrics = retrieval_metrics(similarity, text_to_video, self.ties, self.v2t_protocol)
+        flat = {f'{direction}/{key}': value for direction, values in metrics.items() for key, value in values.items()}
+        twins = _twins(results)
+        if (twins >= 0).any():
+            flat['pair_accuracy'] = pair_accuracy(similarity, text_to_video, twins)
+        return flat
+
+    def _report(self, results: list[dict], num_texts: int, left_out: list[str]) -> None:
+        meta = self.dataset_meta or {}
+        self.summary = dict(
+            **{key: meta.get(key) for key in ('dataset', 'split', 'protocol')}, num_texts=num_texts,
+            num_videos=len(results), ties=self.ties, v2t_protocol=self.v2t_protocol, left_out=left_out)
+        said = ' '.join(str(meta[key]) for key in ('dataset', 'split') if meta.get(key)) or 'a data set without a name'
+        protocol = f'protocol {meta["protocol"]}, ' if meta.get('protocol') else ''
+        reading = 'the maximum over a video\'s captions' if self.v2t_protocol == 'video' else 'its best caption'
+        print_log(f'Retrieval on {said}: {num_texts} captions, gallery of {len(results)} videos, {protocol}'
+                  f'ties {self.ties}, v2t by {reading}', logger='current')
+        if left_out:
+            print_log(f'{len(left_out)} of {len(results) + len(left_out)} videos and their captions are left out of these '
+                      f'figures: {", ".join(left_out)}', logger='current', level=30)
+
+    def _dump(self, results: list[dict], videos: Tensor, texts: Tensor, text_to_video: np.ndarray) -> None:
+        arrays = dict(
+            video_ids=np.array([record['video_id'] for record in results]), text_to_video=text_to_video,
+            text_features=texts.numpy(), video_features=videos.numpy())
+        if all(record['captions'] is not None for record in results):
+            arrays['captions'] = np.array([caption for record in results for caption in record['captions']])
+        Path(self.dump).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.dump) as file:
+            np.savez(file, **arrays)
+
+
+def _record(sample: dict) -> dict:
+    video_id = sample.get('video_id')
+    if not isinstance(video_id, str):
+        raise ValueError(f'a data sample has no video_id that is a text, but {video_id!r}')
+    if sample.get('unreadable'):
+        return dict(video_id=video_id)
+    video, texts = sample.get('video_feature'), sample.get('text_features')
+    if not isinstance(video, Tensor) or not isinstance(texts, Tensor):
+        raise ValueError(f'{video_id}: the model set no video_feature or no text_features')
+    if video.ndim != 1 or texts.ndim != 2 or len(texts) == 0 or texts.shape[1] != len(video):
+        raise ValueError(f'{video_id}: expected video_feature [D] and text_features [n, D], '
+                         f'got {tuple(video.shape)} and {tuple(texts.shape)}')
+    captions = sample.get('captions')
+    if captions is not None and len(captions) != len(texts):
+        raise ValueError(f'{video_id}: {len(captions)} captions, but {len(texts)} text_features')
+    # Copied: these are views of a whole batch, and pickle, which takes them to the main process, would send the batch
+    # along with each of them.
+    video, texts = (x.detach().to('cpu', torch.float32, copy=True) for x in (video, texts))
+    if not torch.isfinite(video).all():
+        raise ValueError(f'{video_id}: the feature of the video is not finite')
+    if not torch.isfinite(texts).all():
+        row = int(torch.isfinite(texts).all(1).logical_not().nonzero()[0])
+        which = f' ({captions[row]!r})' if captions is not None else ''
+        raise ValueError(f'{video_id}: the feature of text {row}{which} is not finite')
+    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'),
+                captions=None if captions is None else list(captions))
+
+
+def _stack(results: list[dict]) -> tuple[Tensor, Tensor]:
+    """Features of the videos, [V, D], and of all their texts, [T, D]."""
+    size = len(results[0]['video'])
+    for record in results:
+        if len(record['video']) != size:
+            raise ValueError(f"features of {results[0]['video_id']} have {size} dimensions, "
+                             f"those of {record['video_id']} {len(record['video'])}")
+    return torch.stack([record['video'] for record in results]), torch.cat([record['texts'] for record in results])
+
+
+def _twins(results: list[dict]) -> np.ndarray:
+    """Column of each video's twin, [V] int64, -1 where it has none or the twin is not in the gallery."""
+    columns = {record['video_id']: i for i, record in enumerate(results)}
+    return np.array([columns.get(record['twin'], -1) for record in results])
