@@ -10,8 +10,15 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from safetensors.torch import save_file
 
-from vop_mm.engine.checkpoint import (CheckpointError, describe, load_from_local_safely, load_trainable, match, pack,
-                                      unpack)
+from vop_mm.engine.checkpoint import (
+    CheckpointError,
+    describe,
+    load_from_local_safely,
+    load_trainable,
+    match,
+    pack,
+    unpack,
+)
 from vop_mm.registry import MODELS
 
 ARCH = dict(embed_dim=16, quick_gelu=True,

@@ -150,12 +150,13 @@ def reference_frames(model, frames):
                 if layer not in provider.layers:
                     continue
                 kind, row = type(provider).__name__, provider.layers.index(layer)
-                if kind == 'ContextPrompt':
-                    made = provider.fc(provider.mixer(cls[None]))[0].view(len(video), provider.num_tokens, -1)
                 for j in range(len(video)):
-                    prompts[j].append({'GenericPrompt': lambda: provider.weight[row],
-                                       'PositionPrompt': lambda j=j: provider.weight[row, j],
-                                       'ContextPrompt': lambda j=j: made[j]}[kind]())
+                    if kind == 'GenericPrompt':
+                        prompts[j].append(provider.weight[row])
+                    elif kind == 'PositionPrompt':
+                        prompts[j].append(provider.weight[row, j])
+                    else:
+                        prompts[j].append(provider.fc(provider.mixer(cls[None]))[0, j].view(provider.num_tokens, -1))
             prompts = [torch.cat(p) for p in prompts]
             if layer == 0:
                 prompts = [visual.ln_pre(p) for p in prompts]

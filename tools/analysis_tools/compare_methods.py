@@ -2,8 +2,8 @@
 
     python tools/analysis_tools/compare_methods.py CONFIG [CONFIG ...] --out DIR [--seeds 0 1 2]
 
-Each run trains, picks its checkpoint on the dev split, and reads the test split once. What is there is not run again; what
-was interrupted goes on. DIR gets table.md, table.csv and comparison.png beside one folder per run.
+Each run trains, picks its checkpoint on the dev split, and reads the test split once. What is there is not run again;
+what was interrupted goes on. DIR gets table.md, table.csv and comparison.png beside one folder per run.
 """
 import argparse
 import multiprocessing
@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='random seeds (default: 0)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
-    parser.add_argument('--quiet', action='store_true', help='no training log on the terminal (it is in the run folder)')
+    parser.add_argument('--quiet', action='store_true', help='no training log on the terminal')
     return parser.parse_args()
 
 

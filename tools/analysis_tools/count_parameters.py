@@ -11,8 +11,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 PAPER = ['baselines/full', 'baselines/bias', 'baselines/proj', 'baselines/partial', 'baselines/adapter_attn',
          'baselines/adapter_ffn', 'vop/vop', 'vop/vop_p', 'vop/vop_c', 'vop/vop_f', 'vop/vop_f_p', 'vop/vop_f_c']
 NOTES = {
-    'VoP^F+C': 'The paper prints 11.785%: 14,121,984 parameters, which is VoP^C less what VoP^F+P saves over VoP^P in four '
-               'layers. But VoP^C has nothing to save there, its context module being shared by the layers: the '
+    'VoP^F+C': 'The paper prints 11.785%: 14,121,984 parameters, which is VoP^C less what VoP^F+P saves over VoP^P in '
+               'four layers. But VoP^C has nothing to save there, its context module being shared by the layers: the '
                'architecture as described has 14,269,440.'}
 
 

@@ -2,8 +2,8 @@
 
     python tools/model_converters/modelscope_to_vop.py SRC_DIR DST.pth
 
-SRC_DIR is the published folder: VoP_msrvtt9k.pth, ViT-B-32.pt, configuration.json. Written are DST.pth, the prompts, and
-DST.py beside it, a config that evaluates them: python tools/test.py DST.py DST.pth
+SRC_DIR is the published folder: VoP_msrvtt9k.pth, ViT-B-32.pt, configuration.json. Written are DST.pth, the prompts,
+and DST.py beside it, a config that evaluates them: python tools/test.py DST.py DST.pth
 """
 import argparse
 import json

@@ -1,4 +1,7 @@
-"""Draw what some queries find: python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz ..."""
+"""Draw what some queries find.
+
+    python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz [NAME=FILE.npz ...]
+"""
 import argparse
 from pathlib import Path
 

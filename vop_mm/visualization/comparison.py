@@ -60,7 +60,7 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     lines = ['| ' + ' | '.join(text.ljust(w) if i == 0 else text.rjust(w)
                                for i, (text, w) in enumerate(zip(line, widths, strict=True))) + ' |'
              for line in [head, *body]]
-    lines.insert(1, '|' + '|'.join('-' * (w + 2) if i == 0 else '-' * (w + 1) + ':' for i, w in enumerate(widths)) + '|')
+    lines.insert(1, '|' + '|'.join('-' * (w + 1) + ('-' if i == 0 else ':') for i, w in enumerate(widths)) + '|')
     markdown = '\n'.join(lines) + '\n'
 
     text = io.StringIO()

@@ -92,7 +92,7 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], dataset: di
     grid = figure.subplots(len(queries), len(methods) + 1, squeeze=False)
     for row, query in zip(grid, queries, strict=True):
         truth = first.text_to_video[query]
-        for axes, (name, method) in zip(row, methods.items(), strict=False):
+        for axes, method in zip(row, methods.values(), strict=False):
             found = int(method.similarity[query].argmax())
             right = found == truth
             _show(axes, strips[first.video_ids[found]], _GREEN if right else _RED)

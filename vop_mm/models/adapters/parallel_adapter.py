@@ -6,8 +6,8 @@ from torch import Tensor, nn
 class ParallelAdapter(BaseModule):
     """Wraps a sub-layer and adds a bottleneck MLP of the same input to its output (VoP, baselines of section 4.1).
 
-    It takes the place of a block's ``attn`` or ``mlp`` and is called as that is. The up-projection starts at zero: a new
-    adapter changes nothing.
+    It takes the place of a block's ``attn`` or ``mlp`` and is called as that is. The up-projection starts at zero:
+    a new adapter changes nothing.
 
     Args:
         inner (nn.Module): The sub-layer: an ``nn.MultiheadAttention``, which returns a tuple, or an MLP.

@@ -42,14 +42,12 @@ class OpenCLIP(BaseModule):
             _load(self.model, arch, weights, cache_dir)
         self._fingerprint: str | None = None
         self._vision_heads = self.vision_blocks[0].attn.num_heads
-        text = self._text
-        mask = text.attn_mask
-        if mask is None:
+        if self._text.attn_mask is None:
             raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
-        if getattr(text, 'text_pool_type', getattr(text, 'pool_type', 'argmax')) not in ('argmax', 'eos'):
-            raise ValueError(f'{self.arch_name}: only text towers read at the end-of-text token are supported')
-        visual = self.model.visual
-        if getattr(visual, 'pool_type', 'tok') != 'tok' or getattr(visual, 'attn_pool', None) is not None:
+        if not _reads_largest_id(self._text):
+            raise ValueError(f'{self.arch_name}: only text towers that are read at the end-of-text token, which has the '
+                             'largest id, are supported')
+        if self.model.visual.pool_type != 'tok' or self.model.visual.attn_pool is not None:
             raise ValueError(f'{self.arch_name}: only vision towers read at the CLS token are supported')
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -159,8 +157,8 @@ class OpenCLIP(BaseModule):
             return block(x)
         # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
-        bias = bias[:, None, None].expand(-1, self._vision_heads, x.shape[1], -1).flatten(0, 1)  # [N, T] -> [N * heads, T, T]
-        return block(x, attn_mask=bias)
+        bias = bias[:, None, None].expand(-1, self._vision_heads, x.shape[1], -1)  # [N, T] -> [N, heads, T, T]
+        return block(x, attn_mask=bias.flatten(0, 1))
 
     def project_frames(self, cls: Tensor) -> Tensor:
         """CLS tokens to frame embeddings, not normalised. [..., C] -> [..., D]"""
@@ -198,8 +196,8 @@ def openai_arch(state_dict: dict[str, Tensor]) -> str | dict:
         state_dict (dict[str, Tensor]): Weights of a ViT.
 
     Returns:
-        str | dict: Name of the open_clip architecture, or a config of that form where no published one has these shapes.
-        Quick-GELU and heads of 64 channels, as in all of OpenAI's.
+        str | dict: Name of the open_clip architecture, or a config of that form where no published one has these
+        shapes. Quick-GELU and heads of 64 channels, as in all of OpenAI's.
 
     Raises:
         ValueError: Not a ViT with OpenAI's names.
@@ -239,20 +237,27 @@ def _build(arch: str | dict) -> nn.Module:
         cfg = open_clip.get_model_config(arch)
         if cfg is None:
             near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
-            raise ValueError(f'open_clip has no architecture {arch!r}; did you mean {", ".join(near) or "another one"}?')
+            raise ValueError(f'open_clip has no architecture {arch!r}; near it are: {", ".join(near) or "none"}')
     else:
         cfg = arch
     cfg = copy.deepcopy(dict(cfg))
     vision, text = cfg.get('vision_cfg', {}), cfg.get('text_cfg', {})
     if ('multimodal_cfg' in cfg or vision.get('timm_model_name') or text.get('hf_model_name')
             or isinstance(vision.get('layers'), (list, tuple))):
-        raise ValueError(f'architecture {arch!r} is not supported: both towers must be transformers of open_clip\'s own '
-                         '(no ResNet, timm, Hugging Face or CoCa towers)')
+        raise ValueError(f'architecture {arch!r} is not supported: both towers must be transformers of open_clip\'s '
+                         'own (no ResNet, timm, Hugging Face or CoCa towers)')
     custom_text = cfg.pop('custom_text', False)
     try:
         return (CustomTextCLIP if custom_text else CLIP)(**cfg)
     except (TypeError, AssertionError) as e:
         raise ValueError(f'architecture {arch!r} can\'t be built: {e}') from e
+
+
+def _reads_largest_id(text: nn.Module) -> bool:
+    # open_clip's CLIP names these attributes otherwise than its TextTransformer does
+    pool = getattr(text, 'text_pool_type', None) or text.pool_type
+    eos = text.text_eos_id if hasattr(text, 'text_eos_id') else text.eos_id
+    return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
 
 
 def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> None:

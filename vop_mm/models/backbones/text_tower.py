@@ -14,8 +14,8 @@ from .open_clip_port import OpenCLIP
 class TextTower(BaseModule):
     """Runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
 
-    The order in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer are inserted
-    before the positional embedding is added, so words move up by as many positions.
+    The order in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer are
+    inserted before the positional embedding is added, so words move up by as many positions.
 
     Args:
         prompts (Iterable[PromptProvider]): Providers after the start-of-text token. May be empty: stock CLIP.

@@ -35,7 +35,8 @@ class VisionTower(BaseModule):
     """
 
     def __init__(self, prompts: Iterable[PromptProvider] = (), cls_updates: Iterable[ContextUpdate] = (), *,
-                 depth: int, width: int, num_frames: int, video_from: int | None = None, recompute: bool = False) -> None:
+                 depth: int, width: int, num_frames: int, video_from: int | None = None,
+                 recompute: bool = False) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.cls_updates = nn.ModuleList(cls_updates)

@@ -6,5 +6,5 @@ from .frame_mixers import LSTM, BiLSTM, FrameTransformer
 from .generic_prompt import GenericPrompt
 from .position_prompt import PositionPrompt
 
-__all__ = ['BiLSTM', 'ContextPrompt', 'ContextUpdate', 'FrameTransformer', 'GenericPrompt', 'LSTM', 'LayerContext', 'PositionPrompt',
-           'PromptProvider']
+__all__ = ['BiLSTM', 'ContextPrompt', 'ContextUpdate', 'FrameTransformer', 'GenericPrompt', 'LSTM', 'LayerContext',
+           'PositionPrompt', 'PromptProvider']

@@ -1,0 +1,73 @@
+"""Running the project's tools in tests, as processes of their own."""
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_tool(tool: str, *args: str, before: Callable[[], None] | None = None,
+             cwd: str | Path = ROOT) -> subprocess.CompletedProcess:
+    """Run a Python tool to its end.
+
+    The process is forked from this one, so that the libraries needn't be imported again: a second in place of eight.
+
+    Args:
+        tool (str): Path below the root, ``tools/train.py``.
+        *args (str): Its arguments.
+        before (Callable, optional): Called in the new process first, to set limits.
+        cwd (str | Path): Where to run it. Defaults to the root.
+
+    Returns:
+        subprocess.CompletedProcess: Status, and what it printed.
+    """
+    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            _run(tool, [str(a) for a in args], before, cwd, out, err)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([tool, *args], status, out.read(), err.read())
+
+
+def _run(tool: str, args: list[str], before, cwd, out, err) -> None:
+    status = 70
+    try:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False)
+        os.chdir(cwd)
+        sys.argv = [tool, *args]
+        if before is not None:
+            before()
+        runpy.run_path(str(ROOT / tool), run_name='__main__')
+        status = 0
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def start_tool(tool: str, *args: str, cwd: str | Path = ROOT) -> subprocess.Popen:
+    """Start a Python tool as a new process, its output on one pipe."""
+    return subprocess.Popen([sys.executable, str(ROOT / tool), *map(str, args)], cwd=cwd, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def run_script(script: str, *args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
+    """Run a shell script of the project with this Python first on the path."""
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    return subprocess.run(['bash', str(ROOT / script), *map(str, args)], cwd=ROOT, text=True, capture_output=True,
+                          timeout=timeout, env={**os.environ, 'PATH': path, **env})
