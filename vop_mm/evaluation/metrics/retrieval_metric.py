@@ -1,4 +1,5 @@
 """Text-video retrieval over a whole split, as an MMEngine metric."""
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class RetrievalMetric(BaseMetric):
         results = sorted(results, key=lambda record: record['video_id'])
         for record, following in zip(results[:-1], results[1:], strict=True):
             if record['video_id'] == following['video_id']:
-                raise ValueError(f"the video_id {record['video_id']!r} was evaluated twice: a gallery holds a video once")
+                raise ValueError(f"{record['video_id']} was evaluated twice: a gallery holds a video once")
         left_out = [record['video_id'] for record in results if 'video' not in record]
         results = [record for record in results if 'video' in record]
         if not results:
@@ -126,8 +127,8 @@ class RetrievalMetric(BaseMetric):
         print_log(f'Retrieval on {said}: {num_texts} captions, gallery of {len(results)} videos, {protocol}'
                   f'ties {self.ties}, v2t by {reading}', logger='current')
         if left_out:
-            print_log(f'{len(left_out)} of {len(results) + len(left_out)} videos and their captions are left out of these '
-                      f'figures: {", ".join(left_out)}', logger='current', level=30)
+            print_log(f'{len(left_out)} of {len(left_out) + len(results)} videos are left out of these figures, with '
+                      f'their captions: {", ".join(left_out)}', logger='current', level=logging.WARNING)
 
     def _dump(self, results: list[dict], videos: Tensor, texts: Tensor, text_to_video: np.ndarray) -> None:
         arrays = dict(

@@ -1,0 +1,299 @@
+"""The metric: matched by id, whatever the order, the batches and the processes; and what it refuses."""
+import json
+import logging
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as torch_dist
+import torch.multiprocessing
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.runner import TestLoop as Loop  # under its own name pytest takes it for a test
+from torch.utils.data import DataLoader, Dataset
+
+from tests.test_evaluation import brute_force
+from vop_mm.evaluation import RetrievalMetric
+from vop_mm.evaluation.functional import pair_accuracy, retrieval_metrics
+from vop_mm.registry import METRICS
+from vop_mm.structures import VideoTextDataSample
+
+DIM = 8
+META = dict(dataset='MSVD', split='test', protocol='multi-caption')
+
+
+def make_samples(count=23, seed=0, twins=False, levels=None):
+    """Samples as a model's ``predict`` returns them, one to four captions each, features of a batch cut in pieces."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 5, count)
+
+    def draw(n):
+        values = rng.standard_normal((n, DIM)) if levels is None else rng.integers(0, levels, (n, DIM))
+        return torch.from_numpy(values.astype(np.float32))
+
+    videos, texts = draw(count), draw(counts.sum()).split(counts.tolist())
+    samples = []
+    for i, name in enumerate(rng.permutation(count)):
+        meta = dict(video_id=f'video{name}', video_index=i, num_frames=12, unreadable=[],
+                    captions=[f'{name}: caption {c}' for c in range(counts[i])])
+        samples.append(VideoTextDataSample(metainfo=meta))
+        samples[-1].set_data(dict(video_feature=videos[i], text_features=texts[i]))
+    if twins:  # the last one has none
+        for one, two in zip(samples[:-1:2], samples[1::2], strict=True):
+            one.set_metainfo(dict(twin=two.video_id))
+            two.set_metainfo(dict(twin=one.video_id))
+    return samples
+
+
+def change(sample, **meta):
+    """A sample with other metainfo (None takes a key away)."""
+    changed = VideoTextDataSample(metainfo={k: v for k, v in {**sample.metainfo, **meta}.items() if v is not None})
+    changed.set_data(dict(sample.items()))
+    return changed
+
+
+def evaluate(samples, batch=5, meta=None, metric=None, **options):
+    evaluator = Evaluator(metric or dict(type='vop_mm.RetrievalMetric', **options))
+    evaluator.dataset_meta = meta
+    for start in range(0, len(samples), batch):
+        evaluator.process(samples[start:start + batch])
+    return evaluator.evaluate(len(samples))
+
+
+def by_hand(samples):
+    """Similarity in float64 and text to video, in the samples' order."""
+    similarity = torch.cat([s.text_features for s in samples]).double() @ torch.stack(
+        [s.video_feature for s in samples]).double().T
+    return similarity, np.repeat(np.arange(len(samples)), [len(s.text_features) for s in samples])
+
+
+def flat(metrics):
+    return {f'{d}/{key}': value for d, values in metrics.items() for key, value in values.items()}
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('protocol', ['video', 'caption'])
+@pytest.mark.parametrize('ties', ['pessimistic', 'optimistic', 'mean'])
+@pytest.mark.parametrize('levels', [None, 2])
+def test_equals_the_function_and_plain_loops(levels, ties, protocol):
+    samples = make_samples(levels=levels)
+    similarity, text_to_video = by_hand(samples)
+    found = evaluate(samples, ties=ties, v2t_protocol=protocol)
+    assert found == flat(retrieval_metrics(similarity, text_to_video, ties, protocol))
+    assert found == pytest.approx(flat(brute_force.metrics(similarity, text_to_video, ties, protocol)), rel=1e-12)
+
+
+def test_keys_and_what_they_are_made_of():
+    found = evaluate(make_samples())
+    assert list(found) == [f'{d}/{key}' for d in ('t2v', 'v2t')
+                           for key in ('R1', 'R5', 'R10', 'R50', 'Rsum', 'MdR', 'MnR')]
+    assert json.loads(json.dumps(found)) == found  # plain floats
+    assert set(evaluate(make_samples(), prefix='dev')) == {f'dev/{key}' for key in found}
+
+
+def test_twins_count_where_both_are_in_the_gallery():
+    samples = make_samples(twins=True)
+    similarity, text_to_video = by_hand(samples)
+    twins = np.array([1, 0] * 11 + [2]) + np.repeat(np.arange(12) * 2, 2)[:23]
+    twins[-1] = -1
+    assert evaluate(samples)['pair_accuracy'] == pair_accuracy(similarity, text_to_video, twins)
+    # without video 0, its twin counts no more
+    twins[1] = -1
+    expected = pair_accuracy(similarity[len(samples[0].text_features):, 1:],
+                             text_to_video[len(samples[0].text_features):] - 1, np.where(twins > 0, twins - 1, -1)[1:])
+    assert evaluate([change(samples[0], unreadable=[('a.mp4', 'garbage')]), *samples[1:]])['pair_accuracy'] == expected
+
+
+def test_half_precision_features_are_taken_as_they_are():
+    samples = make_samples()
+    for sample in samples:
+        sample.set_data(dict(video_feature=sample.video_feature.bfloat16(), text_features=sample.text_features.half()))
+    assert evaluate(samples) == flat(retrieval_metrics(*by_hand(samples)))
+
+
+# -- what must not matter -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('levels', [None, 2])
+def test_order_and_batch_size_do_not_matter(levels, tmp_path):
+    samples = make_samples(twins=True, levels=levels)
+    expected = evaluate(samples, dump=tmp_path / 'a.npz')
+    for seed, batch in enumerate((1, 4, 23)):
+        shuffled = [samples[i] for i in np.random.default_rng(seed).permutation(len(samples))]
+        assert evaluate(shuffled, batch, dump=tmp_path / 'b.npz') == expected
+        with np.load(tmp_path / 'a.npz') as one, np.load(tmp_path / 'b.npz') as two:
+            assert all((one[key] == two[key]).all() for key in (*one, *two))
+
+
+def test_evaluations_do_not_add_up():
+    metric = RetrievalMetric()
+    first, second = make_samples(seed=1), make_samples(9, seed=2)
+    assert [evaluate(s, metric=metric) for s in (first, second, first)] == [evaluate(s) for s in (first, second, first)]
+
+
+def test_a_record_does_not_carry_its_batch():
+    metric = RetrievalMetric()
+    wide = torch.zeros(1000, DIM)
+    metric.process(None, [dict(video_id='a', video_feature=wide[0], text_features=wide[1:3])])
+    assert len(pickle.dumps(metric.results)) < 3000
+
+
+class Samples(Dataset):
+    metainfo = META
+
+    def __init__(self, count):
+        self.samples = make_samples(count, seed=5, twins=True, levels=3)
+        self.samples[1] = change(self.samples[1], unreadable=[('b.mp4', 'truncated')])
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return dict(inputs=index, data_samples=self.samples[index])
+
+
+def test_loop(count, batch, shuffle, collect_device, collect_dir):
+    """MMEngine's own test loop, sampler, collate and evaluator over a model that returns what it gets."""
+    dataset = Samples(count)
+    loader = DataLoader(dataset, batch, sampler=DefaultSampler(dataset, shuffle=shuffle, seed=3),
+                        collate_fn=pseudo_collate)
+    model = SimpleNamespace(eval=lambda: None, test_step=lambda data: data['data_samples'])
+    runner = SimpleNamespace(call_hook=lambda *args, **kwargs: None, model=model, visualizer=SimpleNamespace())
+    return Loop(runner, loader, Evaluator(dict(type='vop_mm.RetrievalMetric', collect_device=collect_device,
+                                               collect_dir=collect_dir))).run()
+
+
+test_loop.__test__ = False
+
+
+def _work(rank, world, folder, cases):
+    torch_dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world)
+    found = [test_loop(*case[:-1], case[-1] and f'{folder}/{number}') for number, case in enumerate(cases)]
+    (folder / f'{rank}.json').write_text(json.dumps(found))
+    torch_dist.destroy_process_group()
+
+
+def test_processes_do_not_matter(tmp_path):
+    # numbers that 2 does not divide, so that the sampler repeats an item; and one that it does
+    cases = [(23, 4, False, 'gpu', None), (23, 1, True, 'gpu', None), (23, 3, True, 'cpu', 'd'),
+             (3, 5, False, 'gpu', None), (22, 3, False, 'gpu', None)]
+    torch.multiprocessing.spawn(_work, (2, tmp_path, cases), nprocs=2)
+    single = [test_loop(count, 7, False, 'gpu', None) for count, *_ in cases]
+    assert all('pair_accuracy' in metrics for metrics in single[:3])
+    for rank in (0, 1):  # bit for bit, and the same on both
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == single
+
+
+# -- what is left out, dumped, said ---------------------------------------------------------------------------------
+@pytest.fixture
+def lines():
+    """What MMEngine's current logger says meanwhile, as (level, text)."""
+    logger, said = MMLogger.get_current_instance(), []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append((record.levelno, record.getMessage()))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield said
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_what_could_not_be_read_is_left_out_and_named(lines):
+    samples = make_samples()
+    expected = evaluate(samples[2:])
+    bad = [change(sample, unreadable=[('x.mp4', 'no video stream')]) for sample in samples[:2]]
+    bad[0].set_data(dict(video_feature=torch.full((DIM,), torch.nan)))  # of black frames: never looked at
+    metric = RetrievalMetric()
+    assert evaluate([*samples[2:], *bad], metric=metric, meta=META) == expected
+    names = sorted(sample.video_id for sample in bad)
+    assert lines[-1] == (
+        logging.WARNING, f'2 of 23 videos are left out of these figures, with their captions: {", ".join(names)}')
+    assert metric.summary == dict(META, num_texts=sum(len(s.captions) for s in samples[2:]), num_videos=21,
+                                  ties='pessimistic', v2t_protocol='video', left_out=names)
+
+
+def test_the_log_says_what_was_measured(lines):
+    samples = make_samples(3)
+    texts = sum(len(s.captions) for s in samples)
+    evaluate(samples, meta=META, ties='mean')
+    evaluate(samples, v2t_protocol='caption')
+    assert [text for _, text in lines] == [
+        f"Retrieval on MSVD test: {texts} captions, gallery of 3 videos, protocol multi-caption, ties mean, v2t by the "
+        "maximum over a video's captions",
+        f'Retrieval on a data set without a name: {texts} captions, gallery of 3 videos, ties pessimistic, v2t by its '
+        'best caption']
+
+
+def test_dump_can_be_scored_again(tmp_path):
+    samples = make_samples()
+    path = tmp_path / 'new' / 'features.npz'
+    found = evaluate(samples, dump=str(path))
+    with np.load(path, allow_pickle=False) as data:
+        assert flat(retrieval_metrics(data['text_features'] @ data['video_features'].T, data['text_to_video'])) == found
+        expected = sorted(samples, key=lambda sample: sample.video_id)
+        assert data['video_ids'].tolist() == [sample.video_id for sample in expected]
+        assert data['captions'].tolist() == [caption for sample in expected for caption in sample.captions]
+    assert [p.name for p in path.parent.iterdir()] == ['features.npz']
+    evaluate([change(sample, captions=None) for sample in samples], dump=path)
+    with np.load(path) as data:
+        assert set(data) == {'video_ids', 'text_to_video', 'text_features', 'video_features'}
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+def with_features(sample, **features):
+    sample = change(sample)
+    sample.set_data(features)
+    return sample
+
+
+def broken(sample, which, place, value):
+    features = sample.get(which).clone()
+    features[place] = value
+    return with_features(sample, **{which: features})
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_a_feature_that_is_not_finite_is_named(value):
+    samples = make_samples()
+    number = next(i for i, sample in enumerate(samples) if len(sample.captions) > 2)
+    name = samples[number].video_id
+    for bad, says in ((broken(samples[number], 'video_feature', 3, value),
+                       f'^{name}: the feature of the video is not finite'),
+                      (broken(samples[number], 'text_features', (2, 5), value),
+                       rf"^{name}: the feature of text 2 \('{name[5:]}: caption 2'\) is not finite")):
+        with pytest.raises(ValueError, match=says):
+            evaluate([*samples[:number], bad, *samples[number + 1:]])
+
+
+@pytest.mark.parametrize(('spoil', 'says'), [
+    (lambda s: [*s, s[3]], '^{3} was evaluated twice'),
+    (lambda s: [change(s[3], video_id=7), *s[1:]], 'no video_id that is a text, but 7'),
+    (lambda s: [*s[:3], change(s[3], captions=['x'] * 9), *s[4:]], '^{3}: 9 captions, but [1-4] text_features'),
+    (lambda s: [with_features(s[0], video_feature=torch.zeros(2, DIM))], r'^{0}: expected .* got \(2, 8\) and'),
+    (lambda s: [with_features(s[0], text_features=torch.zeros(0, DIM))], r'^{0}: expected .* got \(8,\) and \(0, 8\)'),
+    (lambda s: [with_features(s[0], text_features=torch.zeros(1, 9))], r'^{0}: expected .* got \(8,\) and \(1, 9\)'),
+    (lambda s: [VideoTextDataSample(metainfo=dict(video_id='new'))], '^new: the model set no video_feature'),
+    (lambda s: [VideoTextDataSample(metainfo=dict(video_id='new', unreadable=[('a', 'b')]))],
+     '^nothing to evaluate: 1 videos were left out'),
+    (lambda s: [], '^nothing to evaluate'),
+])
+def test_bad_samples(spoil, says):
+    samples = make_samples()
+    with pytest.raises(ValueError, match=says.replace('{0}', samples[0].video_id).replace('{3}', samples[3].video_id)):
+        evaluate(spoil(samples))
+
+
+def test_features_of_different_size():
+    samples = make_samples()
+    texts = torch.zeros(len(samples[0].captions), 9)
+    wide = with_features(samples[0], video_feature=torch.zeros(9), text_features=texts)
+    with pytest.raises(ValueError, match='dimensions, those of .* [89]$'):
+        evaluate([wide, *samples[1:]])
+
+
+@pytest.mark.parametrize('options', [dict(ties='none'), dict(v2t_protocol='group')])
+def test_bad_options_before_anything_runs(options):
+    with pytest.raises(ValueError, match='must be one of'):
+        METRICS.build(dict(type='RetrievalMetric', **options))
