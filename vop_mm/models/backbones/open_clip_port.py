@@ -45,7 +45,7 @@ class OpenCLIP(BaseModule):
         if self._text.attn_mask is None:
             raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
         if not _reads_largest_id(self._text):
-            raise ValueError(f'{self.arch_name}: only text towers that are read at the end-of-text token, which has the '
+            raise ValueError(f'{self.arch_name}: only text towers read at the end-of-text token, which has the '
                              'largest id, are supported')
         if self.model.visual.pool_type != 'tok' or self.model.visual.attn_pool is not None:
             raise ValueError(f'{self.arch_name}: only vision towers read at the CLS token are supported')
@@ -138,7 +138,7 @@ class OpenCLIP(BaseModule):
         return visual.ln_pre(cls), visual.ln_pre(patches)
 
     def norm_vision_prompts(self, prompts: Tensor) -> Tensor:
-        """ln_pre, which prompts of the first layer pass like all its tokens. [N, P, C] -> [N, P, C]"""
+        """ln_pre, which prompts of the first layer pass like all its tokens. [..., C] -> [..., C]"""
         return self.model.visual.ln_pre(prompts)
 
     def run_vision_block(self, layer: int, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -256,7 +256,7 @@ def _build(arch: str | dict) -> nn.Module:
 def _reads_largest_id(text: nn.Module) -> bool:
     # open_clip's CLIP names these attributes otherwise than its TextTransformer does
     pool = getattr(text, 'text_pool_type', None) or text.pool_type
-    eos = text.text_eos_id if hasattr(text, 'text_eos_id') else text.eos_id
+    eos = getattr(text, 'text_eos_id', getattr(text, 'eos_id', None))
     return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
 
 

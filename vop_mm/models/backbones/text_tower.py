@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vop_mm.utils.precision import at_least_float32
+
 from ..prompts.base import LayerContext, PromptProvider
 from .open_clip_port import OpenCLIP
 
@@ -82,7 +84,7 @@ class TextTower(BaseModule):
         elif suffix:  # end of text in the last position has moved behind the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
         x = x[torch.arange(len(x), device=x.device), position]  # [n, P + L + S, C] -> [n, C]
-        return F.normalize(clip.project_text(x), dim=-1)
+        return F.normalize(at_least_float32(clip.project_text(x)), dim=-1)
 
     @staticmethod
     def _tokens(providers: Iterable[PromptProvider], context: LayerContext) -> list[Tensor]:

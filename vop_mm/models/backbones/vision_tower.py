@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vop_mm.utils.precision import at_least_float32
+
 from ..prompts import ContextUpdate, LayerContext, PromptProvider
 from .open_clip_port import OpenCLIP
 
@@ -74,19 +76,19 @@ class VisionTower(BaseModule):
                     context = context._replace(cls=module.update(context))
                     cls = context.cls.view_as(cls)
             tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
+            if layer == 0:
+                tokens = [clip.norm_vision_prompts(t) for t in tokens]
             # expanded, not repeated: what videos and frames share stays a view until the layer's one concatenation
             if joined:
                 prompts = [t.expand(shape[0], -1, -1, -1).flatten(1, 2) for t in tokens]  # [B, P, C], or [B, F * P, C]
             else:
                 prompts = [t.expand(*shape, -1, -1).flatten(0, 1) for t in tokens]  # [B * F, P, C]
-            if layer == 0:
-                prompts = [clip.norm_vision_prompts(p) for p in prompts]
             num_cls, num_prompts = cls.shape[1], sum(p.shape[1] for p in prompts)
             key_mask = _key_mask(frame_mask, tokens, patches.shape[1]) if joined and frame_mask is not None else None
             x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
             x = self._run(clip, layer, x, key_mask)
             cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
-        return F.normalize(clip.project_frames(cls.reshape(*shape, -1)), dim=-1)  # [B, F, D]
+        return F.normalize(at_least_float32(clip.project_frames(cls.reshape(*shape, -1))), dim=-1)  # [B, F, D]
 
     def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """From one sequence per frame to one per video. [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]"""

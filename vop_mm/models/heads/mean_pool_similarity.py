@@ -1,9 +1,11 @@
 """From frames to videos to similarities, by the mean."""
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
 from vop_mm.registry import MODELS
+from vop_mm.utils.precision import at_least_float32
 
 
 @MODELS.register_module()
@@ -28,5 +30,9 @@ class MeanPoolSimilarity(BaseModule):
         return F.normalize(pooled, dim=-1)
 
     def similarity(self, text_features: Tensor, video_features: Tensor) -> Tensor:
-        """Cosine of every text with every video. [T, D], [V, D], unit norm -> [T, V]"""
-        return text_features @ video_features.T
+        """Cosine of every text with every video. [T, D], [V, D], unit norm -> [T, V]
+
+        In float32 at least, under autocast too: logits are 100 times as large, and bfloat16 knows cosines to 0.004.
+        """
+        with torch.autocast(text_features.device.type, enabled=False):
+            return at_least_float32(text_features) @ at_least_float32(video_features).T

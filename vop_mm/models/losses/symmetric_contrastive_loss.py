@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vop_mm.registry import MODELS
+from vop_mm.utils.precision import at_least_float32
 
 
 @MODELS.register_module()
@@ -36,7 +37,7 @@ class SymmetricContrastiveLoss(BaseModule):
         Returns:
             Tensor: Scalar.
         """
-        logits = logits.float()
+        logits = at_least_float32(logits)
         same = video_ids[:, None] == video_ids[None]  # [N, N]
         diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         if self.same_video == 'mask':

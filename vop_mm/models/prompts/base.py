@@ -77,10 +77,12 @@ def parse_layers(layers: Sequence | None, depth: int) -> tuple[int, ...]:
         tuple[int, ...]: Sorted indices.
 
     Raises:
-        ValueError: An empty or reversed range, an overlap, or a layer outside 0 .. depth - 1.
+        ValueError: No range, an empty or reversed one, an overlap, or a layer outside 0 .. depth - 1.
     """
     if layers is None:
         return tuple(range(depth))
+    if not isinstance(layers, Sequence) or not layers:
+        raise ValueError(f'layers must be (start, stop) or a list of such pairs, got {layers!r}')
     ranges = [layers] if len(layers) == 2 and all(isinstance(x, int) for x in layers) else list(layers)
     indices = []
     for item in ranges:
