@@ -1,11 +1,12 @@
 """Reading CLIP weights from a file, safely, whatever form they were published in."""
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .torchscript_weights import is_torchscript, read_torchscript
 
 # An OpenAI archive stores three numbers beside its weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
@@ -26,7 +27,8 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
     """Read a local file of CLIP weights.
 
     Understood are OpenAI's TorchScript archives, plain state dicts (``torch.save``), training checkpoints that hold one
-    under ``state_dict``, and safetensors. Nothing in a file is executed: pickles are read with ``weights_only=True``.
+    under ``state_dict``, and safetensors. Nothing in a file is executed: pickles are read with ``weights_only=True``,
+    and of archives only the tensors.
 
     Args:
         path (str | Path): The file.
@@ -38,28 +40,27 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
         FileNotFoundError: There is no such file.
         ValueError: The file can't be read as weights.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'CLIP weights not found: {path}')
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
             state = load_file(path)
-        elif _is_torchscript(path):
-            # Not open_clip's load_openai_model: it rounds float32 weights to float16 on the way. And without copying
-            # the archive's code: only its parameters are taken.
-            state = torch.jit.load(str(path), map_location='cpu').state_dict()
+        elif is_torchscript(path):
+            # not open_clip's load_openai_model: it runs what is in there, and rounds float32 weights to float16
+            state = read_torchscript(path)
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # the three readers fail in a dozen ways; the user needs the file and the reason
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ValueError(f'{path} is not a readable file of CLIP weights: {reason}') from e
-    from_openai = isinstance(state, dict) and (_is_torchscript(path) or any(k in state for k in _OPENAI_EXTRAS))
     if isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
         state = state['state_dict']
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for k, v in state.items()
                                               if k not in _OPENAI_EXTRAS):
         raise ValueError(f'{path} holds no state dict of tensors')
+    from_openai = is_torchscript(path) or any(k in state for k in _OPENAI_EXTRAS)
     state = {k.removeprefix('module.'): v.float() for k, v in state.items() if k not in _OPENAI_EXTRAS}
     return ClipWeights(state, from_openai)
 
@@ -80,10 +81,3 @@ def fingerprint(state_dict: dict[str, Tensor]) -> str:
         if not value.is_meta:  # a model that is only counted has no values
             digest.update(value.float().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split('/')[1:2] == ['code'] for name in archive.namelist())

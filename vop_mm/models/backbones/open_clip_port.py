@@ -263,11 +263,10 @@ def _reads_largest_id(text: nn.Module) -> bool:
 def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> None:
     """Load weights, from a file or by tag, into ``model``."""
     name = arch if isinstance(arch, str) else 'custom'
-    path = weights if _is_path(weights) else _download(name, weights, cache_dir)
+    path, quick_gelu = (weights, False) if _is_path(weights) else _download(name, weights, cache_dir)
     state, from_openai = read_clip_weights(path)
-    quick_gelu = any('QuickGELU' in type(m).__name__ for m in model.modules())
-    if (from_openai or weights == 'openai') and not quick_gelu:
-        raise ValueError(f'{weights} are OpenAI weights, which were trained with quick-GELU; name a quick-GELU '
+    if (from_openai or quick_gelu) and not any('QuickGELU' in type(m).__name__ for m in model.modules()):
+        raise ValueError(f'the weights {weights} were trained with quick-GELU, as all of OpenAI\'s; name a quick-GELU '
                          f'architecture, e.g. {name}-quickgelu')
     try:
         model.load_state_dict(state)
@@ -281,7 +280,8 @@ def _is_path(weights: str) -> bool:
     return '/' in weights or Path(weights).suffix in ('.pt', '.pth', '.bin', '.safetensors') or Path(weights).is_file()
 
 
-def _download(arch: str, tag: str, cache_dir: str | None) -> str:
+def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
+    # the file, and whether its weights are quick-GELU ones
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
@@ -290,9 +290,10 @@ def _download(arch: str, tag: str, cache_dir: str | None) -> str:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')
     try:
-        return download_pretrained(cfg, cache_dir=cache_dir)
+        path = download_pretrained(cfg, cache_dir=cache_dir)
     except Exception as e:  # hub clients raise their own errors, which differ from version to version
         raise ConnectionError(
             f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
             'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '
             '--cfg-options model.clip.weights=/path/to/file') from e
+    return path, tag.lower() == 'openai' or bool(cfg.get('quick_gelu'))
