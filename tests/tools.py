@@ -8,6 +8,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import vop_mm.apis.experiment  # noqa: F401 - imported once, here, and not in every process
+from vop_mm.utils import register_all_modules
+
+register_all_modules()
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -39,7 +39,7 @@ def demo(small_demo, tmp_path):
     ('{"a": ', ['test.json']),
     ('[1, 2]', ['test.json']),
     ('{"metainfo": {}, "data_list": []}', ['test.json']),
-    ('{"metainfo": {}, "data_list": [{"video": "a.mp4"}]}', ['test.json', 'captions']),
+    ('{"metainfo": {}, "data_list": [{"video_id": "a", "video": "a.mp4"}]}', ['test.json', 'captions']),
     ('{}', ['test.json']),
 ])
 def test_annotation_missing_ill_formed_or_empty(tmp_path, demo, content, words):
@@ -126,7 +126,7 @@ def test_checkpoint_that_is_not_this_models(tmp_path, small_demo, kind):
 
 
 @pytest.mark.parametrize('key', ['model.video_prompts.0.type', 'model.clip.type', 'model.tuning.type',
-                                 'test_evaluator.type', 'test_dataloader.dataset.pipeline.0.type'])
+                                 'val_evaluator.type', 'val_dataloader.dataset.pipeline.0.type'])
 def test_unknown_name(tmp_path, small_demo, key):
     done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path, *options(small_demo, **{key: 'NoSuchThing'}))
     assert_one_line(done, 'NoSuchThing is not in the')

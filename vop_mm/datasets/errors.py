@@ -31,7 +31,7 @@ class VideoNotFoundError(FileNotFoundError):
     """Videos that an annotation names are not there."""
 
 
-class VideoDecodeError(Exception):
+class VideoDecodeError(RuntimeError):
     """A video can't be decoded.
 
     Args:
