@@ -62,8 +62,8 @@ def test_a_fitting_environment_has_no_problems(problems_with):
     ({'decord2': '3.0.0'},
      'decord: found decord2 3.0.0, which brings the same module, wanted decord alone; '
      'pip uninstall -y decord2 decord && pip install "decord>=0.6.0,<1.0"'),
-    ({'torch': '2.4.0+cpu'},
-     'torchvision: found 0.18.1, which is for torch 2.3.1, wanted the one for 2.4.0+cpu; '
+    ({'torch': '2.4.0+cpu'},  # a torchvision alone would bring its own torch: both are asked for
+     'torchvision: found 0.18.1, which is for torch==2.3.1, wanted the one for 2.4.0+cpu; '
      'pip install "torch==2.4.0" torchvision'),
 ])
 def test_one_problem_is_one_line(problems_with, changes, line):
@@ -81,14 +81,17 @@ def test_what_is_accepted(problems_with, changes):
     assert problems_with(**changes) == []
 
 
-def test_a_torchvision_that_pins_nothing_is_trusted(problems_with):
-    assert problems_with(torchvision_wants='torch', torch='2.9.0') == []
+@pytest.mark.parametrize(('wants', 'lines'), [
+    ('torch', 0), ('torch>=2.3', 0), ('torch>=2.3; python_version>"3"', 0), ('torch (>=2.9.0)', 1),
+    ('torchaudio==2.9', 0)])
+def test_what_a_torchvision_wants_of_torch(problems_with, wants, lines):
+    assert len(problems_with(torchvision_wants=wants)) == lines
 
 
 @pytest.mark.parametrize(('version', 'wanted', 'inside'), [
     ('2.1.2+cu121', '>=2.1,<3', True), ('2.1', '>=2.1.0', True), ('2.10.0', '>=2.9', True), ('3', '<3', False),
     ('2.6.0a0+git', '>=2.6', True), ('1.0.1', '!=1.0.1', False), ('1.0.1', '==1.0.1', True), ('1.0', '<=1.0.0', True),
-    ('1.0', '>1.0', False), ('0.1', '', True),
+    ('1.0', '>1.0', False), ('0.1', '', True), ('2.10.1', '==2.1.*', False), ('2.1.2', '==2.1.*', True),
 ])
 def test_in_range(version, wanted, inside):
     assert in_range(version, wanted) is inside

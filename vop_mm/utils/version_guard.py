@@ -107,7 +107,8 @@ def in_range(version: str, wanted: str) -> bool:
     """
     for part in filter(None, wanted.split(',')):
         compare, bound = re.match(r'\s*([<>=!]+)\s*(.+)', part).groups()
-        if not _COMPARE[compare](_release(version), _release(bound)):
+        digits = bound.count('.') if bound.endswith('.*') else None  # '==2.1.*' compares two numbers
+        if not _COMPARE[compare](_release(version)[:digits], _release(bound)[:digits]):
             return False
     return True
 
@@ -139,14 +140,15 @@ def _mmcv_problem(wanted: str) -> str | None:
 
 
 def _torchvision_problem() -> str | None:
-    """A torchvision is built for one minor release of torch; with another its operators are missing."""
+    """A torchvision is built for a minor release of torch; with another its operators may be missing."""
     torch, torchvision = _version('torch'), _version('torchvision')
     if not torch or not torchvision:
         return None
     for line in metadata.requires('torchvision') or ():
-        built_for = re.match(r'torch\s*\(?==\s*([\w.+]+)', line)
-        if built_for and _release(built_for[1])[:2] != _release(torch)[:2]:
-            return (f'torchvision: found {torchvision}, which is for torch {built_for[1]}, wanted the one for {torch}; '
+        match = re.match(r'torch\s*\(?([<>=!][^;()]*)', line)
+        wants = match[1].strip() if match else ''
+        if not in_range(torch, re.sub(r'==\s*(\d+\.\d+)[^,]*', r'==\1.*', wants)):
+            return (f'torchvision: found {torchvision}, which is for torch{wants}, wanted the one for {torch}; '
                     f'pip install "torch=={torch.split("+")[0]}" torchvision')
     return None
 
