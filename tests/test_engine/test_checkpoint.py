@@ -24,7 +24,7 @@ from vop_mm.registry import MODELS
 ARCH = dict(embed_dim=16, quick_gelu=True,
             vision_cfg=dict(image_size=16, patch_size=8, width=32, head_width=16, layers=2),
             text_cfg=dict(context_length=20, vocab_size=50, width=32, heads=2, layers=2))
-CFG = Config(dict(method='VoP', dataset_name='demo'))
+CFG = Config(dict(method='VoP'))
 
 
 def build(seed=0, num_tokens=2, arch=ARCH):
@@ -39,7 +39,7 @@ def save(model, path, **extra):
     hub = MessageHub('test')
     hub.log_scalars['train/loss'] = HistoryBuffer([3., 2.], [1, 1], 7)
     hub.runtime_info['best_score'] = np.float64(12.5)
-    checkpoint = dict(meta=dict(epoch=np.int64(3), cfg='x = 1'), state_dict=model.state_dict(),
+    checkpoint = dict(meta=dict(epoch=np.int64(3), cfg='x = 1', dataset_meta=dict(dataset='demo')), state_dict=model.state_dict(),
                       message_hub=dict(log_scalars=hub.log_scalars, runtime_info=hub.runtime_info,
                                        resumed_keys={'train/loss': True}), **extra)
     pack(checkpoint, model, CFG)
@@ -54,7 +54,7 @@ def test_holds_the_prompts_and_whose_they_are(tmp_path):
     for name, value in checkpoint['state_dict'].items():
         assert torch.equal(value, model.state_dict()[name])
     assert checkpoint['meta']['epoch'] == 3
-    assert checkpoint['meta']['vop_mm'] == describe(model, CFG)
+    assert checkpoint['meta']['vop_mm'] == describe(model, CFG, 'demo')
     assert checkpoint['meta']['vop_mm']['method'] == 'VoP'
     assert checkpoint['meta']['vop_mm']['dataset'] == 'demo'
     assert checkpoint['meta']['vop_mm']['clip'] == dict(arch='custom', fingerprint=model.clip.fingerprint)

@@ -65,7 +65,7 @@ def main() -> int:
         from safetensors.torch import save
         with atomic_write(weights) as file:
             file.write(save({k: v.contiguous() for k, v in backbone.items()}))
-    meta = dict(vop_mm=describe(model, cfg), cfg=cfg.pretty_text)
+    meta = dict(vop_mm=describe(model, cfg, 'msrvtt'), cfg=cfg.pretty_text)
     with atomic_write(args.dst) as file:
         torch.save(dict(meta=meta, state_dict={k: p.detach() for k, p in trainable_parameters(model).items()}), file)
     with atomic_write(args.dst.with_suffix('.py'), 'w') as file:

@@ -74,8 +74,9 @@ def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
     """
     state = trainable_state_dict(model)
     checkpoint['state_dict'] = OrderedDict((k, v.detach().cpu().clone()) for k, v in state.items())
-    checkpoint['meta'][_META_KEY] = describe(model, cfg)
-    checkpoint['meta'] = _plain(checkpoint['meta'])
+    meta = checkpoint['meta']
+    dataset = (meta.get('dataset_meta') or {}).get('dataset')
+    checkpoint['meta'] = _plain({**meta, _META_KEY: describe(model, cfg, dataset)})
     if 'optimizer' in checkpoint:
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {
@@ -87,17 +88,18 @@ def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
         checkpoint.pop('message_hub', None)
 
 
-def describe(model: nn.Module, cfg: Config) -> dict:
+def describe(model: nn.Module, cfg: Config, dataset: str | None = None) -> dict:
     """What a checkpoint belongs to.
 
     Args:
         model (TextVideoRetriever): The model.
-        cfg (Config): Its config, with ``method`` and ``dataset_name`` where it names them.
+        cfg (Config): Its config, with ``method`` where it names one.
+        dataset (str, optional): What it was trained on.
 
     Returns:
         dict: ``version, method, dataset, clip: {arch, fingerprint}``.
     """
-    return dict(version=__version__, method=cfg.get('method'), dataset=cfg.get('dataset_name'),
+    return dict(version=__version__, method=cfg.get('method'), dataset=dataset,
                 clip=dict(arch=model.clip.arch_name, fingerprint=model.clip.fingerprint))
 
 
