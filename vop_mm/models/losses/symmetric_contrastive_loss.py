@@ -43,7 +43,7 @@ class SymmetricContrastiveLoss(BaseModule):
         if self.same_video == 'mask':
             logits = logits.masked_fill(same & ~diagonal, float('-inf'))
         if self.same_video == 'soft':
-            target = same.float() / same.sum(dim=1, keepdim=True)  # symmetric: columns share out like rows
+            target = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)  # symmetric: columns share out like rows
         else:
             target = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

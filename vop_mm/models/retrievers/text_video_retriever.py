@@ -154,9 +154,17 @@ class TextVideoRetriever(BaseModel):
         if text_video is not None:  # one row per pair
             video_features, video_index = video_features[text_video], video_index[text_video]
         text_features, video_features = gather_with_grad(text_features), gather_with_grad(video_features)
-        scale = self.clip.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()
-        logits = scale * self.head.similarity(text_features, video_features)  # [N, N], N pairs over all ranks
+        logits = self._scale() * self.head.similarity(text_features, video_features)  # [N, N], N pairs over all ranks
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
+
+    def _scale(self) -> Tensor:
+        log = self.clip.logit_scale
+        if not log.requires_grad:
+            return log.clamp(max=_MAX_LOGIT_SCALE).exp()
+        # In place: a clamp in the graph has no gradient at its bound, which is where OpenAI's weights start from.
+        with torch.no_grad():
+            log.clamp_(max=_MAX_LOGIT_SCALE)
+        return log.exp()
 
 
 def _frozen_may_be_missing(model: TextVideoRetriever, incompatible_keys) -> None:
