@@ -7,6 +7,7 @@ and DST.py beside it, a config that evaluates them: python tools/test.py DST.py 
 """
 import argparse
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKPOINT, CLIP, SETTINGS = 'VoP_msrvtt9k.pth', 'ViT-B-32.pt', 'configuration.json'
@@ -37,16 +38,20 @@ def main() -> int:
             raise FileNotFoundError(f'{args.src} lacks {name}')
     if args.dst.suffix != '.pth':
         raise ValueError(f'DST must end in .pth, got {args.dst}')
-    settings = json.loads((args.src / SETTINGS).read_text())['hyperparam']
+    with _named(args.src / SETTINGS):
+        settings = json.loads((args.src / SETTINGS).read_text())['hyperparam']
+        lengths = [settings['tp_prefix_token_num'], settings['tp_suffix_token_num']]
+        settings['num_frames'], settings['input_res']
     published = read_clip_weights(args.src / CHECKPOINT).state_dict
-    video_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
-    prefix = settings['tp_prefix_token_num']
-    text_prompts = published['text_prompt_learner.text_prompts'].split([prefix, settings['tp_suffix_token_num']], dim=1)
+    with _named(args.src / CHECKPOINT):
+        video_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
+        text_prompts = published['text_prompt_learner.text_prompts'].split(lengths, dim=1)
 
     # The towers stand in the checkpoint once more, and are what the published code runs.
     weights, towers = args.src / CLIP, _towers(published)
     backbone = read_clip_weights(weights).state_dict
-    write_clip = any(not torch.equal(value, backbone[name]) for name, value in towers.items())
+    with _named(weights):
+        write_clip = any(not torch.equal(value, backbone[name]) for name, value in towers.items())
     if write_clip:
         backbone = {**backbone, **towers}
         weights = args.dst.with_suffix('.clip.safetensors')
@@ -74,6 +79,17 @@ def main() -> int:
     if write_clip:
         print(f'the towers in {CHECKPOINT} differ from {CLIP}: wrote them to {weights}')
     return 0
+
+
+@contextmanager
+def _named(path: Path):
+    """Errors about what is in a file name the file."""
+    try:
+        yield
+    except KeyError as e:
+        raise ValueError(f'{path} lacks {e.args[0]}') from e
+    except (ValueError, RuntimeError, TypeError) as e:
+        raise ValueError(f'{path} is not as published: {e}') from e
 
 
 def _towers(published: dict) -> dict:
