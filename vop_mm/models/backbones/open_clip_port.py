@@ -157,8 +157,8 @@ class OpenCLIP(BaseModule):
             return block(x)
         # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
-        bias = bias[:, None, None].expand(-1, self._vision_heads, x.shape[1], -1)  # [N, T] -> [N, heads, T, T]
-        return block(x, attn_mask=bias.flatten(0, 1))
+        bias = bias.repeat_interleave(self._vision_heads, dim=0)[:, None]  # [N, T] -> [N * heads, 1, T]
+        return block(x, attn_mask=bias.expand(-1, x.shape[1], -1))  # a view: no [T, T] in memory
 
     def project_frames(self, cls: Tensor) -> Tensor:
         """CLS tokens to frame embeddings, not normalised. [..., C] -> [..., D]"""
