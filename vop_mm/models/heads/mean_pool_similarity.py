@@ -1,11 +1,10 @@
 """From frames to videos to similarities, by the mean."""
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
 from vop_mm.registry import MODELS
-from vop_mm.utils.precision import at_least_float32
+from vop_mm.utils.precision import at_least_float32, without_autocast
 
 
 @MODELS.register_module()
@@ -34,5 +33,5 @@ class MeanPoolSimilarity(BaseModule):
 
         In float32 at least, under autocast too: logits are 100 times as large, and bfloat16 knows cosines to 0.004.
         """
-        with torch.autocast(text_features.device.type, enabled=False):
+        with without_autocast(text_features):
             return at_least_float32(text_features) @ at_least_float32(video_features).T
