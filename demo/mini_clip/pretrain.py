@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--check', action='store_true',
                         help='train anew, write nothing, and compare with the committed weights')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--steps', type=int, default=1200)
-    parser.add_argument('--batch', type=int, default=256, help='stills of a step (default: 256)')
+    parser.add_argument('--steps', type=int, default=1600)
+    parser.add_argument('--batch', type=int, default=128, help='stills of a step (default: 128)')
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--weight-decay', type=float, default=0.1)
     return parser.parse_args()

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 FRAMES, SIZE, FPS = 36, 64, 12  # 36: the middles of 12 equal segments are the same frames in a clip and its reverse
+LIGHT = 0.006  # how much the light of a clip differs, of 1
 SPLITS = ('train', 'dev', 'test')
 SETTINGS = 'settings.json'
 
@@ -92,7 +93,7 @@ def _is_whole(out: Path, settings: dict) -> bool:
 
 
 def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
-    """Annotations of all splits, and what to encode: (name, scene, whether to turn its frames round)."""
+    """Annotations of all splits, and what to encode: (name, scene, seed of its light)."""
     import numpy as np
 
     from vop_mm.demo import caption, make_split, paraphrases
@@ -109,7 +110,7 @@ def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
             if twin is not None:
                 item['twin'] = names[twin]
             items.append(item)
-            jobs.append((names[i], scene))
+            jobs.append((names[i], scene, (seed, number, 2, i)))
         metainfo = dict(dataset='demo', split=split, protocol='1:1' if test else '1:n')
         annotations[split] = dict(metainfo=metainfo, data_list=items)
     return annotations, jobs
@@ -136,9 +137,12 @@ def _encode_part(part: tuple[list, Path]) -> None:
     from vop_mm.demo import render
     jobs, folder = part
     times = (np.arange(FRAMES) + 0.5) / FRAMES
-    for name, scene in jobs:
+    for name, scene, seed in jobs:
         frames = render(scene.sprites, scene.background, times, SIZE)
-        encode_clip(folder / f'{name}.mp4', np.round(frames * 255).astype(np.uint8))
+        # no two recordings have quite the same light; exact ties between a clip and its reverse would say more about how ties
+        # are counted than about a method
+        frames += np.random.default_rng(seed).uniform(-LIGHT, LIGHT, 3).astype(np.float32)
+        encode_clip(folder / f'{name}.mp4', np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8))
 
 
 def encode_clip(path: Path, frames) -> None:
