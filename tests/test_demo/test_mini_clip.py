@@ -69,7 +69,7 @@ def test_opposite_events_are_told_apart_in_text(pretrain, clip, kind):
     rng = np.random.default_rng(0)
     groups = [make_group(kind, rng) for _ in range(40)]
     with torch.no_grad():
-        one, two = (pretrain.encode_texts(clip, tokenizer([paraphrases(group[i])[0] for group in groups])) for i in (0, 1))
+        one, two = (pretrain.encode_texts(clip, tokenizer([paraphrases(g[i])[0] for g in groups])) for i in (0, 1))
     assert (one * two).sum(dim=1).mean() < 0.9
 
 

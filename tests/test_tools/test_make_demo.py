@@ -79,8 +79,8 @@ def test_frames_decode_and_twins_are_the_reverse(demo):
         twin = by_id[item['twin']]
         assert twin['twin'] == item['video_id'] and twin['kind'] == item['kind']
         reverse = frames(demo, twin)[::-1].astype(int)
-        assert abs(clip - reverse).mean() < 2  # of 255: what the codec loses
-        assert abs(clip - reverse[::-1]).mean() > 4 * abs(clip - reverse).mean()
+        assert abs(clip - reverse).mean() < 3  # of 255: what the codec loses, and other light
+        assert abs(clip - reverse[::-1]).mean() > 2 * abs(clip - reverse).mean()
 
 
 def test_the_models_frames_are_the_same_in_a_clip_and_its_reverse():
@@ -97,7 +97,7 @@ def test_captions_have_one_right_video(demo):
 
 def test_no_two_test_scenes_mean_the_same():
     from vop_mm.demo import make_split
-    scenes = [scene for scene, _ in make_split((0, 2, 0), 300, unique=True)]
+    scenes = [scene for scene, _ in make_split((0, 2, 0, 1), 300, unique=True)]
     assert len({scene.key for scene in scenes}) == len(scenes) == 300
 
 
@@ -137,7 +137,8 @@ def test_bad_out_dir_is_one_line(tmp_path, kind):
     if kind == 'read-only' and os.access(tmp_path / 'closed', os.W_OK):
         out = '/proc/demo'  # root writes anywhere else
     else:
-        out = tmp_path / {'file': 'file', 'full folder': 'full', 'below a file': 'file/data', 'read-only': 'closed/data'}[kind]
+        places = {'file': 'file', 'full folder': 'full', 'below a file': 'file/data', 'read-only': 'closed/data'}
+        out = tmp_path / places[kind]
     before = content(tmp_path)
     done = make(out, *COUNTS)
     assert done.returncode == 1

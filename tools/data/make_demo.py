@@ -1,8 +1,8 @@
 """Render the demo: python tools/data/make_demo.py OUT_DIR
 
-Short h264 clips of coloured shapes with captions. Most kinds of clips need the order of frames to be told apart: a shape that
-moves left and its reverse, which moves right. OUT_DIR gets train.json, dev.json, test.json and videos/. The same settings
-give the same files; a second run finds them and does nothing.
+Short h264 clips of coloured shapes with captions. Most kinds of clips need the order of frames to be told apart: a
+shape that moves left and its reverse, which moves right. OUT_DIR gets train.json, dev.json, test.json and videos/. The
+same settings give the same files; a second run finds them and does nothing.
 """
 import argparse
 import os
@@ -98,10 +98,11 @@ def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
 
     from vop_mm.demo import caption, make_split, paraphrases
     annotations, jobs = {}, []
+    # the last number of a seed is never 0: stills for pre-training have 0 there
     for number, (split, count) in enumerate(counts.items()):
-        words = np.random.default_rng((seed, number, 1))
+        words = np.random.default_rng((seed, number, 1, 1))
         test = split != 'train'
-        scenes = list(make_split((seed, number, 0), count, unique=test))
+        scenes = list(make_split((seed, number, 0, 1), count, unique=test))
         names = [f'{split}_{i:04d}' for i in range(count)]
         items = []
         for i, (scene, twin) in enumerate(scenes):
@@ -110,7 +111,7 @@ def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
             if twin is not None:
                 item['twin'] = names[twin]
             items.append(item)
-            jobs.append((names[i], scene, (seed, number, 2, i)))
+            jobs.append((names[i], scene, (seed, number, 2, 1 + i)))
         metainfo = dict(dataset='demo', split=split, protocol='1:1' if test else '1:n')
         annotations[split] = dict(metainfo=metainfo, data_list=items)
     return annotations, jobs
@@ -139,8 +140,8 @@ def _encode_part(part: tuple[list, Path]) -> None:
     times = (np.arange(FRAMES) + 0.5) / FRAMES
     for name, scene, seed in jobs:
         frames = render(scene.sprites, scene.background, times, SIZE)
-        # no two recordings have quite the same light; exact ties between a clip and its reverse would say more about how ties
-        # are counted than about a method
+        # no two recordings have quite the same light; exact ties between a clip and its reverse would say more about
+        # how ties are counted than about a method
         frames += np.random.default_rng(seed).uniform(-LIGHT, LIGHT, 3).astype(np.float32)
         encode_clip(folder / f'{name}.mp4', np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8))
 
@@ -157,8 +158,8 @@ def encode_clip(path: Path, frames) -> None:
     """
     import av
 
-    # One thread and bitexact: no traces of the machine or the time. Constant quantisers: rate control makes bytes differ from
-    # run to run, and key frames of better quality would tell a clip from its reverse.
+    # One thread and bitexact: no traces of the machine or the time. Constant quantisers: rate control makes bytes
+    # differ from run to run, and key frames of better quality would tell a clip from its reverse.
     with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
         stream = container.add_stream('libx264', rate=FPS)
         stream.height, stream.width = frames.shape[1:3]

@@ -1,7 +1,8 @@
 """What happens in the demo clips, and how it is said.
 
-A scene has a kind and a meaning. Kinds that need order come in groups that share every frame and differ in the order of the
-frames alone: a scene and its reverse, or all six orders of three shapes. Whoever averages over frames can't tell them apart.
+A scene has a kind and a meaning. Kinds that need order come in groups that share every frame and differ in the order of
+the frames alone: a scene and its reverse, or all six orders of three shapes. Whoever averages over frames can't tell
+them apart.
 """
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -41,8 +42,8 @@ class Scene(NamedTuple):
     Attributes:
         kind (str): One of ``KINDS``, or ``'still'``.
         template (str): Which wordings it has.
-        meaning (tuple[str, ...]): The words that fill them. Two scenes with the same template and meaning are told by the
-            same captions.
+        meaning (tuple[str, ...]): The words that fill them. Two scenes with the same template and meaning are told by
+            the same captions.
         sprites (tuple[Sprite, ...]): What is drawn.
         background (np.ndarray): Colours of the top and bottom edge in 0 .. 1, [2, 3].
     """
@@ -75,7 +76,7 @@ def vocabulary() -> list[str]:
     return sorted(words | set(COLORS) | set(SHAPES) | set(_STEP))
 
 
-# -- looks ----------------------------------------------------------------------------------------------------------------
+# -- looks ------------------------------------------------------------------------------------------------------------
 def _background(rng: np.random.Generator) -> np.ndarray:
     grey = rng.uniform(0.05, 0.4, (2, 1))
     return np.clip(grey + rng.uniform(-0.04, 0.04, (2, 3)), 0, 1)
@@ -107,7 +108,7 @@ def _places(rng: np.random.Generator, count: int, apart: float, margin: float) -
             return points
 
 
-# -- kinds: each makes one group ------------------------------------------------------------------------------------------
+# -- kinds: each makes one group --------------------------------------------------------------------------------------
 def _reverse(scene: Scene, meaning: tuple[str, ...], template: str | None = None) -> Scene:
     return scene._replace(meaning=meaning, template=template or scene.template,
                           sprites=tuple(sprite.reversed() for sprite in scene.sprites))
@@ -164,7 +165,7 @@ def _then(rng: np.random.Generator, count: int) -> list[Scene]:
             sprites.append(_sprite(items[i][1], keys, paint))
         meaning = tuple(word for i in order for word in items[i])
         group.append(Scene('then', f'then{count}', meaning, tuple(sprites), background))
-    # a scene and its reverse stand side by side: permutations come in lexicographic order, so i mirrors -1 - i or not
+    # a scene and its reverse side by side
     by_meaning = {scene.meaning: scene for scene in group}
     ordered = []
     while by_meaning:
@@ -209,12 +210,12 @@ class _Kind(NamedTuple):
 
 
 KINDS = {
-    'move': _Kind(_move, 0.2, True),
+    'move': _Kind(_move, 0.14, True),
     'grow': _Kind(_grow, 0.12, True),
-    'turn': _Kind(_turn, 0.18, True),
-    'then2': _Kind(lambda rng: _then(rng, 2), 0.12, True),
+    'turn': _Kind(_turn, 0.2, True),
+    'then2': _Kind(lambda rng: _then(rng, 2), 0.16, True),
     'then3': _Kind(lambda rng: _then(rng, 3), 0.24, True),
-    'relation': _Kind(_relation, 0.14, False),
+    'relation': _Kind(_relation, 0.12, False),
 }
 _STILL = _Kind(_still, 0.0, False)
 
