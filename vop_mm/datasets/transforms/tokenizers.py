@@ -1,6 +1,7 @@
 """Captions to token ids. Both tokenizers cut what is too long and keep end of text as the last token."""
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,11 +28,8 @@ class CLIPTokenizer:
     """
 
     def __init__(self, context_length: int = 77) -> None:
-        # reading the vocabulary takes a moment, which data sets without CLIP's words need not wait for
-        from open_clip import SimpleTokenizer
-
         self.context_length = _checked(context_length)
-        self._bpe = SimpleTokenizer()
+        self._bpe = _clip_bpe()
         self.sot_id, self.eot_id = self._bpe.sot_token_id, self._bpe.eot_token_id
         self.vocab_size = self._bpe.vocab_size
 
@@ -43,12 +41,19 @@ class CLIPTokenizer:
         return f'{type(self).__name__}(context_length={self.context_length})'
 
 
+@cache
+def _clip_bpe():
+    # Reading the vocabulary takes a moment: once, however many pipelines there are, and not at all without CLIP's words.
+    from open_clip import SimpleTokenizer
+    return SimpleTokenizer()
+
+
 @TOKENIZERS.register_module()
 class WordTokenizer:
     """Whole words of a small vocabulary, for small models.
 
-    Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in the file's
-    order, and end of text last, so that it has the largest id. Case and punctuation don't matter.
+    Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in the
+    file's order, and end of text last, so that it has the largest id. Case and punctuation don't matter.
 
     Args:
         vocab (str | Path): Text file with one word per line.

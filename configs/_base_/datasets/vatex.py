@@ -1,0 +1,6 @@
+# VATEX: ten captions per video, all of them queries
+_base_ = './msrvtt.py'
+data_root = 'data/vatex/'
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train.json'))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = dict(dataset=dict(data_root=data_root))

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/adapter_attn.py', '../_base_/datasets/vatex.py', '../_base_/schedules/vop_5e.py',
+          '../_base_/default_runtime.py']

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/adapter_ffn.py', '../_base_/datasets/didemo.py', '../_base_/schedules/vop_5e.py',
+          '../_base_/default_runtime.py']

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/vop_f.py', '../_base_/datasets/msrvtt7k.py', '../_base_/schedules/vop_5e.py',
+          '../_base_/default_runtime.py']

@@ -1,0 +1,84 @@
+"""Every config builds its model, its pipelines, its data sets, its metric and its optimiser."""
+import copy
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from tests.videos import encode_video
+from vop_mm.models.tuning import trainable_parameters
+from vop_mm.registry import DATASETS, METRICS, MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+METHODS = {'vop': ['vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c'],
+           'baselines': ['zero_shot', 'full', 'bias', 'proj', 'partial', 'adapter_attn', 'adapter_ffn']}
+DATA_SETS = ['demo', 'msrvtt', 'msrvtt7k', 'didemo', 'activitynet', 'lsmdc', 'msvd', 'vatex']
+
+
+def test_there_is_one_for_every_method_and_data_set():
+    expected = {f'configs/{family}/{method}_{data}.py' for family, methods in METHODS.items() for method in methods
+                for data in DATA_SETS}
+    assert expected == {c for c in CONFIGS if c.split('/')[1] in METHODS}
+
+
+@pytest.fixture(scope='session')
+def split(tmp_path_factory):
+    """An annotation of any data set's form, with two real videos."""
+    folder = tmp_path_factory.mktemp('split')
+    (folder / 'videos').mkdir()
+    for i in range(2):
+        encode_video(folder / 'videos' / f'{i}.mp4', 20, first=20 * i, size=(240, 320))
+    entries = [dict(video_id=str(i), video=f'{i}.mp4', captions=['a cat', 'a red circle'], start=0., end=0.6)
+               for i in range(2)]
+    (folder / 'split.json').write_text(json.dumps(dict(metainfo=dict(dataset='x'), data_list=entries)))
+    return folder
+
+
+@cache
+def build_model(cfg):
+    """The same method is the same model on every data set: built once."""
+    with torch.device('meta'):  # shapes and structure; no time is spent on values
+        return MODELS.build(json.loads(cfg))
+
+
+@cache
+def load_item(cfg):
+    """Methods share data sets."""
+    return DATASETS.build(json.loads(cfg))[1]
+
+
+@pytest.mark.parametrize('path', [c for c in CONFIGS if c.endswith(('_msrvtt.py', '_demo.py')) or 'ablations' in c])
+def test_what_is_printed_is_the_config(path):
+    cfg = Config.fromfile(ROOT / path)
+    text = cfg.pretty_text
+    assert Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
+    assert len(text.splitlines()) < 400
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_builds(path, split, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the demo's vocabulary is named from there
+    cfg = Config.fromfile(ROOT / path)
+    cfg.model.clip.weights = None
+    model = build_model(json.dumps(cfg.model.to_dict()))
+    trains = cfg.train_cfg is not None
+    assert bool(trainable_parameters(model)) == trains and cfg.method
+    height, width = model.clip.image_size
+    for part in ('train', 'val', 'test') if trains else ('test',):
+        loader = cfg[f'{part}_dataloader']
+        item = load_item(json.dumps({**loader.dataset, 'data_root': str(split), 'ann_file': 'split.json'}))
+        assert item['inputs'].shape == (cfg.model.num_frames, 3, height, width) and item['inputs'].dtype == torch.uint8
+        texts = 1 if part == 'train' else 2
+        assert item['data_samples'].tokens.shape == (texts, model.clip.context_length)
+        assert item['data_samples'].tokens.max() < model.clip.model.vocab_size
+    METRICS.build(cfg.test_evaluator)
+    if trains:
+        assert 'dev' in cfg.val_dataloader.dataset.ann_file  # nothing is selected on the test split
+        optimizer = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper)).optimizer
+        held = [p for group in optimizer.param_groups for p in group['params']]
+        assert {id(p) for p in held} == {id(p) for p in trainable_parameters(model).values()}
