@@ -1,4 +1,5 @@
 """Every config builds its model, its pipelines, its data sets, its metric and its optimiser."""
+import ast
 import copy
 import json
 from functools import cache
@@ -49,7 +50,7 @@ def build_model(cfg):
 @cache
 def load_item(cfg):
     """Methods share data sets."""
-    return DATASETS.build(json.loads(cfg))[1]
+    return DATASETS.build(ast.literal_eval(cfg))[1]
 
 
 @pytest.mark.parametrize('path', [c for c in CONFIGS if c.endswith(('_msrvtt.py', '_demo.py')) or 'ablations' in c])
@@ -71,7 +72,7 @@ def test_builds(path, split, monkeypatch):
     height, width = model.clip.image_size
     for part in ('train', 'val', 'test') if trains else ('test',):
         loader = cfg[f'{part}_dataloader']
-        item = load_item(json.dumps({**loader.dataset, 'data_root': str(split), 'ann_file': 'split.json'}))
+        item = load_item(repr({**loader.dataset.to_dict(), 'data_root': str(split), 'ann_file': 'split.json'}))
         assert item['inputs'].shape == (cfg.model.num_frames, 3, height, width) and item['inputs'].dtype == torch.uint8
         texts = 1 if part == 'train' else 2
         assert item['data_samples'].tokens.shape == (texts, model.clip.context_length)
