@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a tuned and evaluated model: bash tools/quickstart.sh [--quick]
 # Makes the demo clips, tunes VoP on them over the mini CLIP that comes with the project, evaluates it beside zero-shot,
-# prints one table and draws a picture. A second run reuses what is there. --quick trains a third as long.
+# prints one table and draws a picture. A second run reuses what is there. --quick trains a quarter as long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ data=data/demo out=work_dirs/quickstart
 options=()
 if [ "$quick" = yes ]; then
     out=work_dirs/quickstart_quick
-    options=(--cfg-options train_cfg.max_epochs=4 'param_scheduler.0.T_max=4')
+    options=(--cfg-options train_cfg.max_epochs=2 'param_scheduler.0.T_max=2')
 fi
 
 echo "== 1/3 demo clips: coloured shapes that move, in $data"

@@ -1,2 +1,4 @@
 _base_ = ['../_base_/models/adapter_attn.py', '../_base_/datasets/lsmdc.py', '../_base_/schedules/vop_5e.py',
           '../_base_/default_runtime.py']
+
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,5 +1,5 @@
 # The demo: minutes on two cores
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -7,5 +7,5 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.2))
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=12, eta_min=0, by_epoch=True, convert_to_iter_based=True)]
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=8, eta_min=0, by_epoch=True, convert_to_iter_based=True)]
 auto_scale_lr = dict(enable=False, base_batch_size=32)
