@@ -39,7 +39,8 @@ def save(model, path, **extra):
     hub = MessageHub('test')
     hub.log_scalars['train/loss'] = HistoryBuffer([3., 2.], [1, 1], 7)
     hub.runtime_info['best_score'] = np.float64(12.5)
-    checkpoint = dict(meta=dict(epoch=np.int64(3), cfg='x = 1', dataset_meta=dict(dataset='demo')), state_dict=model.state_dict(),
+    checkpoint = dict(meta=dict(epoch=np.int64(3), cfg='x = 1', dataset_meta=dict(dataset='demo')),
+                      state_dict=model.state_dict(),
                       message_hub=dict(log_scalars=hub.log_scalars, runtime_info=hub.runtime_info,
                                        resumed_keys={'train/loss': True}), **extra)
     pack(checkpoint, model, CFG)

@@ -43,7 +43,7 @@ class CLIPTokenizer:
 
 @cache
 def _clip_bpe():
-    # Reading the vocabulary takes a moment: once, however many pipelines there are, and not at all without CLIP's words.
+    # Reading the vocabulary takes a moment: once for all pipelines, and not at all without CLIP's words.
     from open_clip import SimpleTokenizer
     return SimpleTokenizer()
 
