@@ -5,6 +5,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.clips import EOT, SMALL, build_retriever, generic, random_frames, random_tokens
+from tests.versions import needs
 from vop_mm.models.backbones.text_tower import fit_tokens
 
 from .reference import frame_embedding, text_embedding
@@ -158,6 +159,10 @@ class Watch(TorchDispatchMode):
         return out
 
 
+FUSED = needs('torch', '2.5', 'no fused attention with a mask on a CPU')
+
+
+@FUSED
 def test_attention_is_fused_and_keeps_no_matrix(monkeypatch):
     calls = []
     fused = F.scaled_dot_product_attention
@@ -177,6 +182,7 @@ def test_attention_is_fused_and_keeps_no_matrix(monkeypatch):
     assert not [name for name in watch.names if 'softmax' in name and 'log_softmax' not in name]
 
 
+@FUSED
 def test_a_mask_over_a_video_is_a_view():
     """No matrix in memory where frames are padding: a mask of T x T is T numbers, for each head."""
     model = build_retriever(video_prompts=[generic(4)], video_from=1, num_frames=6).train()
