@@ -7,4 +7,4 @@ source tools/_env.sh
 # The models of the tests are tiny: threads would only wait for each other, and for whatever else runs here.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MPLBACKEND="${MPLBACKEND:-Agg}"
-python -m pytest -q "$@" < /dev/null  # without a path: tests/, by pyproject.toml
+python -m pytest -q "$@" < /dev/null  # without a path: tests/ and projects/, by pyproject.toml
