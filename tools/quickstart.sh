@@ -44,8 +44,8 @@ Done in $((SECONDS / 60)) min $((SECONDS % 60)) s (installation apart).
   table     $out/table.md
   pictures  $out/retrieval.png, $out/comparison.png
 
-Half of the test clips have a twin: the same clip played backwards, with the opposite caption. Zero-shot and VoP average
-over frames and can't tell a clip from its reverse: 50% pair accuracy is what they get by design. VoP^F+P knows about order.
+Most test clips have a twin: the same frames in reverse, with the opposite caption. Zero-shot and VoP average over frames
+and can't tell a clip from its reverse: about 50% pair accuracy is what they get by design. VoP^F+P knows about order.
 
 Next:
   python tools/test.py configs/vop/vop_demo.py $best

@@ -7,8 +7,15 @@ what was interrupted goes on. DIR gets table.md, table.csv and comparison.png be
 """
 import argparse
 import multiprocessing
+import os
+import re
 import sys
+import time
 from pathlib import Path
+from typing import TextIO
+
+_SHOWN = (('loss', 'loss', '.3f'), ('t2v/R1', 't2v R@1', '.1f'), ('v2t/R1', 'v2t R@1', '.1f'),
+          ('pair_accuracy', 'pair accuracy', '.1f'))
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='random seeds (default: 0)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
-    parser.add_argument('--quiet', action='store_true', help='no training log on the terminal')
+    parser.add_argument('--verbose', action='store_true', help='show the whole log, which is in run.log')
     return parser.parse_args()
 
 
@@ -52,21 +59,46 @@ def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
         print(f'    is there: {result}', flush=True)
         return json.loads(result.read_text())
     cfg = load_config(config, [*(args.cfg_options or []), f'randomness.seed={seed}'], str(folder))
+    log = folder / 'run.log'
     # forked, so that the libraries are imported once
-    process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, args.quiet))
+    process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log))
     process.start()
-    process.join()
+    with log.open('w+') as file:
+        _follow(process, file, args.verbose)
     if process.exitcode != 0 or not result.is_file():
-        raise RuntimeError(f'{config} with seed {seed} failed; its log is in {folder}')
+        errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
+        raise RuntimeError(f'{config} with seed {seed} failed: {errors[-1][7:] if errors else "see " + str(log)}')
     return json.loads(result.read_text())
 
 
-def _run(cfg, result: Path, quiet: bool) -> None:
-    if quiet:
-        cfg.log_level = 'WARNING'
+def _run(cfg, result: Path, log: Path) -> None:
     from vop_mm.apis.experiment import run_experiment
     from vop_mm.utils.cli import run_cli
+    with log.open('a') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     run_cli(lambda: run_experiment(cfg, result, dump=result.with_name('test_features.npz')) and None)
+
+
+def _follow(process: multiprocessing.Process, log: TextIO, verbose: bool) -> None:
+    """Print what a run writes to its log, or of that a line for every epoch and evaluation, until it ends."""
+    rest = ''
+    while True:
+        alive = process.is_alive()
+        *lines, rest = (rest + log.read()).split('\n')
+        for line in lines:
+            if verbose:
+                print(line, flush=True)
+            elif found := re.search(r'Epoch\((train|val|test)\) (?:\[(\d+)\])?\[ *(\d+)/(\d+)\] (.*)', line):
+                part, epoch, step, steps, values = found.groups()
+                values = dict(re.findall(r'(\S+): (\S+)', values))
+                shown = [f'{name} {float(values[key]):{form}}' for key, name, form in _SHOWN if key in values]
+                if step == steps and shown:
+                    print(f'    {part if epoch is None else f"epoch {epoch}, {part}"}: {", ".join(shown)}', flush=True)
+        if not alive:
+            break
+        time.sleep(0.3)
+    process.join()
 
 
 if __name__ == '__main__':

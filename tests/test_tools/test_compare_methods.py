@@ -1,0 +1,48 @@
+"""Several configs over seeds: runs, table and picture; what is there is not run again."""
+import json
+
+from tests.test_tools.test_train import options
+from tests.tools import run_tool
+
+TOOL = 'tools/analysis_tools/compare_methods.py'
+CONFIGS = ['configs/baselines/zero_shot_demo.py', 'configs/vop/vop_demo.py']
+
+
+def test_runs_each_config_with_each_seed_once(small_demo, tmp_path):
+    arguments = [*CONFIGS, '--out', tmp_path, '--seeds', '0', '1']
+    changes = options(small_demo, **{'train_cfg.max_epochs': 2, 'param_scheduler.0.T_max': 2})
+    changes = [c for c in changes if not c.startswith('val_dataloader') and not c.startswith('train_dataloader')]
+    vop = [c for c in options(small_demo) if c.startswith(('val_dataloader', 'train_dataloader'))]
+    # the zero-shot config has no such loaders to change
+    first = run_tool(TOOL, CONFIGS[0], *arguments[2:], '--cfg-options', f'test_dataloader.dataset.data_root={small_demo}',
+                     'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
+    assert first.returncode == 0, first.stderr
+    done = run_tool(TOOL, *arguments, *changes, *vop)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('is there: ') == 2  # zero-shot, twice
+    assert 'epoch 2, train: loss' in done.stdout and 'epoch 2, val: t2v R@1' in done.stdout
+    results = {}
+    for name in ('zero_shot_demo', 'vop_demo'):
+        for seed in (0, 1):
+            result = json.loads((tmp_path / name / f'seed_{seed}' / 'result.json').read_text())
+            assert result['seed'] == seed and result['trainable'] == {'vop_demo': 4096, 'zero_shot_demo': 0}[name]
+            assert {'t2v/R1', 'v2t/MnR', 'pair_accuracy'} <= set(result['metrics'])
+            results[name, seed] = result
+    assert results['vop_demo', 0]['metrics'] != results['vop_demo', 1]['metrics']
+    assert results['zero_shot_demo', 0]['metrics'] == results['zero_shot_demo', 1]['metrics']
+    table = (tmp_path / 'table.md').read_text()
+    assert '| VoP ' in table and '| Zero-shot ' in table and '4,096' in table
+    assert (tmp_path / 'comparison.png').stat().st_size > 5000
+
+    before = (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns
+    again = run_tool(TOOL, *arguments)
+    assert again.returncode == 0 and again.stdout.count('is there: ') == 4
+    assert (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns == before
+    assert (tmp_path / 'table.md').read_text() == table
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    done = run_tool(TOOL, CONFIGS[0], '--out', tmp_path, '--cfg-options', 'test_dataloader.dataset.data_root=/no/such')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'seed 0 failed' in done.stderr and '/no/such/test.json' in done.stderr
+    assert not list(tmp_path.rglob('result.json'))
