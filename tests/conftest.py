@@ -1,7 +1,18 @@
 """What all tests start from: one thread, and everything registered under the scope of this project."""
+import pytest
 import torch
 
+from tests.tools import run_tool
 from vop_mm.utils import register_all_modules
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 register_all_modules()
+
+
+@pytest.fixture(scope='session')
+def small_demo(tmp_path_factory):
+    """24 training, 12 dev and 13 test clips, as tools/data/make_demo.py makes them. Not to be changed."""
+    folder = tmp_path_factory.mktemp('data') / 'demo'
+    done = run_tool('tools/data/make_demo.py', folder, '--num-train', '24', '--num-dev', '12', '--num-test', '13')
+    assert done.returncode == 0, done.stderr
+    return folder

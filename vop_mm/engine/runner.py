@@ -1,5 +1,6 @@
 """MMEngine's runner, for models of which little or nothing trains."""
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
@@ -16,7 +17,7 @@ class RetrievalRunner(Runner):
 
     * without CUDA the processes of a launcher talk through gloo (MMEngine's set-up calls CUDA);
     * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would be refused;
-    * a checkpoint that lacks what the frozen backbone brings itself is loaded without a warning about it.
+    * it says how large the global batch is, and warns where the learning rate was meant for another.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -25,7 +26,6 @@ class RetrievalRunner(Runner):
             if self.launcher == 'slurm':
                 _take_environment_from_slurm()
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-            from datetime import timedelta
             torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
         super().setup_env(env_cfg)
 
@@ -46,6 +46,20 @@ class RetrievalRunner(Runner):
             device_ids=[device.index] if device.type == 'cuda' else None,
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+
+
+    def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scale the learning rate if asked to (see :meth:`mmengine.runner.Runner.scale_lr`) and say what came out."""
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+        each, steps = self.train_dataloader.batch_size, optim_wrapper._accumulative_counts
+        batch = self.world_size * each * steps
+        rate = optim_wrapper.get_lr()['lr'][0]
+        self.logger.info(f'Global batch {batch}: {self.world_size} processes with {each} pairs, {steps} steps '
+                         f'accumulated; learning rate {rate:g}')
+        meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
+        if batch != meant_for and not auto_scale_lr.get('enable'):
+            self.logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is '
+                                f'{batch}: pass --auto-scale-lr, or change train_dataloader.batch_size')
 
 
 def _take_environment_from_slurm() -> None:
