@@ -20,7 +20,7 @@ data=data/demo out=work_dirs/quickstart
 options=()
 if [ "$quick" = yes ]; then
     out=work_dirs/quickstart_quick
-    options=(--cfg-options train_cfg.max_epochs=2 'param_scheduler.0.T_max=2')
+    options=(--max-epochs 2)
 fi
 
 echo "== 1/3 demo clips: coloured shapes that move, in $data"

@@ -24,6 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='random seeds (default: 0)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--max-epochs', type=int, metavar='N', help='train this long, whatever the configs say')
     parser.add_argument('--verbose', action='store_true', help='show the whole log, which is in run.log')
     return parser.parse_args()
 
@@ -51,7 +52,7 @@ def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
     """One run in a process of its own: MMEngine keeps loggers and hubs for a process's life."""
     import json
 
-    from vop_mm.apis.experiment import load_config
+    from vop_mm.apis.experiment import load_config, shorten
 
     folder = args.out / Path(config).stem / f'seed_{seed}'
     result = folder / 'result.json'
@@ -59,6 +60,8 @@ def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
         print(f'    is there: {result}', flush=True)
         return json.loads(result.read_text())
     cfg = load_config(config, [*(args.cfg_options or []), f'randomness.seed={seed}'], str(folder))
+    if args.max_epochs:
+        shorten(cfg, args.max_epochs)
     log = folder / 'run.log'
     # forked, so that the libraries are imported once
     process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log))

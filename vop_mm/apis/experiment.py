@@ -28,13 +28,16 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: An option without ``=``, or a config that names no model.
+        ValueError: An option without ``=`` or one that doesn't fit the config, or a config that names no model.
         PermissionError: The work directory can't be written.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config not found: {path}')
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(parse_options(options or []))
+    try:
+        cfg.merge_from_dict(parse_options(options or []))
+    except (TypeError, KeyError, IndexError) as e:
+        raise ValueError(f'--cfg-options don\'t fit {path}: {e}') from e
     if 'model' not in cfg:
         raise ValueError(f'{path} names no model')
     cfg.launcher = launcher
@@ -92,6 +95,22 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
     # bfloat16 has float32's range: no loss scaling, and it runs on a CPU too
     cfg.optim_wrapper.type = 'AmpOptimWrapper' if dtype == 'float16' else 'AutocastOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
+
+
+def shorten(cfg: Config, epochs: int) -> None:
+    """Train for another number of epochs, with the learning rate's schedule stretched to it.
+
+    Args:
+        cfg (Config): Changed in place; one that trains nothing stays as it is.
+        epochs (int): How many.
+    """
+    if cfg.get('train_cfg') is None:
+        return
+    before, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
+    for scheduler in cfg.get('param_scheduler') or []:
+        for key in ('T_max', 'end', 'total_iters'):
+            if scheduler.get('by_epoch', True) and scheduler.get(key) == before:
+                scheduler[key] = epochs
 
 
 def build_runner(cfg: Config) -> Runner:
