@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
@@ -25,6 +26,19 @@ def test_there_is_one_for_every_method_and_data_set():
     expected = {f'configs/{family}/{method}_{data}.py' for family, methods in METHODS.items() for method in methods
                 for data in DATA_SETS}
     assert expected == {c for c in CONFIGS if c.split('/')[1] in METHODS}
+
+
+def test_the_model_index_names_what_is_there():
+    for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
+        index = yaml.safe_load((ROOT / path).read_text())
+        collections = {c['Name'] for c in index['Collections']}
+        assert all((ROOT / c['README']).is_file() for c in index['Collections'])
+        for model in index.get('Models', []):
+            cfg = Config.fromfile(ROOT / model['Config'])
+            assert model['In Collection'] in collections and Path(model['Config']).stem == model['Name']
+            cfg.model.clip.weights = None
+            trainable = trainable_parameters(build_model(json.dumps(cfg.model.to_dict())))
+            assert model['Metadata']['Parameters'] == sum(p.numel() for p in trainable.values())
 
 
 @pytest.fixture(scope='session')
