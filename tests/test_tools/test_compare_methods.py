@@ -1,25 +1,29 @@
 """Several configs over seeds: runs, table and picture; what is there is not run again."""
 import json
 
-from tests.test_tools.test_train import options
-from tests.tools import run_tool
+import pytest
+
+from tests.tools import ROOT, run_tool
 
 TOOL = 'tools/analysis_tools/compare_methods.py'
 CONFIGS = ['configs/baselines/zero_shot_demo.py', 'configs/vop/vop_demo.py']
 
 
-def test_runs_each_config_with_each_seed_once(small_demo, tmp_path):
-    arguments = [*CONFIGS, '--out', tmp_path, '--seeds', '0', '1']
-    changes = [c for c in options(small_demo) if 'max_epochs' not in c and 'T_max' not in c]
-    # the zero-shot config has no loaders for training that could be changed: it is run first
-    first = run_tool(TOOL, CONFIGS[0], *arguments[2:], '--cfg-options',
-                     f'test_dataloader.dataset.data_root={small_demo}', 'test_dataloader.num_workers=0',
-                     'test_dataloader.persistent_workers=False')
-    assert first.returncode == 0, first.stderr
-    done = run_tool(TOOL, *arguments, '--max-epochs', '2', *changes)
+@pytest.fixture
+def folder(small_demo, tmp_path):
+    """A folder to run in, where the configs find the small demo."""
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'demo').symlink_to(small_demo)
+    (tmp_path / 'demo').symlink_to(ROOT / 'demo')
+    return tmp_path
+
+
+def test_runs_each_config_with_each_seed_once(folder):
+    arguments = [*(ROOT / c for c in CONFIGS), '--out', 'out', '--seeds', '0', '1', '--max-epochs']
+    done = run_tool(TOOL, *arguments, '2', cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('is there: ') == 2  # zero-shot, twice
     assert 'epoch 2, train: loss' in done.stdout and 'epoch 2, val: t2v R@1' in done.stdout
+    tmp_path = folder / 'out'
     results = {}
     for name in ('zero_shot_demo', 'vop_demo'):
         for seed in (0, 1):
@@ -34,9 +38,14 @@ def test_runs_each_config_with_each_seed_once(small_demo, tmp_path):
     assert (tmp_path / 'comparison.png').stat().st_size > 5000
 
     before = (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns
-    again = run_tool(TOOL, *arguments)
+    again = run_tool(TOOL, *arguments, '2', cwd=folder)
     assert again.returncode == 0 and again.stdout.count('is there: ') == 4
     assert (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns == before
+    assert (tmp_path / 'table.md').read_text() == table
+
+    # results of another config are not passed off as this one's
+    other = run_tool(TOOL, *arguments, '3', cwd=folder)
+    assert other.returncode == 1 and 'vop_demo/seed_0 holds a run of another config' in other.stderr
     assert (tmp_path / 'table.md').read_text() == table
 
 

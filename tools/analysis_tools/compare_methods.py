@@ -56,12 +56,13 @@ def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
 
     folder = args.out / Path(config).stem / f'seed_{seed}'
     result = folder / 'result.json'
-    if result.is_file():
-        print(f'    is there: {result}', flush=True)
-        return json.loads(result.read_text())
     cfg = load_config(config, [*(args.cfg_options or []), f'randomness.seed={seed}'], str(folder))
     if args.max_epochs:
         shorten(cfg, args.max_epochs)
+    _claim(folder, cfg)
+    if result.is_file():
+        print(f'    is there: {result}', flush=True)
+        return json.loads(result.read_text())
     log = folder / 'run.log'
     # forked, so that the libraries are imported once
     process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log))
@@ -72,6 +73,22 @@ def _run_apart(config: str, seed: int, args: argparse.Namespace) -> dict:
         errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
         raise RuntimeError(f'{config} with seed {seed} failed: {errors[-1][7:] if errors else "see " + str(log)}')
     return json.loads(result.read_text())
+
+
+def _claim(folder: Path, cfg) -> None:
+    """Leave the config in a run's folder, or refuse a folder that another config was run in."""
+    import json
+
+    from vop_mm.utils.files import atomic_write
+    settings = {key: value for key, value in cfg.to_dict().items() if key != 'work_dir'}
+    text = json.dumps(settings, indent=1, sort_keys=True, default=str)
+    file = folder / 'config.json'
+    if not file.is_file():
+        with atomic_write(file, 'w') as out:
+            out.write(text)
+    elif file.read_text() != text:
+        raise ValueError(f'{folder} holds a run of another config than {cfg.filename} is now: remove it, or name '
+                         'another --out')
 
 
 def _run(cfg, result: Path, log: Path) -> None:
