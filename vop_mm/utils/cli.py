@@ -19,6 +19,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main() or 0
+        _leave_process_group()
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
@@ -31,6 +32,14 @@ def run_cli(main: Callable[[], int | None]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)
+
+
+def _leave_process_group() -> None:
+    # A process that ends inside its group is now and then aborted by the group's threads, after all work is done.
+    # Only on the way out of a run that went well: where something failed, others may wait in a call for this one.
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def one_line(error: BaseException) -> str:
