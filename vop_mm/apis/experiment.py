@@ -181,7 +181,7 @@ def _best_on_dev(runner: Runner) -> dict[str, float]:
     history = {name.removeprefix('val/'): buffer.data[0] for name, buffer in runner.message_hub.log_scalars.items()
                if name.startswith('val/') and not name.endswith('time')}
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-    judge = history.get(hook.save_best) if hook is not None else None
+    judge = history.get(hook.key_indicators[0]) if hook is not None and hook.save_best else None
     if judge is None:
         return {}
     best = max(range(len(judge)), key=lambda i: judge[i])
