@@ -166,6 +166,32 @@ def load_trainable(model: nn.Module, filename: str) -> dict:
     return checkpoint
 
 
+def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
+    """A checkpoint to share, as the content of a file: tensors and what they belong to, nothing of the run.
+
+    The same tensors and metadata give the same bytes.
+
+    Args:
+        checkpoint (dict): As read.
+        suffix (str): ``'.pth'`` or ``'.safetensors'``. Defaults to ``'.pth'``.
+
+    Returns:
+        bytes: What :func:`load_from_local_safely` reads.
+    """
+    import io
+    import json
+
+    meta = checkpoint.get('meta') or {}
+    meta = {key: meta[key] for key in (_META_KEY, 'dataset_meta', 'epoch') if key in meta}
+    state = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
+    if suffix == '.safetensors':
+        from safetensors.torch import save
+        return save(state, metadata=dict(meta=json.dumps(meta)))
+    buffer = io.BytesIO()
+    torch.save(dict(meta=meta, state_dict=OrderedDict(state)), buffer)
+    return buffer.getvalue()
+
+
 def _load_safetensors(path: Path, map_location) -> dict:
     import json
 

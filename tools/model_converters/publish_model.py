@@ -1,0 +1,41 @@
+"""Make a checkpoint ready to be shared: what trains and what it belongs to, with a hash in its name.
+
+    python tools/model_converters/publish_model.py work_dirs/vop_msrvtt/best_t2v_R1_epoch_5.pth vop_msrvtt.pth
+
+writes vop_msrvtt-HASH.pth, HASH being the first 8 digits of the file's SHA-256. A name that ends in .safetensors gives
+that format. Either is read wherever a checkpoint is.
+"""
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Write a checkpoint to share: the trainable tensors and metadata.')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='what training wrote')
+    parser.add_argument('out', metavar='OUT', type=Path,
+                        help='file to write, .pth or .safetensors; the hash goes before the ending')
+    args = parser.parse_args()
+    if args.out.suffix not in ('.pth', '.safetensors'):
+        parser.error(f'OUT must end in .pth or .safetensors, got {args.out.name}')
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    import hashlib
+
+    from vop_mm.engine.checkpoint import load_from_local_safely, serialise
+    from vop_mm.utils.files import atomic_write
+
+    content = serialise(load_from_local_safely(args.checkpoint, map_location='cpu'), args.out.suffix)
+    path = args.out.with_stem(f'{args.out.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(content)
+    print(f'wrote {path}, {len(content) / 1e6:.2f} MB')
+    return 0
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)
