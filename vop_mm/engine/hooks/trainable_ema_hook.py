@@ -1,0 +1,89 @@
+"""A moving average of what trains."""
+from collections import OrderedDict
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+from vop_mm.models.tuning import trainable_parameters
+from vop_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TrainableEMAHook(Hook):
+    """Evaluates and saves an exponential moving average of the parameters that train.
+
+    After every step of the optimiser ``average <- (1 - momentum) * average + momentum * parameters``. Validation, and
+    with it the choice of the best checkpoint, sees the average, and every checkpoint's ``state_dict`` holds it; one to
+    resume from keeps the parameters themselves besides. (MMEngine's ``EMAHook`` averages a copy of the whole model, the
+    frozen backbone included.)
+
+    Args:
+        momentum (float): Weight of the newest parameters, more than 0 and at most 1. Defaults to 0.01.
+
+    Raises:
+        ValueError: Another momentum.
+
+    Examples:
+        >>> custom_hooks = [dict(type='SetEpochHook'), dict(type='TrainableEMAHook', momentum=0.02)]
+    """
+    # after the checkpoint hook, which saves the best while the model still holds the average
+    priority = 'LOWEST'
+
+    def __init__(self, momentum: float = 0.01) -> None:
+        if not 0 < momentum <= 1:
+            raise ValueError(f'momentum must be more than 0 and at most 1, got {momentum}')
+        self.momentum = momentum
+        # the average, or while that is in the model the parameters
+        self._other: dict[str, Tensor] | None = None
+        self._swapped = False
+
+    def before_train(self, runner) -> None:
+        """Start from the parameters, or from a resumed average."""
+        start = self._other or _parameters(runner)
+        self._other = {name: start[name].detach().to(p.device, p.dtype, copy=True)
+                         for name, p in _parameters(runner).items()}
+
+    @torch.no_grad()
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Move the average; between the steps of an accumulated gradient there is nothing new."""
+        if runner.optim_wrapper.should_update():
+            for name, parameter in _parameters(runner).items():
+                self._other[name].lerp_(parameter, self.momentum)
+
+    def before_val_epoch(self, runner) -> None:
+        """Put the average into the model."""
+        self._swap(runner)
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Put the parameters back."""
+        self._swap(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Save the average as the checkpoint's tensors, and in one to resume from the parameters as well."""
+        inside = checkpoint['state_dict']
+        outside = OrderedDict(inside, **{name: value.cpu().clone() for name, value in self._other.items()})
+        checkpoint['state_dict'], parameters = (inside, outside) if self._swapped else (outside, inside)
+        if 'optimizer' in checkpoint:
+            checkpoint['not_averaged'] = parameters
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """When resuming, take the average from the checkpoint and give the parameters back."""
+        if runner._resume and 'not_averaged' in checkpoint:
+            self._other = checkpoint['state_dict']
+            checkpoint['state_dict'] = checkpoint.pop('not_averaged')
+
+    @torch.no_grad()
+    def _swap(self, runner) -> None:
+        if self._other is None:  # a validation without training
+            return
+        for name, parameter in _parameters(runner).items():
+            kept = parameter.clone()
+            parameter.copy_(self._other[name])
+            self._other[name].copy_(kept)
+        self._swapped = not self._swapped
+
+
+def _parameters(runner) -> dict[str, Tensor]:
+    return trainable_parameters(runner.model.module if is_model_wrapper(runner.model) else runner.model)
