@@ -24,7 +24,7 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Returns:
-        Config: Ready for :func:`build_runner`.
+        Config: Ready for :func:`build_runner`. ``frames_from`` in it has been carried out: :func:`use_stored_frames`.
 
     Raises:
         FileNotFoundError: There is no such config.
@@ -45,7 +45,36 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     if not os.access(cfg.work_dir, os.W_OK):
         raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
+    if cfg.get('frames_from'):
+        use_stored_frames(cfg, cfg.pop('frames_from'))
     return cfg
+
+
+def use_stored_frames(cfg: Config, folder: str) -> None:
+    """Change a config so that frames come from stores that tools/data/cache_frames.py made.
+
+    Args:
+        cfg (Config): Changed in place. A split without a store goes on being decoded.
+        folder (str): Holds ``train``, ``val`` and ``test``, or some of them.
+
+    Raises:
+        FileNotFoundError: There is none for this config.
+        ValueError: A pipeline of which no frames can be stored.
+    """
+    register_all_modules()
+    from vop_mm.datasets.transforms import split_pipeline
+
+    splits = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
+    stores = {split: os.path.join(folder, split) for split in splits if (Path(folder) / split).is_dir()}
+    if not stores:
+        raise FileNotFoundError(f'no frames of {cfg.filename} are stored in {folder}: tools/data/cache_frames.py makes '
+                                'them')
+    for split, store in stores.items():
+        dataset = cfg[f'{split}_dataloader'].dataset
+        front, rest = split_pipeline(dataset.pipeline)
+        dataset.pipeline = [dict(type='LoadCachedFrames', store=store, pipeline=front), *rest]
+    print(f'frames come from {", ".join(stores.values())}'
+          + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
 
 
 def parse_options(options: list[str]) -> dict:

@@ -4,6 +4,7 @@ Cropping, flipping and decoding are mmaction2's, by prefixed name (``mmaction.De
 """
 import mmaction.datasets.transforms  # noqa: F401 - registers the transforms with the prefix mmaction
 
+from .cached_frames import FramesToStore, LoadCachedFrames, split_pipeline
 from .formatting import PackVideoText
 from .opening import DecordReader, OpenVideo, clip_range
 from .resizing import ResizeFrames, short_side_size
@@ -12,6 +13,7 @@ from .text import TokenizeText
 from .tokenizers import CLIPTokenizer, WordTokenizer
 
 __all__ = [
-    'CLIPTokenizer', 'DecordReader', 'OpenVideo', 'PackVideoText', 'ResizeFrames', 'SampleSegments', 'TokenizeText',
-    'WordTokenizer', 'clip_range', 'random_indices', 'short_side_size', 'uniform_indices'
+    'CLIPTokenizer', 'DecordReader', 'FramesToStore', 'LoadCachedFrames', 'OpenVideo', 'PackVideoText', 'ResizeFrames',
+    'SampleSegments', 'TokenizeText', 'WordTokenizer', 'clip_range', 'random_indices', 'short_side_size',
+    'split_pipeline', 'uniform_indices'
 ]
