@@ -55,13 +55,37 @@ def encode_video(path: str | Path,
         stream.pix_fmt = 'yuv420p'
         stream.gop_size = 12
         stream.options = {'crf': '10'}
-        stream.codec_context.time_base = _MS
+        # MPEG-2 knows no other than whole frames
+        stream.codec_context.time_base = Fraction(1, fps) if times is None else _MS
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
-            frame.pts = round(1000 * (i / fps if times is None else times[i]))
-            frame.time_base = _MS
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = i if times is None else round(1000 * times[i])
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return str(path)
+
+
+def cut_video(source: str | Path, path: str | Path, start: float) -> str:
+    """Cut the beginning off a video without encoding it again, as ``ffmpeg -ss START -i SOURCE -c copy PATH`` does.
+
+    Pictures are stored from the last key frame before ``start``; an edit list says which of them are shown.
+
+    Args:
+        start (float): Seconds; less than 0 shows nothing for a while first.
+
+    Returns:
+        str: The path.
+    """
+    with av.open(str(source)) as container, av.open(str(path), 'w') as cut:
+        stream = container.streams.video[0]
+        copy = cut.add_stream_from_template(stream)
+        offset = round(start / stream.time_base)
+        container.seek(max(offset, 0), stream=stream)
+        for packet in container.demux(stream):
+            if packet.dts is not None:
+                packet.stream, packet.pts, packet.dts = copy, packet.pts - offset, packet.dts - offset
+                cut.mux(packet)
     return str(path)
 
 

@@ -1,5 +1,6 @@
 """Frames from a store are the frames that the pipeline would have decoded."""
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def store(path, pipeline, items, **options):
 @pytest.mark.parametrize('pipeline', [
     front(), front(12, 'middle', dict(type='ResizeFrames', size=32), dict(type='mmaction.CenterCrop', crop_size=30)),
     front(12, 'middle', CROP, dict(type='ResizeFrames', size=(24, 24)), FLIP),
-    [OPEN, dict(type='SampleSegments', num_frames=12, pad=None), DECODE, FLIP]])
+    [OPEN, dict(type='SampleSegments', num_frames=12, pad=None), DECODE, FLIP],
+    [dict(type='IsolatedDecode', timeout=30, transforms=[*front(), CROP]), dict(type='ResizeFrames', size=24), FLIP]])
 def test_equal_what_is_decoded(tmp_path, pipeline):
     items = [item(encode_video(tmp_path / 'a.mp4', 60)), item(encode_video(tmp_path / 'short.mp4', 5))]
     stored = store(tmp_path / 's', pipeline, items)
@@ -106,6 +108,23 @@ def test_videos_that_can_not_be_decoded(tmp_path):
                 run(pipeline, one)
             reasons.append((error.value.path, error.value.reason))
         assert reasons[0] == reasons[1]
+
+
+@TRANSFORMS.register_module(force=True)
+class DecodeOrCrash(TRANSFORMS.get('mmaction.DecordDecode')):
+
+    def transform(self, results):
+        if 'crash' in results['filename']:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().transform(results)
+
+
+def test_a_video_that_crashes_the_decoder(tmp_path):
+    items = [item(encode_video(tmp_path / name, 20)) for name in ('crash.mp4', 'good.mp4')]
+    stored = store(tmp_path / 's', [*front()[:2], dict(type='DecodeOrCrash')], items)
+    with pytest.raises(VideoDecodeError, match='crash.mp4: the decoder died: SIGSEGV'):
+        run(stored, items[0])
+    assert len(run(stored, items[1])['imgs']) == 12
 
 
 def test_a_file_that_changed_is_refused_and_one_that_is_gone_is_not_needed(tmp_path):

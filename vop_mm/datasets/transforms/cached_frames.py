@@ -10,6 +10,7 @@ from vop_mm.registry import TRANSFORMS
 
 from ..errors import FrameStoreError, VideoDecodeError
 from ..frame_store import FrameStore, check_settings, encode_frames, source_of
+from .isolation import IsolatedDecode
 from .resizing import ResizeFrames
 
 # what does the same to every frame in every epoch
@@ -25,11 +26,12 @@ def split_pipeline(pipeline: Sequence[dict]) -> tuple[list[dict], list[dict]]:
         pipeline (Sequence[dict]): Configs of transforms.
 
     Returns:
-        tuple[list[dict], list[dict]]: The front, and the rest.
+        tuple[list[dict], list[dict]]: The front, and the rest. What ran in an ``IsolatedDecode`` stands by itself.
 
     Raises:
         ValueError: There is no ``SampleSegments`` with something that decodes behind it.
     """
+    pipeline = [inner for step in pipeline for inner in (step['transforms'] if _isolates(step) else [step])]
     names = [_kind(step).__name__ for step in pipeline]
     if 'SampleSegments' not in names[:-1]:
         raise ValueError(f'frames can be stored of a pipeline with SampleSegments and decoding behind it; this one is '
@@ -56,6 +58,10 @@ def describe_pipeline(pipeline: Sequence[dict]) -> list[dict]:
         bound.apply_defaults()
         steps.append(dict(type=kind.__name__, **{k: v for k, v in bound.arguments.items() if k not in _NO_MATTER}))
     return json.loads(json.dumps(steps, default=str))
+
+
+def _isolates(step: dict) -> bool:
+    return _kind(step) is IsolatedDecode
 
 
 def _kind(step: dict) -> type:
@@ -95,7 +101,8 @@ class FramesToStore:
         self._short_side = 0 if names[-1] in _FIXED else short_side
         self._resize = ResizeFrames(self._short_side) if self._short_side else None
         grid = dict(front[at], mode='middle', num_frames=sample.num_frames * per_segment, pad=None)
-        self._steps = [TRANSFORMS.build(step) for step in (*front[:at], grid, *front[at + 1:])]
+        timeout = next((step.get('timeout', 60.) for step in pipeline if _isolates(step)), 60.)
+        self._decode = IsolatedDecode([*front[:at], grid, *front[at + 1:]], timeout)
         self._quality = quality
         self.settings = dict(version=1, pipeline=describe_pipeline(front), frames_per_segment=per_segment,
                              short_side=self._short_side, quality=quality)
@@ -107,14 +114,12 @@ class FramesToStore:
             item (dict): As the first transform of a pipeline gets it.
 
         Returns:
-            tuple[dict, bytes]: For :meth:`~vop_mm.datasets.FrameStoreWriter.add`. A video that can't be decoded is no
-            error here, but recorded.
+            tuple[dict, bytes]: For :meth:`~vop_mm.datasets.FrameStoreWriter.add`. A video that can't be decoded, on
+            which the decoder crashes or which takes too long is no error here, but recorded.
         """
         source = source_of(item['filename'])
-        results = dict(item)
         try:
-            for step in self._steps:
-                results = step(results)
+            results = self._decode(dict(item))
         except VideoDecodeError as e:
             return dict(source=source, unreadable=e.reason), b''
         if self._resize is not None and min(results['imgs'][0].shape[:2]) > self._short_side:
