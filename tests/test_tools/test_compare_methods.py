@@ -52,7 +52,7 @@ def test_runs_each_config_with_each_seed_once(folder):
 def test_a_run_that_fails_says_why(tmp_path):
     done = run_tool(TOOL, CONFIGS[0], '--out', tmp_path, '--cfg-options', 'test_dataloader.dataset.data_root=/no/such')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert 'seed 0 failed' in done.stderr and '/no/such/test.json' in done.stderr
+    assert 'seed_0 failed' in done.stderr and '/no/such/test.json' in done.stderr
     assert not list(tmp_path.rglob('result.json'))
 
 
