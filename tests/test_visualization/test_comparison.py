@@ -5,6 +5,7 @@ import io
 import cv2
 import pytest
 
+from vop_mm.visualization import comparison
 from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
 
 
@@ -63,3 +64,19 @@ def test_the_picture_shows_something(tmp_path, zero_shot_only):
     # VoP's point is red, others' are blue
     red = (picture[..., 2].astype(int) - picture[..., 0] > 100).sum()
     assert (red > 20) == (not zero_shot_only)
+
+
+def test_names_do_not_cover_each_other(tmp_path, monkeypatch):
+    from matplotlib.text import Text
+    names, boxes, spread = [f'Adapter^{i}' for i in range(5)], [], comparison._spread
+
+    def watch(labels, axes, renderer):
+        for where in (before, boxes):
+            where.extend(Text.get_window_extent(label, renderer) for label in labels)
+            spread(labels, axes, renderer)
+
+    before = []
+    monkeypatch.setattr(comparison, '_spread', watch)
+    draw_comparison([summarise([outcome(name, 0, 20.)]) for name in names], tmp_path / 'c.png')
+    assert before[0].overlaps(before[1])  # all points are the same
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -102,8 +102,9 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    labels = []
     # zero-shot has no place on a logarithmic axis: it is the line that the others start from
     for row in rows:
         mean, deviation = row['t2v/R1']
@@ -114,11 +115,38 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
             continue
         colour = 'tab:red' if row['method'].startswith('VoP') else 'tab:blue'
         axes.errorbar(row['trainable'], mean, yerr=deviation or None, fmt='o', color=colour, capsize=3)
-        axes.annotate(row['method'], (row['trainable'], mean), xytext=(5, 5), textcoords='offset points', fontsize=9)
+        line = dict(arrowstyle='-', color='0.6', linewidth=0.6, shrinkA=0, shrinkB=4)
+        labels.append(axes.annotate(row['method'], (row['trainable'], mean), xytext=(7, 5), textcoords='offset points',
+                                    fontsize=9, arrowprops=line))
     axes.set_xscale('log')
     axes.set_xlabel('trainable parameters')
     axes.set_ylabel('text-to-video R@1 (%)')
     axes.grid(alpha=0.3)
     axes.margins(x=0.15, y=0.12)
+    canvas.draw()  # lays out
+    figure.set_layout_engine('none')
+    _spread(labels, axes, canvas.get_renderer())
     with atomic_write(path) as file:
         figure.savefig(file, format='png', dpi=150)
+
+
+def _spread(labels: list, axes, renderer) -> None:
+    """Move each label to the nearest place beside its point where it covers no point and no other label."""
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([a.xy for a in labels])]
+    for label in labels:
+        for up in (5, -12, 20, -27, 35, -42, 50, -57):
+            for right, align in ((7, 'left'), (-7, 'right')):
+                label.set_position((right, up))
+                label.set_ha(align)
+                label.update_positions(renderer)
+                box = Text.get_window_extent(label, renderer)  # the annotation's own would hold the line to the point
+                inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
+                if inside and not any(box.overlaps(other) for other in taken):
+                    break
+            else:
+                continue
+            break
+        taken.append(box)
