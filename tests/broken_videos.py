@@ -1,5 +1,6 @@
 """A data set of which some files are broken, each in another way."""
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,15 @@ def break_video(path: str | Path, kind: str) -> None:
 
 
 def with_wrong_table(content: bytes) -> bytes:
-    """An mp4 whose table of frame times claims more entries than it has, so that the tables behind it get lost.
+    """An mp4 whose table of frame times claims so many entries that the tables behind it are read as such.
 
     decord 0.6.0 then asks for more memory than there is, in C++, which ends the process.
     """
+    tables = content.index(b'stbl') - 4
+    end = tables + struct.unpack_from('>I', content, tables)[0]
+    place = content.index(b'stts') + 8
     damaged = bytearray(content)
-    damaged[content.index(b'stts') + 11] = 30  # entries; there is one
+    struct.pack_into('>I', damaged, place, (end - place - 4) // 8)
     return bytes(damaged)
 
 

@@ -1,4 +1,4 @@
-"""torchcodec in a process that finds FFmpeg's shared libraries: the system's, or else those that PyAV brings."""
+"""torchcodec in a process that finds FFmpeg's shared libraries: those that PyAV brings, or else the system's."""
 import json
 import os
 import re
@@ -36,7 +36,7 @@ def run_with_torchcodec(code: str, argument, folder: Path):
                f'argument = json.loads(sys.argv[1])\n{code}\n'
                'print(json.dumps(dict(result=result)))')
     env = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
-    for library_path in (env.get('LD_LIBRARY_PATH', ''), link_ffmpeg(folder)):
+    for library_path in (link_ffmpeg(folder), env.get('LD_LIBRARY_PATH', '')):
         done = subprocess.run([sys.executable, '-c', program, json.dumps(argument)], capture_output=True, text=True,
                               cwd=ROOT, env={**env, 'LD_LIBRARY_PATH': library_path})
         assert done.returncode == 0, done.stderr

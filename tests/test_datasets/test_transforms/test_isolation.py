@@ -3,6 +3,8 @@ import copy
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from mmengine.dataset import Compose
 from torch.utils.data import DataLoader
 
+from tests.broken_videos import break_video
 from tests.videos import broken_videos, encode_video, read_index
 from vop_mm.datasets import VideoDecodeError, VideoTextDataset
 from vop_mm.datasets.randomness import fixed_randomness
@@ -87,6 +90,18 @@ def test_crash_hang_and_mistake(tmp_path):
     with pytest.raises(KeyError, match='a mistake in a transform'):
         transform(dict(filename=bug))
     assert len(copy.deepcopy(transform)(dict(filename=good))['imgs']) == 4
+
+
+def test_a_file_that_ends_the_process_of_decord(tmp_path):
+    good, crash = (encode_video(tmp_path / f'{name}.mp4', 60) for name in ('good', 'crash'))
+    break_video(crash, 'crash')
+    code = f'import decord; decord.VideoReader({crash!r})'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == -signal.SIGABRT
+    transform = isolated(*STEPS)
+    for _ in range(2):
+        with pytest.raises(VideoDecodeError, match=r'crash\.mp4: the decoder died: SIGABRT'):
+            transform(dict(filename=crash))
+        assert len(transform(dict(filename=good))['imgs']) == 4
 
 
 @pytest.mark.parametrize('workers', [0, 2])
