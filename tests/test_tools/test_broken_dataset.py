@@ -61,11 +61,3 @@ def test_evaluation_leaves_the_broken_ones_out(dataset, trained, tmp_path):
     bad = {Path(path).stem for path in dataset[1].values()}
     evaluated = np.load(tmp_path / 'embeddings.npz')['video_ids'].tolist()
     assert sorted(evaluated) == sorted({f'v{i}' for i in range(100)} - bad)
-
-
-def test_by_default_evaluation_ends_with_one_line(dataset, trained, tmp_path):
-    done = run_tool('tools/test.py', TRAIN, trained / 'epoch_1.pth', '--work-dir', tmp_path,
-                    *settings(dataset[0], **{'test_dataloader.dataset.on_unreadable': 'error'}))
-    assert done.returncode == 1
-    error, = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert error.startswith("error: can't decode ") and any(path in error for path in dataset[1].values())
