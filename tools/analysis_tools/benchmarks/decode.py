@@ -58,8 +58,8 @@ def build_ways(config: Path, path: str) -> tuple[dict[str, Callable], str]:
     indices = stage(dict(filename=path))['frame_inds']
     bare = {DECORD: ('decord alone', partial(decord_alone, path, indices)),
             TORCHCODEC: ('torchcodec alone', partial(torchcodec_alone, path, indices))}
-    ways = {STAGE: lambda: stage(dict(filename=path))['imgs'], OPENCV: partial(opencv_seeking, path, indices)}
-    ways.update([bare[configured]])
+    ways = {STAGE: lambda: stage(dict(filename=path))['imgs']}
+    ways.update([bare[configured], (OPENCV, partial(opencv_seeking, path, indices))])  # close ones side by side
     other = DECORD if configured == TORCHCODEC else TORCHCODEC
     if other == DECORD or torchcodec_problem() is None:
         other_stage = decode_stage(pipeline, path, opener=other)
