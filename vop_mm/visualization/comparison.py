@@ -26,7 +26,7 @@ def summarise(outcomes: list[dict]) -> dict:
                seeds=[o['seed'] for o in outcomes], trainable=first['trainable'],
                checkpoint_bytes=first['checkpoint_bytes'],
                seconds=statistics.mean(o['train_seconds'] for o in outcomes))
-    for key in METRICS:
+    for key in (*METRICS, *_kinds(first['metrics'])):
         values = [o['metrics'][key] for o in outcomes if key in o['metrics']]
         if len(values) == len(outcomes):
             row[key] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.)
@@ -44,6 +44,7 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
         str: The markdown table.
     """
     metrics = [key for key in METRICS if any(key in row for row in rows)]
+    kinds = list(dict.fromkeys(key for row in rows for key in _kinds(row)))
     several = any(len(row['seeds']) > 1 for row in rows)
 
     def cell(row: dict, key: str) -> str:
@@ -54,14 +55,13 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
 
     head = ['method', 'parameters', *(key.replace('/R', ' R@').replace('_', ' ') if '/R' in key
                                       else key.replace('/', ' ').replace('_', ' ') for key in metrics), 'training s']
-    body = [[row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
-            for row in rows]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = ['| ' + ' | '.join(text.ljust(w) if i == 0 else text.rjust(w)
-                               for i, (text, w) in enumerate(zip(line, widths, strict=True))) + ' |'
-             for line in [head, *body]]
-    lines.insert(1, '|' + '|'.join('-' * (w + 1) + ('-' if i == 0 else ':') for i, w in enumerate(widths)) + '|')
-    markdown = '\n'.join(lines) + '\n'
+    markdown = _markdown([head, *(
+        [row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
+        for row in rows)])
+    if kinds:
+        head = ['pair accuracy by kind', *(key.partition('/')[2] for key in kinds)]
+        markdown += '\n' + _markdown([head, *([row['method'], *(cell(row, key) for key in kinds)] for row in rows)])
+    metrics += kinds
 
     text = io.StringIO()
     writer = csv.writer(text)
@@ -75,6 +75,20 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     with atomic_write(Path(folder) / 'table.csv', 'w') as file:
         file.write(text.getvalue())
     return markdown
+
+
+def _kinds(row: dict) -> list[str]:
+    """Keys of the pair accuracy of each kind of event."""
+    return [key for key in row if key.startswith('pair_accuracy/')]
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """A table that is as readable in a terminal: the first line is its head."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ['| ' + ' | '.join(cell.ljust(w) if i == 0 else cell.rjust(w)
+                              for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + ' |' for line in lines]
+    text.insert(1, '|' + '|'.join('-' * (w + 1) + ('-' if i == 0 else ':') for i, w in enumerate(widths)) + '|')
+    return '\n'.join(text) + '\n'
 
 
 def draw_comparison(rows: list[dict], path: str | Path) -> None:
