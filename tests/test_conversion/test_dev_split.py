@@ -23,8 +23,8 @@ def test_does_not_depend_on_order_and_grows_by_adding():
 
 def test_the_same_on_every_machine():
     """Results that were selected on a dev split can only be compared if everybody has the same one."""
-    assert hold_out(IDS[:100], 0.05) == ['video7', 'video54', 'video66', 'video71', 'video89']
-    assert [choose_caption(x, ['a', 'b', 'c', 'd']) for x in IDS[:8]] == ['a'] * 8
+    assert hold_out(IDS[:100], 0.05) == ['video62', 'video71', 'video76', 'video90', 'video95']
+    assert [choose_caption(x, ['a', 'b', 'c', 'd']) for x in IDS[:8]] == list('acadcaad')
 
 
 def test_every_caption_can_be_chosen():
