@@ -107,7 +107,7 @@ def _config(backbone: dict, settings: dict, video_prompts: int, text_prompts: li
     """The config that evaluates the checkpoint on MSR-VTT: this project's, with the published settings."""
     from mmengine.config import Config
 
-    from vop_mm.models.backbones.open_clip_port import openai_arch
+    from vop_mm.models.backbones.openai_arch import openai_arch
 
     cfg = Config.fromfile(BASES / 'models' / 'vop.py')
     for base in ('datasets/msrvtt.py', 'schedules/vop_5e.py', 'default_runtime.py'):

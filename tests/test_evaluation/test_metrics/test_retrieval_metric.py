@@ -107,6 +107,18 @@ def test_twins_count_where_both_are_in_the_gallery():
     assert evaluate([change(samples[0], unreadable=[('a.mp4', 'garbage')]), *samples[1:]])['pair_accuracy'] == expected
 
 
+def test_pair_accuracy_of_each_kind_is_that_of_its_videos():
+    samples = make_samples(twins=True)
+    kinds = ['move'] * 8 + ['turn'] * 14 + ['alone']
+    for sample, kind in zip(samples, kinds, strict=True):
+        sample.set_metainfo(dict(kind=kind))
+    found = evaluate(samples)
+    assert {key for key in found if key.startswith('pair')} == {f'pair_accuracy{k}' for k in ('', '/move', '/turn')}
+    for kind, part in (('move', samples[:8]), ('turn', samples[8:22])):
+        alone = evaluate([change(sample, kind=None) for sample in part])
+        assert found[f'pair_accuracy/{kind}'] == alone['pair_accuracy'] and f'pair_accuracy/{kind}' not in alone
+
+
 def test_half_precision_features_are_taken_as_they_are():
     samples = make_samples()
     for sample in samples:

@@ -24,11 +24,12 @@ class RetrievalMetric(BaseMetric):
     Samples are matched by their ``video_id`` and sorted by it before anything is computed: their order, the batch size
     and the number of processes change nothing, to the last bit. Of each data sample it reads ``video_id``,
     ``video_feature`` [D], ``text_features`` [n, D] and, where they are there, ``captions`` (list of n str), ``twin``
-    (``video_id`` of the video that only its event tells apart) and ``unreadable``: not empty, and the sample is left
-    out of the gallery, counted and named.
+    (``video_id`` of the video that only its event tells apart), ``kind`` (of that event, str) and ``unreadable``: not
+    empty, and the sample is left out of the gallery, counted and named.
 
     Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, the
-    same under ``v2t``, and ``pair_accuracy`` if videos have twins; recalls and accuracy in percent.
+    same under ``v2t``, and ``pair_accuracy`` if videos have twins, also for each kind of event as
+    ``pair_accuracy/<kind>``; recalls and accuracy in percent.
 
     Args:
         ties (str): Where equal scores rank; see :func:`~vop_mm.evaluation.functional.retrieval_metrics`. Defaults to
@@ -114,6 +115,10 @@ class RetrievalMetric(BaseMetric):
         twins = _twins(results)
         if (twins >= 0).any():
             flat['pair_accuracy'] = pair_accuracy(similarity, text_to_video, twins)
+        kinds = np.array([record['kind'] or '' for record in results])
+        for kind in sorted(set(kinds[twins >= 0]) - {''}):
+            of_kind = np.where(kinds == kind, twins, -1)
+            flat[f'pair_accuracy/{kind}'] = pair_accuracy(similarity, text_to_video, of_kind)
         return flat
 
     def _report(self, results: list[dict], num_texts: int, left_out: list[str]) -> None:
@@ -165,7 +170,7 @@ def _record(sample: dict) -> dict:
         row = int(torch.isfinite(texts).all(1).logical_not().nonzero()[0])
         which = f' ({captions[row]!r})' if captions is not None else ''
         raise ValueError(f'{video_id}: the feature of text {row}{which} is not finite')
-    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'),
+    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'), kind=sample.get('kind'),
                 captions=None if captions is None else list(captions))
 
 
