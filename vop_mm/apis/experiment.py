@@ -142,7 +142,8 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
 
     Returns:
         dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, dev`` (the metrics that
-        the checkpoint was picked by) and, of a test, ``test_seconds, metrics``.
+        the checkpoint was picked by) and, of a test, ``test_seconds, metrics, evaluated`` (data set, split, protocol,
+        sizes: the metric's summary).
     """
     from vop_mm.models.tuning import trainable_parameters
     from vop_mm.utils.files import atomic_write
@@ -170,6 +171,7 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
             runner.load_checkpoint(checkpoint)
         start = time.perf_counter()
         outcome['metrics'] = runner.test()
+        outcome['evaluated'] = runner.test_evaluator.metrics[0].summary
         outcome['test_seconds'] = time.perf_counter() - start
     with atomic_write(result, 'w') as file:
         json.dump(outcome, file, indent=1)
