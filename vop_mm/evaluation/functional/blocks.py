@@ -1,7 +1,7 @@
 """Similarity matrices, read in blocks of rows.
 
 A block holds a few million elements, whatever the matrix is: an array, a tensor, a memory-mapped file, or features
-whose products are taken as they are asked for. What is needed beside the source stays at a few times 32 MB.
+whose products are taken as they are asked for. What is needed beside the source stays at a few times 16 MB.
 """
 from collections.abc import Callable, Iterator
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 2**22  # elements that are looked at together
+_BLOCK = 2**21  # elements that are looked at together
 
 Array = np.ndarray | Tensor
 
