@@ -55,11 +55,11 @@ METHODS = {**PROMPTED, **BASELINES}
 MIXES = {name: name.startswith(('vop_c', 'vop_f')) or name == 'vop_p_everywhere_f' for name in METHODS}
 
 
-def build(method='vop', dtype=torch.float64, seed=0, **changes):
+def build(method='vop', dtype=torch.float64, seed=0, compile=False, **changes):
     torch.manual_seed(seed)
     cfg = copy.deepcopy(dict(METHODS[method], **changes))
-    model = MODELS.build(dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch=copy.deepcopy(ARCH)),
-                              num_frames=FRAMES, **cfg))
+    clip = dict(type='OpenCLIP', arch=copy.deepcopy(ARCH), compile=compile)
+    model = MODELS.build(dict(type='TextVideoRetriever', clip=clip, num_frames=FRAMES, **cfg))
     for module in model.modules():  # some start as the identity; here they do something
         if type(module).__name__ == 'ParallelAdapter':
             torch.nn.init.normal_(module.up.weight, std=0.1)
@@ -293,3 +293,30 @@ def test_bfloat16_autocast_is_close(name):
     for key in plain:
         cosine = F.cosine_similarity(plain[key], rough[key].float(), dim=-1)
         assert (cosine > 0.99).all() and not torch.equal(plain[key], rough[key].float())
+
+
+@pytest.mark.parametrize(('name', 'recompute'), [
+    *((n, False) for n in METHODS if n != 'zero_shot'), ('vop_f_c', True), ('full', True)])
+def test_a_compiled_backbone_changes_nothing(name, recompute):
+    """Through all of torch.compile but the making of machine code, which takes seconds a method."""
+    torch._dynamo.reset()
+    frames, tokens = batch()
+    loss, gradients = loss_and_gradients(build(name), frames, tokens)
+    compiled = build(name, compile=dict(backend='aot_eager'), recompute=recompute)
+    other_loss, others = loss_and_gradients(compiled, frames, tokens)
+    assert sum(block._compiled_call_impl is not None for block in compiled.clip.vision_blocks) == DEPTH
+    assert torch._dynamo.utils.counters['frames']['ok'] > 0, 'nothing was compiled'
+    assert close(loss, other_loss)
+    assert all(close(gradients[k], others[k]) for k in gradients)
+
+
+def test_compiled_to_machine_code_changes_nothing():
+    torch._dynamo.reset()
+    frames, tokens = batch()
+    loss, gradients = loss_and_gradients(build('vop_f_c'), frames, tokens)
+    compiled = build('vop_f_c', compile=True)
+    other_loss, others = loss_and_gradients(compiled, frames, tokens)
+    assert close(loss, other_loss, 1e-10)
+    assert all(close(gradients[k], others[k], 1e-10) for k in gradients)
+    with torch.no_grad():
+        assert close(compiled.encode_frames(frames[:2, :3]), build('vop_f_c').encode_frames(frames[:2, :3]), 1e-10)

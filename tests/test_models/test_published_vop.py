@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from tests.clips import DATA
 from vop_mm.models.backbones.clip_weights import read_clip_weights
-from vop_mm.models.backbones.open_clip_port import openai_arch
+from vop_mm.models.backbones.openai_arch import openai_arch
 from vop_mm.registry import MODELS
 
 

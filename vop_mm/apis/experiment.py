@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from vop_mm.utils import register_all_modules
@@ -156,7 +157,7 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None) -> dict:
+def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None, test: bool = True) -> dict:
     """Train what trains, evaluate the test split once, and write what came out.
 
     The checkpoint that is evaluated is the best by the dev split. A run that was interrupted is continued from its last
@@ -166,9 +167,12 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
         cfg (Config): From :func:`load_config`.
         result (str | Path): JSON file to write when all is done.
         dump (str | Path, optional): Where the metric writes the test split's embeddings.
+        test (bool): False leaves the test split unread. Defaults to True.
 
     Returns:
-        dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, test_seconds, metrics``.
+        dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, dev`` (the metrics that
+        the checkpoint was picked by) and, of a test, ``test_seconds, metrics, evaluated`` (data set, split, protocol,
+        sizes: the metric's summary).
     """
     from vop_mm.models.tuning import trainable_parameters
     from vop_mm.utils.files import atomic_write
@@ -186,15 +190,30 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
     if trains:
         runner.train()
         checkpoint = runner.message_hub.get_info('best_ckpt', None) or runner.message_hub.get_info('last_ckpt')
-        runner.load_checkpoint(checkpoint)
-    trained = time.perf_counter()
-    metrics = runner.test()
-    tested = time.perf_counter()
     outcome = dict(
         config=str(cfg.filename), method=cfg.get('method'), seed=cfg.randomness.seed,
         trainable=sum(p.numel() for p in trainable_parameters(runner.model).values()),
         checkpoint=checkpoint, checkpoint_bytes=os.path.getsize(checkpoint) if checkpoint else 0,
-        train_seconds=trained - start if trains else 0., test_seconds=tested - trained, metrics=metrics)
+        train_seconds=time.perf_counter() - start if trains else 0., dev=_best_on_dev(runner))
+    if test:
+        if trains:
+            runner.load_checkpoint(checkpoint)
+        start = time.perf_counter()
+        outcome['metrics'] = runner.test()
+        outcome['evaluated'] = runner.test_evaluator.metrics[0].summary
+        outcome['test_seconds'] = time.perf_counter() - start
     with atomic_write(result, 'w') as file:
         json.dump(outcome, file, indent=1)
     return outcome
+
+
+def _best_on_dev(runner: Runner) -> dict[str, float]:
+    """The evaluation that ``save_best`` kept: of equal ones the first."""
+    history = {name.removeprefix('val/'): buffer.data[0] for name, buffer in runner.message_hub.log_scalars.items()
+               if name.startswith('val/') and not name.endswith('time')}
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    judge = history.get(hook.key_indicators[0]) if hook is not None and hook.save_best else None
+    if judge is None:
+        return {}
+    best = max(range(len(judge)), key=lambda i: judge[i])
+    return {name: float(values[best]) for name, values in history.items()}

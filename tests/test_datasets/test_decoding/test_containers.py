@@ -1,6 +1,7 @@
 """What decoders are kept away from. That decord is exact on the others, test_readers.py shows."""
 import struct
 
+import av
 import numpy as np
 import pytest
 
@@ -101,3 +102,20 @@ def test_an_edit_that_ends_early(whole, tmp_path, version, duration, hidden):
 def test_an_edit_list_of_several_parts(whole, tmp_path):
     path = patched(whole, tmp_path / 'a.mp4', [(1200, 1024), (1200, 1024 + 15360)])
     assert '2 parts' in unfit_for_decord(path)
+
+
+# -- open groups of pictures ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv', 'a.flv', 'fragmented.mp4'])
+@pytest.mark.parametrize('is_open', [False, True])
+def test_pictures_shown_before_the_key_frame_they_are_stored_behind(tmp_path, name, is_open):
+    path = encode_video(tmp_path / name, FRAMES, size=(120, 160), open_gop=is_open, fragmented='frag' in name)
+    with av.open(path) as container:
+        packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    expected, key = 0, packets[0][0]
+    for time, is_key in packets:
+        key = time if is_key else key
+        expected += time < key
+    assert is_open == (expected > 0)
+    reason = unfit_for_decord(path)
+    assert reason.startswith(f'{expected} frames are stored behind a key frame') if is_open else reason is None
+    assert unfit_for_torchcodec(path) is None

@@ -15,7 +15,7 @@ from torch import nn
 from tests.clips import SMALL, build_clip
 from tests.versions import needs
 from vop_mm.models.backbones.clip_weights import fingerprint, read_clip_weights
-from vop_mm.models.backbones.open_clip_port import openai_arch
+from vop_mm.models.backbones.openai_arch import openai_arch
 
 PLAIN_GELU = dict(SMALL, quick_gelu=False)
 

@@ -117,6 +117,12 @@ def test_architectures_that_would_give_other_numbers_are_refused(arch, says):
         build_clip(arch)
 
 
+@needs('open_clip_torch', '2.30', 'no other kinds of blocks')
+def test_blocks_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match='only CLIP.s own kind of blocks is supported, not CustomResidual'):
+        build_clip(changed(vision_cfg__block_type='custom'))
+
+
 @EOS_ID
 def test_end_of_text_by_id_is_accepted_where_it_is_the_largest_one():
     clip = build_clip(dict(changed(text_cfg__pool_type='eos', text_cfg__eos_id=299), custom_text=True))

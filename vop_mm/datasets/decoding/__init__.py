@@ -3,9 +3,9 @@ from .containers import unfit_for_decord, unfit_for_torchcodec
 from .decord_reader import DecordReader
 from .process import DecodeProcess
 from .torchcodec_reader import TorchCodecReader, torchcodec_problem
-from .video_reader import FrameBatch, VideoReader, check_file
+from .video_reader import FrameBatch, UnfitDecoderError, VideoReader, check_file
 
 __all__ = [
-    'DecodeProcess', 'DecordReader', 'FrameBatch', 'TorchCodecReader', 'VideoReader', 'check_file',
+    'DecodeProcess', 'DecordReader', 'FrameBatch', 'TorchCodecReader', 'UnfitDecoderError', 'VideoReader', 'check_file',
     'torchcodec_problem', 'unfit_for_decord', 'unfit_for_torchcodec'
 ]

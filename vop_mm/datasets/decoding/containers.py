@@ -10,8 +10,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .packets import count_leading, packet_times
+
 _HEAD = 8192
 _ASF = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
+_NO_INDEX = (b'\x1a\x45\xdf\xa3', b'FLV')  # Matroska, WebM, Flash: when pictures are shown stands beside each of them
 _MP4_STARTS = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'styp', b'pnot', b'uuid')
 _PACKETS = 5  # so many in a row make it a transport stream
 _MAX_FRAMES = 2**22  # a damaged index may claim thousands of millions
@@ -36,7 +39,9 @@ def unfit_for_decord(path: str) -> str | None:
         if head.startswith(_ASF):
             return 'a Windows Media file (ASF, WMV), in which decord seeks to wrong frames'
         if head[4:8] in _MP4_STARTS:
-            return _edit_list(file)
+            return _mp4(file, path)
+    if head.startswith(_NO_INDEX):
+        return _leading(*packet_times(path))
     return _mpeg(head)
 
 
@@ -57,7 +62,7 @@ def unfit_for_torchcodec(path: str) -> str | None:
 
 
 def _mpeg(head: bytes) -> str | None:
-    """Streams without an index: neither decoder finds the frame of a number in them."""
+    """Streams without times one can rely on: neither decoder finds the frame of a number in them."""
     if head.startswith(b'\x00\x00\x01\xba'):
         return 'an MPEG program stream (MPEG-1, MPEG-2), in which decoders seek to wrong frames; convert it to mp4'
     if _is_transport_stream(head):
@@ -71,32 +76,42 @@ def _is_transport_stream(head: bytes) -> bool:
                for size in (188, 192, 204) for first in range(size))
 
 
-# -- edit lists of mp4 and mov: which part of the stored frames is shown ----------------------------------------------
-def _edit_list(file: BinaryIO) -> str | None:
+def _leading(times: np.ndarray, keys: np.ndarray) -> str | None:
+    """decord numbers key frames as they are stored, which in open groups of pictures is not as they are shown."""
+    count = count_leading(times, keys)
+    if not count:
+        return None
+    return f'{count} frames are stored behind a key frame and shown before it, and decord seeks to wrong ones'
+
+
+# -- mp4 and mov ------------------------------------------------------------------------------------------------------
+def _mp4(file: BinaryIO, path: str) -> str | None:
     try:
         whole = (0, os.fstat(file.fileno()).st_size)
         for track in _find(file, whole, b'moov', b'trak'):
-            reason = _hidden_frames(file, whole, track)
-            if reason:
-                return reason
+            if _read(file, _find(file, track, b'mdia', b'hdlr')[0])[8:12] == b'vide':
+                times = _frame_times(file, track)
+                if not len(times):  # a fragmented file has them elsewhere, and no hidden frames
+                    return _leading(*packet_times(path))
+                return _hidden_frames(file, whole, track, times) or _leading(times, _keys(file, track, len(times)))
     except (struct.error, ValueError, IndexError):
         pass  # damaged: the decoder says so
     return None
 
 
-def _hidden_frames(file: BinaryIO, whole: _Span, track: _Span) -> str | None:
-    """Whether frames of a track are hidden: decord counts them, though FFmpeg doesn't hand them out.
+def _hidden_frames(file: BinaryIO, whole: _Span, track: _Span, times: np.ndarray) -> str | None:
+    """Whether an edit list, which says what part is shown, hides frames: decord counts them, though FFmpeg doesn't hand
+    them out.
 
     Ordinary files have edit lists too: with B-frames the first frame's time is not 0, and one edit starts there.
     """
     lists = _find(file, track, b'edts', b'elst')
-    if not lists or _read(file, _find(file, track, b'mdia', b'hdlr')[0])[8:12] != b'vide':
+    if not lists:
         return None
     parts = [part for part in _edits(_read(file, lists[0])) if part[1] >= 0]  # -1: nothing is shown for a while
     if len(parts) > 1:
         return f'an edit list puts it together of {len(parts)} parts, and decord counts its frames wrongly'
-    times = _frame_times(file, track)
-    if not parts or not len(times):  # fragmented files have their frames elsewhere, and no hidden ones
+    if not parts:
         return None
     duration, start = parts[0]
     scale = _scale(file, track, b'mdia', b'mdhd') / _scale(file, whole, b'moov', b'mvhd')
@@ -116,6 +131,17 @@ def _frame_times(file: BinaryIO, track: _Span) -> np.ndarray:
     times = np.cumsum(durations) - durations
     offsets = _find(file, table, b'ctts')
     return times + _runs(_read(file, offsets[0])) if offsets else times
+
+
+def _keys(file: BinaryIO, track: _Span, count: int) -> np.ndarray:
+    """Which of the frames, in the order of the file, are key frames, bool [n]."""
+    lists = _find(file, track, b'mdia', b'minf', b'stbl', b'stss')
+    if not lists:
+        return np.ones(count, dtype=bool)
+    keys = np.zeros(count, dtype=bool)
+    body = _read(file, lists[0])
+    keys[np.frombuffer(body, '>u4', struct.unpack_from('>I', body, 4)[0], offset=8).astype(np.int64) - 1] = True
+    return keys
 
 
 def _runs(body: bytes) -> np.ndarray:

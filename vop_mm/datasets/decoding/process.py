@@ -1,20 +1,20 @@
 """Decoding where it may crash and hang: in a process of its own."""
 import contextlib
-import mmap
 import os
 import pickle
 import signal
 import socket
+import struct
 import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..errors import VideoDecodeError
 
-_ALIGNMENT = 64  # of arrays in a message
-_MAX_SIZES = 2**16  # bytes of a message's table of contents
-_LOOK_FOR_PARENT = 5  # seconds between looks
+_LOOK_FOR_PARENT = 5  # seconds between looks, where somebody else holds our side of the socket open
 _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTERM)
 
 
@@ -49,7 +49,7 @@ class DecodeProcess:
             *args: For the function; picklable.
 
         Returns:
-            Any: What the function returns; picklable. Arrays come through shared memory.
+            Any: What the function returns; picklable.
 
         Raises:
             VideoDecodeError: The function raised it, the child died, or it took longer than the time limit.
@@ -91,7 +91,7 @@ class DecodeProcess:
         return signal.Signals(-status).name if status < 0 else f'exit status {status}'
 
     def _start(self) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         parent = os.getpid()
         with warnings.catch_warnings():
             # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none the child needs.
@@ -112,8 +112,8 @@ class DecodeProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C the parent hears, too
         for kind in (*_FATAL, signal.SIGALRM):
             signal.signal(kind, signal.SIG_DFL)
-        requests.settimeout(_LOOK_FOR_PARENT)
         while os.getppid() == parent:
+            requests.settimeout(_LOOK_FOR_PARENT)
             try:
                 args = _receive(requests)
             except TimeoutError:
@@ -124,6 +124,7 @@ class DecodeProcess:
             signal.setitimer(signal.ITIMER_REAL, self.timeout + 1)
             answer = _answer(self.function, args)
             signal.setitimer(signal.ITIMER_REAL, 0)
+            requests.settimeout(None)
             _send(requests, answer)
 
     def __getstate__(self) -> dict:
@@ -155,41 +156,30 @@ def _pack(message: Any) -> list[memoryview]:
 
 
 def _send(sock: socket.socket, parts: list[memoryview]) -> None:
-    """Send a message: it lies in a file in memory of its own, and what is sent is that file's descriptor."""
-    sizes = [part.nbytes for part in parts]
-    file = os.memfd_create('vop_mm')
-    try:
-        for part, place in zip(parts, _places(sizes)):
-            while part.nbytes:
-                done = os.pwrite(file, part, place)
-                part, place = part[done:], place + done
-        socket.send_fds(sock, [pickle.dumps(sizes)], [file])
-    finally:
-        os.close(file)
+    sock.sendall(struct.pack(f'<{1 + len(parts)}Q', len(parts), *(part.nbytes for part in parts)))
+    for part in parts:
+        sock.sendall(part)
 
 
 def _receive(sock: socket.socket) -> Any:
-    """Receive a message; its arrays lie in the memory that the sender wrote, and nothing is copied.
+    """Receive a message.
 
     Raises:
         EOFError: The other side is gone.
+        TimeoutError: Nothing came in the socket's time.
     """
-    table, files, _, _ = socket.recv_fds(sock, _MAX_SIZES, 1)
-    if not files:
-        raise EOFError
-    try:
-        sizes = pickle.loads(table)
-        places = _places(sizes)
-        memory = memoryview(mmap.mmap(files[0], places[-1] + sizes[-1], flags=mmap.MAP_SHARED | mmap.MAP_POPULATE))
-    finally:
-        os.close(files[0])
-    *buffers, pickled = (memory[place:place + size] for place, size in zip(places, sizes))
+    count, = struct.unpack('<Q', _read(sock, 8))
+    sizes = struct.unpack(f'<{count}Q', _read(sock, 8 * count))
+    *buffers, pickled = (_read(sock, size) for size in sizes)
     return pickle.loads(pickled, buffers=buffers)
 
 
-def _places(sizes: list[int]) -> list[int]:
-    """Where in a message its parts begin."""
-    places = [0]
-    for size in sizes[:-1]:
-        places.append(places[-1] - (-size // _ALIGNMENT) * _ALIGNMENT)
-    return places
+def _read(sock: socket.socket, size: int) -> np.ndarray:
+    content = np.empty(size, dtype=np.uint8)  # a bytearray would be filled with zeros first
+    done = 0
+    while done < size:
+        read = sock.recv_into(content[done:])
+        if not read:
+            raise EOFError
+        done += read
+    return content

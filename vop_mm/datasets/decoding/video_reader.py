@@ -23,6 +23,10 @@ class FrameBatch:
         return self._frames
 
 
+class UnfitDecoderError(VideoDecodeError):
+    """A video of which this decoder would make other frames than those asked for; another one may read it."""
+
+
 class VideoReader(abc.ABC):
     """A video file opened by a decoder, with every failure as :class:`VideoDecodeError`.
 
@@ -34,7 +38,8 @@ class VideoReader(abc.ABC):
         num_threads (int): Of the decoder. Defaults to 1.
 
     Raises:
-        VideoDecodeError: No such file, empty, not a video, without frames, or one that this decoder gets wrong.
+        UnfitDecoderError: This decoder would get it wrong.
+        VideoDecodeError: No such file, empty, not a video, or without frames.
     """
 
     def __init__(self, path: str, num_threads: int = 1) -> None:
@@ -43,14 +48,14 @@ class VideoReader(abc.ABC):
         check_file(path)
         unfit = self._ask(lambda: self._unfit(path))
         if unfit:
-            raise VideoDecodeError(path, unfit)
+            raise UnfitDecoderError(path, unfit)
         self._reader = self._ask(lambda: self._open(path, num_threads))
         self._count = self._ask(lambda: len(self._reader))
         if self._count < 1:
             raise VideoDecodeError(path, 'no frames')
         wrong = self._ask(self._wrong_times)
         if wrong:
-            raise VideoDecodeError(path, f'{wrong}; convert it to mp4')
+            raise UnfitDecoderError(path, f'{wrong}; convert it to mp4')
 
     # -- of a decoder -------------------------------------------------------------------------------------------------
     @staticmethod

@@ -6,8 +6,8 @@ from mmcv.transforms import BaseTransform
 
 from vop_mm.registry import TRANSFORMS
 
-from ..decoding import DecordReader, TorchCodecReader, VideoReader, check_file, torchcodec_problem
-from ..decoding.containers import unfit_for_decord, unfit_for_torchcodec
+from ..decoding import DecordReader, TorchCodecReader, UnfitDecoderError, VideoReader, torchcodec_problem
+from ..decoding.containers import unfit_for_torchcodec
 from ..errors import VideoDecodeError
 
 _HALF_MS = 5e-4  # times in files are rounded, to milliseconds in some containers
@@ -47,8 +47,8 @@ def clip_range(timestamps: Sequence[float], start: float | None, end: float | No
 class OpenVideo(BaseTransform):
     """Open a video with decord, by its path.
 
-    Files of which decord would make wrong frames silently are opened with torchcodec where it is installed, and refused
-    otherwise; see :func:`~vop_mm.datasets.decoding.unfit_for_decord`.
+    Files of which decord would make wrong frames silently, or in which it would hang, are opened with torchcodec where
+    it is installed, and refused otherwise; see :func:`~vop_mm.datasets.decoding.unfit_for_decord`.
 
     Required keys: ``filename``; optional ``start`` and ``end`` (seconds).
 
@@ -71,13 +71,14 @@ class OpenVideo(BaseTransform):
         return _add_reader(results, self._reader(results['filename']))
 
     def _reader(self, path: str) -> VideoReader:
-        check_file(path)
-        unfit = unfit_for_decord(path)
-        if unfit is None or unfit_for_torchcodec(path):
-            return DecordReader(path, self.num_threads)  # which refuses what it is unfit for
-        problem = torchcodec_problem()
-        if problem:
-            raise VideoDecodeError(path, f'{unfit}; torchcodec can read it, but {problem}')
+        try:
+            return DecordReader(path, self.num_threads)
+        except UnfitDecoderError as e:
+            if unfit_for_torchcodec(path):
+                raise
+            problem = torchcodec_problem()
+            if problem:
+                raise VideoDecodeError(path, f'{e.reason}; torchcodec might read it, but {problem}') from None
         return TorchCodecReader(path, self.num_threads)
 
     def __repr__(self) -> str:

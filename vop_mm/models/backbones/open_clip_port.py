@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vop_mm.registry import MODELS
 
+from .attention import SelfAttention
 from .clip_weights import fingerprint, read_clip_weights
 
 ARCHITECTURES = Path(__file__).with_name('architectures')
@@ -18,7 +19,8 @@ ARCHITECTURES = Path(__file__).with_name('architectures')
 class OpenCLIP(BaseModule):
     """A CLIP model of open_clip, taken apart for the towers that run its blocks one by one.
 
-    The weights stay under open_clip's own names (``model.visual...``), and every block is open_clip's own module.
+    The weights stay under open_clip's own names (``model.visual...``), and every block is open_clip's own module, with
+    :class:`~vop_mm.models.backbones.attention.SelfAttention` in the place of its attention.
 
     Args:
         arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``; small ones of this project
@@ -26,6 +28,8 @@ class OpenCLIP(BaseModule):
         weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
             tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
         cache_dir (str, optional): Where downloaded weights are kept; None is open_clip's default.
+        compile (bool | dict): Compile every block with ``torch.compile`` when it first runs, which takes a C++ compiler
+            and a minute or so; a dict holds its options, e.g. ``dict(mode='max-autotune')``. Defaults to False.
 
     Raises:
         ValueError: Unknown or unsupported architecture, unknown tag, or weights that don't fit the architecture.
@@ -33,7 +37,8 @@ class OpenCLIP(BaseModule):
         ConnectionError: A tag's weights can't be downloaded.
     """
 
-    def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None) -> None:
+    def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None,
+                 compile: bool | dict = False) -> None:
         super().__init__()
         self.arch = arch if isinstance(arch, str) else dict(arch)
         self.weights = weights
@@ -41,7 +46,6 @@ class OpenCLIP(BaseModule):
         if weights is not None:
             _load(self.model, arch, weights, cache_dir)
         self._fingerprint: str | None = None
-        self._vision_heads = self.vision_blocks[0].attn.num_heads
         if self._text.attn_mask is None:
             raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
         if not _reads_largest_id(self._text):
@@ -49,6 +53,13 @@ class OpenCLIP(BaseModule):
                              'largest id, are supported')
         if self.model.visual.pool_type != 'tok' or self.model.visual.attn_pool is not None:
             raise ValueError(f'{self.arch_name}: only vision towers read at the CLS token are supported')
+        for block in [*self.vision_blocks, *self.text_blocks]:
+            if not isinstance(getattr(block, 'attn', None), nn.MultiheadAttention):
+                raise ValueError(f'{self.arch_name}: only CLIP\'s own kind of blocks is supported, not '
+                                 f'{type(block).__name__}')
+            block.attn = SelfAttention(block.attn)
+            if compile:  # in place, a block at a time: names stay, and layers of one shape share the code
+                block.compile(**(compile if isinstance(compile, dict) else {}))
 
     # -- what it is -------------------------------------------------------------------------------------------------
     @property
@@ -157,8 +168,7 @@ class OpenCLIP(BaseModule):
             return block(x)
         # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
-        bias = bias.repeat_interleave(self._vision_heads, dim=0)[:, None]  # [N, T] -> [N * heads, 1, T]
-        return block(x, attn_mask=bias.expand(-1, x.shape[1], -1))  # a view: no [T, T] in memory
+        return block(x, attn_mask=bias[:, None, None])  # [N, T] -> [N, 1, 1, T]: no [T, T] in memory
 
     def project_frames(self, cls: Tensor) -> Tensor:
         """CLS tokens to frame embeddings, not normalised. [..., C] -> [..., D]"""
@@ -187,45 +197,6 @@ class OpenCLIP(BaseModule):
         if projection is None:
             return x
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
-
-
-def openai_arch(state_dict: dict[str, Tensor]) -> str | dict:
-    """Architecture of weights that have OpenAI's names, read off their shapes.
-
-    Args:
-        state_dict (dict[str, Tensor]): Weights of a ViT.
-
-    Returns:
-        str | dict: Name of the open_clip architecture, or a config of that form where no published one has these
-        shapes. Quick-GELU and heads of 64 channels, as in all of OpenAI's.
-
-    Raises:
-        ValueError: Not a ViT with OpenAI's names.
-    """
-    import open_clip
-
-    try:
-        width, _, patch, _ = state_dict['visual.conv1.weight'].shape
-        grid = round((len(state_dict['visual.positional_embedding']) - 1) ** 0.5)
-        vocabulary, text_width = state_dict['token_embedding.weight'].shape
-        cfg = dict(
-            embed_dim=state_dict['text_projection'].shape[1],
-            quick_gelu=True,
-            vision_cfg=dict(image_size=grid * patch, layers=_depth(state_dict, 'visual.transformer.resblocks.'),
-                            width=width, patch_size=patch),
-            text_cfg=dict(context_length=len(state_dict['positional_embedding']), vocab_size=vocabulary,
-                          width=text_width, heads=text_width // 64,
-                          layers=_depth(state_dict, 'transformer.resblocks.')))
-    except KeyError as e:
-        raise ValueError(f'not the weights of an OpenAI ViT: there is no {e.args[0]}') from e
-    for name in open_clip.list_models():
-        if name.startswith('ViT') and name.endswith('-quickgelu') and open_clip.get_model_config(name) == cfg:
-            return name
-    return cfg
-
-
-def _depth(state_dict: dict[str, Tensor], prefix: str) -> int:
-    return len({name[len(prefix):].split('.')[0] for name in state_dict if name.startswith(prefix)})
 
 
 def _build(arch: str | dict) -> nn.Module:
