@@ -1,4 +1,6 @@
-"""tools/train.py and tools/test.py on a data set of which 5% of the videos are broken."""
+"""Checking, training and evaluating a data set of which 5% of the videos are broken."""
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,18 @@ def test_evaluation_leaves_the_broken_ones_out(dataset, trained, tmp_path):
     bad = {Path(path).stem for path in dataset[1].values()}
     evaluated = np.load(tmp_path / 'embeddings.npz')['video_ids'].tolist()
     assert sorted(evaluated) == sorted({f'v{i}' for i in range(100)} - bad)
+
+
+def test_the_check_reports_them_and_leaves_the_others(dataset, tmp_path):
+    folder, broken = dataset
+    done = run_tool('tools/data/check_dataset.py', folder / 'train.json', '--video-dir', folder / 'videos', '--report',
+                    tmp_path / 'report.csv', '--quarantine', tmp_path / 'train.json', '--workers', '2')
+    assert done.returncode == 3 and '100 clips, 95 fit, 5 not' in done.stdout, done.stderr
+    with (tmp_path / 'report.csv').open(newline='') as file:
+        rows = {row['video']: row for row in csv.DictReader(file)}
+    for kind in KINDS:
+        row = rows[Path(broken[kind]).name]
+        assert row['problem'] == dict(audio_only='no video', transport_stream='wrong frames').get(kind, 'unreadable')
+        assert REASONS[kind] in row['detail']
+    left = {entry['video'] for entry in json.loads((tmp_path / 'train.json').read_text())['data_list']}
+    assert left == {row['video'] for row in rows.values()} - {Path(path).name for path in broken.values()}

@@ -90,9 +90,9 @@ def test_changed_videos_are_refused_and_absent_ones_are_not_needed(small_demo, f
 
 def test_refused_under_other_settings(small_demo, frames, tmp_path):
     pipeline = 'test_dataloader.dataset.pipeline'
-    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.1.num_frames=8')
+    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.0.transforms.1.num_frames=8')
     assert_one_line(done, f'{frames}/test', 'SampleSegments.num_frames is 12 there, 8 here')
-    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.3.size=[32,32]')
+    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.1.size=[32,32]')
     assert_one_line(done, 'ResizeFrames.size is [40, 40] there, [32, 32] here')
     assert_one_line(zero_shot(small_demo, tmp_path, f'frames_from={tmp_path}/none'), 'no frames', 'cache_frames.py')
     assert_one_line(cache(small_demo, frames, '--quality', '90'), f'{frames}/train', 'quality is None there, 90 here')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,26 @@ def test_the_child_ends_with_its_parent(busy):
     while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(child)
+
+
+def test_a_death_is_noticed_where_others_were_started_at_the_same_time(monkeypatch):
+    """A child that inherits the other one's end of a socket keeps it open when that one is dead."""
+    fork = os.fork
+
+    def slow_fork():
+        child = fork()
+        if child:
+            time.sleep(0.3)  # before the child's end is closed here
+        return child
+
+    monkeypatch.setattr(os, 'fork', slow_fork)
+    processes = [DecodeProcess(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout=10),
+                 DecodeProcess(lambda: time.sleep(3), timeout=10)]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        dying, _ = [pool.submit(process.call, 'a.mp4') for process in processes]
+        with pytest.raises(VideoDecodeError, match='died: SIGKILL'):
+            dying.result()
+        assert time.perf_counter() - start < 2
+    for process in processes:
+        process.close()

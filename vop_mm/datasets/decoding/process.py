@@ -5,6 +5,7 @@ import pickle
 import signal
 import socket
 import struct
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,10 @@ import numpy as np
 from ..errors import VideoDecodeError
 
 _LOOK_FOR_PARENT = 5  # seconds between looks, where somebody else holds our side of the socket open
+# No other thread forks while a child is being started: it would inherit the child's side of the socket, and hold it open
+# when the child is dead.
+_STARTING = threading.RLock()
+os.register_at_fork(before=_STARTING.acquire, after_in_parent=_STARTING.release, after_in_child=_STARTING.release)
 _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTERM)
 
 
@@ -91,19 +96,20 @@ class DecodeProcess:
         return signal.Signals(-status).name if status < 0 else f'exit status {status}'
 
     def _start(self) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        parent = os.getpid()
-        with warnings.catch_warnings():
-            # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none the child needs.
-            warnings.simplefilter('ignore', DeprecationWarning)
-            child = os.fork()
-        if child == 0:
-            try:
-                ours.close()
-                self._serve(its, parent)
-            finally:
-                os._exit(70)  # nothing of the parent's is cleaned up here
-        its.close()
+        with _STARTING:
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            parent = os.getpid()
+            with warnings.catch_warnings():
+                # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none the child needs.
+                warnings.simplefilter('ignore', DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                try:
+                    ours.close()
+                    self._serve(its, parent)
+                finally:
+                    os._exit(70)  # nothing of the parent's is cleaned up here
+            its.close()
         ours.settimeout(self.timeout)
         self._parent, self._child, self._socket = parent, child, ours
 
