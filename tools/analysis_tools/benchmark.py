@@ -1,8 +1,8 @@
 """Throughput, on this machine: python tools/analysis_tools/benchmark.py {decode} ...
 
-Every file in ``benchmarks`` is a subcommand: its docstring says what it measures, ``add_arguments(parser)`` what it
-takes, and ``run(args)`` returns the rows of the table: dicts with ``what``, ``figure`` (text), ``value`` (number), and
-where there is a target ``target`` (text) and ``met`` (bool).
+Every file in ``benchmarks`` without an underscore in front is a subcommand: its docstring says what it measures,
+``add_arguments(parser)`` what it takes, and ``run(args)`` returns the rows of the table: dicts with ``what``,
+``figure`` (text), ``value`` (number), and where there is a target ``target`` (text) and ``met`` (bool).
 """
 import argparse
 import datetime
@@ -29,7 +29,8 @@ def parse_args(modules: dict[str, ModuleType]) -> argparse.Namespace:
 
 def main() -> int:
     sys.path.insert(0, str(FOLDER.parent))
-    modules = {path.stem: importlib.import_module(f'{FOLDER.name}.{path.stem}') for path in sorted(FOLDER.glob('*.py'))}
+    names = sorted(path.stem for path in FOLDER.glob('[a-z]*.py'))
+    modules = {name: importlib.import_module(f'{FOLDER.name}.{name}') for name in names}
     args = parse_args(modules)
     rows = modules[args.command].run(args)
     machine = describe_machine()
