@@ -1,4 +1,4 @@
-"""Decoding: the configured pipeline beside the bare decoder, OpenCV seeking, and the other decoder.
+"""Decoding: the configured pipeline beside the bare decoder, OpenCV seeking, the other decoder, and stored frames.
 
 Everything decodes the same frames of the same file in turn, many times over, and is compared by the median ratio of
 neighbours in time. Without --video that is an H.264 clip of 640x360 and 20 s, encoded here with x264's defaults.
@@ -6,14 +6,16 @@ neighbours in time. Without --video that is an H.264 clip of 640x360 and 20 s, e
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ._rounds import beside, measure, ratio
+
 CONFIG = Path(__file__).resolve().parents[3] / 'configs' / '_base_' / 'datasets' / 'msrvtt.py'
 STAGE = 'decode stage as configured'
 OPENCV = 'OpenCV seeking, as CLIP4Clip and X-Pool do'
+CACHE = 'stored frames, resized and cropped'
 DECORD, TORCHCODEC = 'OpenVideo', 'OpenVideoTorchCodec'  # opening steps
 
 
@@ -35,17 +37,16 @@ def run(args: argparse.Namespace) -> list[dict]:
         path = str(args.video or encode_clip(Path(folder) / 'clip.mp4'))
         ways, bare = build_ways(args.config, path)
         check_same_frames(ways)
-        times = measure(ways, args.repeat)
+        ways[CACHE] = stored_frames(args.config, path, Path(folder) / 'store')
+        times = measure(ways, args.repeat, 'decoding', warm_up=1)
     return [*(speed(name, times[name]) for name in times),
-            compare('decode stage against the bare decoder: time', times[STAGE], times[bare], at_most=1.1),
-            compare('decode stage against OpenCV seeking: clips/s', times[OPENCV], times[STAGE], at_least=1.5)]
+            beside('decode stage against the bare decoder: time', ratio(times[STAGE], times[bare]), at_most=1.1),
+            beside('decode stage against OpenCV seeking: clips/s', ratio(times[OPENCV], times[STAGE]), at_least=1.5),
+            beside('stored frames against the decode stage: clips/s', ratio(times[STAGE], times[CACHE]), at_least=20)]
 
 
 def build_ways(config: Path, path: str) -> tuple[dict[str, Callable], str]:
-    """What is compared: functions that give frames, by name; and which of them is the configured decoder alone.
-
-    Reading from a frame store belongs here, too.
-    """
+    """What is compared: functions that give frames, by name; and which of them is the configured decoder alone."""
     from mmengine.config import Config
 
     from vop_mm.datasets.decoding import torchcodec_problem
@@ -66,6 +67,30 @@ def build_ways(config: Path, path: str) -> tuple[dict[str, Callable], str]:
         ways[f'decode stage with {other}'] = lambda: other_stage(dict(filename=path))['imgs']
         ways.update([bare[other]])
     return ways, bare[configured][0]
+
+
+def stored_frames(config: Path, path: str, folder: Path) -> Callable:
+    """What gives the clip's frames from a store, which is made first; the same frames as decoding gives."""
+    import numpy as np
+    from mmengine.config import Config
+    from mmengine.dataset import Compose
+
+    from vop_mm.datasets import FrameStoreWriter
+    from vop_mm.datasets.transforms import FramesToStore, LoadCachedFrames, split_pipeline
+    from vop_mm.registry import TRANSFORMS
+
+    pipeline = Config.fromfile(config).test_dataloader.dataset.pipeline
+    decode, clip = FramesToStore(pipeline), dict(filename=path, video='clip')
+    writer = FrameStoreWriter(folder, decode.settings)
+    writer.add('clip', None, None, *decode(clip))
+    writer.set_finished(True)
+    writer.close()
+    front, _ = split_pipeline(pipeline)
+    load = LoadCachedFrames(str(folder), front)
+    expected = Compose([TRANSFORMS.build(step) for step in front])(dict(clip))['imgs']
+    if not np.array_equal(np.stack(load(dict(clip))['imgs']), np.stack(expected)):
+        raise RuntimeError('stored frames are other frames than decoded ones')
+    return lambda: load(dict(clip))['imgs']
 
 
 def opening_step(pipeline: list[dict]) -> dict:
@@ -134,33 +159,10 @@ def check_same_frames(ways: dict[str, Callable]) -> None:
             raise RuntimeError(f'{name}: other frames than {STAGE}')
 
 
-def measure(ways: dict[str, Callable], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every way in every round."""
-    from rich.console import Console
-    from rich.progress import track
-
-    times = {name: [] for name in ways}
-    for _ in track(range(repeat), 'decoding', transient=True, console=Console(stderr=True)):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def speed(name: str, times: list[float]) -> dict:
     """A row: clips per second."""
     value = 1 / statistics.median(times)
     return dict(what=name, figure=f'{value:.2f} clips/s', value=value, fastest=1 / min(times))
-
-
-def compare(what: str, times: list[float], others: list[float], at_least: float | None = None,
-            at_most: float | None = None) -> dict:
-    """A row: ``times`` over ``others``, beside its target."""
-    value = statistics.median(a / b for a, b in zip(times, others))
-    target = f'at least {at_least:g} x' if at_most is None else f'at most {at_most:g} x'
-    met = value >= at_least if at_most is None else value <= at_most
-    return dict(what=what, figure=f'{value:.2f} x', value=value, target=target, met=met)
 
 
 def encode_clip(path: Path, seconds: int = 20, fps: int = 25, height: int = 360, width: int = 640) -> Path:

@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import VideoDecodeError
 
 _LOOK_FOR_PARENT = 5  # seconds between looks, where somebody else holds our side of the socket open
-# No other thread forks while a child is being started: it would inherit the child's side of the socket, and hold it open
-# when the child is dead.
+# No other thread forks while a child is being started: it would inherit the child's side of the socket, and hold it
+# open when the child is dead.
 _STARTING = threading.RLock()
 os.register_at_fork(before=_STARTING.acquire, after_in_parent=_STARTING.release, after_in_child=_STARTING.release)
 _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTERM)
@@ -100,7 +100,8 @@ class DecodeProcess:
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             parent = os.getpid()
             with warnings.catch_warnings():
-                # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none the child needs.
+                # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none that the
+                # child needs.
                 warnings.simplefilter('ignore', DeprecationWarning)
                 child = os.fork()
             if child == 0:
