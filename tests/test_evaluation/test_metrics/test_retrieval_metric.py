@@ -276,6 +276,20 @@ def test_dump_can_be_scored_again(tmp_path):
         assert set(data) == {'video_ids', 'text_to_video', 'text_features', 'video_features'}
 
 
+@pytest.mark.parametrize(('split', 'good'), [('train', True), ('train_9k', True), ('dev', False), ('test', False)])
+def test_a_query_bank_is_of_the_training_split(tmp_path, split, good):
+    samples = make_samples()
+    evaluate(samples, meta=dict(dataset='made', split=split), dump=str(tmp_path / 'bank.npz'))
+    with np.load(tmp_path / 'bank.npz', allow_pickle=False) as data:
+        assert (str(data['dataset']), str(data['split'])) == ('made', split) and 'protocol' not in data
+    options = dict(postprocess=['qbnorm'], query_bank=str(tmp_path / 'bank.npz'))
+    if good:
+        assert 't2v_qbnorm/R1' in evaluate(samples, **options)
+    else:
+        with pytest.raises(ValueError, match=f'bank.npz is of the split {split}: queries have to come from training'):
+            evaluate(samples, **options)
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------
 def with_features(sample, **features):
     sample = change(sample)
