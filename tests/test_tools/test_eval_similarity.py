@@ -63,6 +63,7 @@ def embeddings(tmp_path):
     np.save(tmp_path / 'texts.npy', texts)
     np.save(tmp_path / 'videos.npy', videos)
     np.save(tmp_path / 'owner.npy', owner)
+    np.save(tmp_path / 'scaled.npy', 100 * videos @ videos.T)
     np.savez(tmp_path / 'dump.npz', text_features=texts, video_features=videos, text_to_video=owner,
              dataset='msvd', split='test', protocol='multi-caption')
     np.savez(tmp_path / 'bank.npz', text_features=unit(50, 16), video_features=unit(20, 16))
@@ -100,6 +101,7 @@ def test_embeddings_are_scored_as_their_products(embeddings):
     (['texts.npy', '--query-bank', 'bank.npz', '--postprocess', 'qbnorm'], 'name two files of them'),
     (['dump.npz', '--query-bank', 'no.npz', '--postprocess', 'qbnorm'], 'query bank not found: no.npz'),
     (['dump.npz', '--query-bank', 'dump.npz', '--postprocess', 'qbnorm'], 'dump.npz is of the split test'),
+    (['scaled.npy', '--postprocess', 'dsl'], 'are no cosines'),
     (['dump.npz', '--bootstrap', '-1'], '--bootstrap must be at least 0'),
 ])
 def test_bad_embeddings(embeddings, arguments, says):
