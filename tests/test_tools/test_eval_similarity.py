@@ -45,8 +45,8 @@ def test_table_and_json(files):
     for direction, values in expected.items():
         assert {key: written[direction][key] for key in values} == pytest.approx(values, rel=1e-12)
     assert {key: written[key] for key in written if key not in expected} == dict(
-        num_texts=236, num_videos=80, ties='pessimistic', v2t_protocol='video', query_bank=None, bootstrap=0,
-        files=[f'{files}/multi_caption_80.npy'])
+        dataset=None, split=None, protocol=None, num_texts=236, num_videos=80, ties='pessimistic', v2t_protocol='video',
+        query_bank=None, bootstrap=0, files=[f'{files}/multi_caption_80.npy'])
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ def embeddings(tmp_path):
     np.save(tmp_path / 'texts.npy', texts)
     np.save(tmp_path / 'videos.npy', videos)
     np.save(tmp_path / 'owner.npy', owner)
-    np.savez(tmp_path / 'dump.npz', text_features=texts, video_features=videos, text_to_video=owner)
+    np.save(tmp_path / 'scaled.npy', 100 * videos @ videos.T)
+    np.savez(tmp_path / 'dump.npz', text_features=texts, video_features=videos, text_to_video=owner,
+             dataset='msvd', split='test', protocol='multi-caption')
     np.savez(tmp_path / 'bank.npz', text_features=unit(50, 16), video_features=unit(20, 16))
     return tmp_path
 
@@ -81,7 +83,10 @@ def test_embeddings_are_scored_as_their_products(embeddings):
     expected = dict(evaluate_retrieval(similarity, owner, postprocess=('dsl', 'qbnorm', 'sinkhorn'), bootstrap=50,
                                        query_bank=load_query_bank(embeddings / 'bank.npz', texts, videos)))
     assert [{row: file[row] for row in expected} for file in written] == [expected] * 2
+    meta = [{key: file[key] for key in ('dataset', 'split', 'protocol')} for file in written]
+    assert meta == [dict.fromkeys(meta[0]), dict(dataset='msvd', split='test', protocol='multi-caption')]
     lines = done.stdout.splitlines()
+    assert lines[0].startswith(f'{embeddings}/dump.npz: msvd, test, multi-caption, 30 texts, gallery of 10 videos, ')
     assert [line.split()[0] for line in lines[2::2]] == list(expected) and len({len(line) for line in lines[1:]}) == 1
     low, high = expected['v2t_dsl']['R1_low'], expected['v2t_dsl']['R1_high']
     assert lines[9].split('  ')[-7:] and f'[{low:.1f}, {high:.1f}]' in lines[9]
@@ -95,6 +100,8 @@ def test_embeddings_are_scored_as_their_products(embeddings):
     (['texts.npy', '--query-bank', 'bank.npz'], 'a query bank is used by qbnorm alone'),
     (['texts.npy', '--query-bank', 'bank.npz', '--postprocess', 'qbnorm'], 'name two files of them'),
     (['dump.npz', '--query-bank', 'no.npz', '--postprocess', 'qbnorm'], 'query bank not found: no.npz'),
+    (['dump.npz', '--query-bank', 'dump.npz', '--postprocess', 'qbnorm'], 'dump.npz is of the split test'),
+    (['scaled.npy', '--postprocess', 'dsl'], 'are no cosines'),
     (['dump.npz', '--bootstrap', '-1'], '--bootstrap must be at least 0'),
 ])
 def test_bad_embeddings(embeddings, arguments, says):

@@ -7,6 +7,8 @@
 import argparse
 from pathlib import Path
 
+META = ('dataset', 'split', 'protocol')
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,11 +49,12 @@ def main() -> int:
 
     check_postprocess(args.postprocess, args.query_bank is not None)
     bank = text_to_video = None
+    meta = dict.fromkeys(META)
     if len(args.files) == 2 or args.files[0].endswith('.npz'):
         if len(args.files) == 2:
             texts, videos = map(load_array, args.files)
         else:
-            texts, videos, text_to_video = load_dump(args.files[0])
+            texts, videos, text_to_video, meta = load_dump(args.files[0])
         similarity = similarity_matrix(texts, videos)
         if args.query_bank is not None:
             bank = load_query_bank(args.query_bank, texts, videos)
@@ -65,7 +68,8 @@ def main() -> int:
     metrics = dict(evaluate_retrieval(similarity, text_to_video, args.ties, args.v2t_protocol, args.postprocess, bank,
                                       args.bootstrap))
     num_texts, num_videos = similarity.shape
-    print(f'{", ".join(args.files)}: {num_texts} texts, gallery of {num_videos} videos, ties {args.ties}'
+    known = ''.join(f'{meta[key]}, ' for key in META if meta[key])
+    print(f'{", ".join(args.files)}: {known}{num_texts} texts, gallery of {num_videos} videos, ties {args.ties}'
           + (f', v2t by {args.v2t_protocol}' if num_texts != num_videos else ''))
     print(table(metrics))
     if args.json is not None:
@@ -73,9 +77,9 @@ def main() -> int:
 
         from vop_mm.utils.files import atomic_write
         with atomic_write(args.json, 'w') as file:
-            json.dump(dict(metrics, files=args.files, num_texts=num_texts, num_videos=num_videos, ties=args.ties,
-                           v2t_protocol=args.v2t_protocol, query_bank=args.query_bank, bootstrap=args.bootstrap),
-                      file, indent=1)
+            json.dump(dict(metrics, files=args.files, **meta, num_texts=num_texts, num_videos=num_videos,
+                           ties=args.ties, v2t_protocol=args.v2t_protocol, query_bank=args.query_bank,
+                           bootstrap=args.bootstrap), file, indent=1)
             file.write('\n')
     return 0
 
@@ -106,7 +110,8 @@ def load_dump(path: str):
         path (str): A ``.npz`` file.
 
     Returns:
-        tuple[ndarray, ndarray, ndarray]: ``text_features`` [T, D], ``video_features`` [V, D], ``text_to_video`` [T].
+        tuple[ndarray, ndarray, ndarray, dict]: ``text_features`` [T, D], ``video_features`` [V, D], ``text_to_video``
+        [T], and ``dataset, split, protocol``, each a text or None.
 
     Raises:
         OSError: It can't be read.
@@ -115,7 +120,8 @@ def load_dump(path: str):
     arrays, names = _load(path), ('text_features', 'video_features', 'text_to_video')
     if not isinstance(arrays, dict) or any(name not in arrays for name in names):
         raise ValueError(f'{path} is not a file of tools/test.py --dump: it lacks {" or ".join(names)}')
-    return tuple(arrays[name] for name in names)
+    meta = {key: str(arrays[key]) if key in arrays else None for key in META}
+    return *(arrays[name] for name in names), meta
 
 
 def _load(path: str):

@@ -146,6 +146,17 @@ def test_bad_input():
         qb_norm(similarity, np.zeros((2, 3), np.float32), 't2v')
 
 
+def test_only_cosines(split):
+    similarity, text_to_video = split
+    for name in ('dsl', 'sinkhorn', 'qbnorm'):
+        rows = evaluate_retrieval(100 * similarity, text_to_video, postprocess=[name],
+                                  query_bank=dict(t2v=similarity) if name == 'qbnorm' else None)
+        with pytest.raises(ValueError, match='are no cosines, which .* divide them by the logit scale'):
+            next(rows)
+    list(evaluate_retrieval(similarity * 1.001 / similarity.abs().max(), text_to_video, postprocess=['dsl']))
+    list(evaluate_retrieval(100 * similarity, text_to_video))  # ranks alone are the same at any scale
+
+
 def test_rows_are_the_metrics_of_their_ranks(split):
     similarity, text_to_video = split
     rows = dict(evaluate_retrieval(similarity, text_to_video, postprocess=['dsl']))

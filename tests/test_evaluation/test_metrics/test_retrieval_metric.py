@@ -238,10 +238,15 @@ def test_the_log_says_what_was_measured(lines):
         'best caption']
 
 
-def test_post_processing_and_intervals_have_keys_of_their_own(tmp_path):
-    training, samples = make_samples(30, seed=7), make_samples(30, seed=8)
-    for sample in (*training, *samples):
+def unit_samples(*args, **options):
+    samples = make_samples(*args, **options)
+    for sample in samples:
         sample.set_data({key: torch.nn.functional.normalize(value, dim=-1) for key, value in sample.items()})
+    return samples
+
+
+def test_post_processing_and_intervals_have_keys_of_their_own(tmp_path):
+    training, samples = unit_samples(30, seed=7), unit_samples(30, seed=8)
     plain = evaluate(samples)
     evaluate(training, dump=str(tmp_path / 'bank.npz'))
     found = evaluate(samples, postprocess=['dsl', 'qbnorm'], query_bank=str(tmp_path / 'bank.npz'), bootstrap=50)
@@ -274,6 +279,20 @@ def test_dump_can_be_scored_again(tmp_path):
     evaluate([change(sample, captions=None) for sample in samples], dump=path)
     with np.load(path) as data:
         assert set(data) == {'video_ids', 'text_to_video', 'text_features', 'video_features'}
+
+
+@pytest.mark.parametrize(('split', 'good'), [('train', True), ('train_9k', True), ('dev', False), ('test', False)])
+def test_a_query_bank_is_of_the_training_split(tmp_path, split, good):
+    samples = unit_samples()
+    evaluate(samples, meta=dict(dataset='made', split=split), dump=str(tmp_path / 'bank.npz'))
+    with np.load(tmp_path / 'bank.npz', allow_pickle=False) as data:
+        assert (str(data['dataset']), str(data['split'])) == ('made', split) and 'protocol' not in data
+    options = dict(postprocess=['qbnorm'], query_bank=str(tmp_path / 'bank.npz'))
+    if good:
+        assert 't2v_qbnorm/R1' in evaluate(samples, **options)
+    else:
+        with pytest.raises(ValueError, match=f'bank.npz is of the split {split}: queries have to come from training'):
+            evaluate(samples, **options)
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

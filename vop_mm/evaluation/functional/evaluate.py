@@ -3,12 +3,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .blocks import Array, Rows
+from .blocks import Array, Rows, as_rows, blocks
 from .bootstrap import bootstrap_intervals
 from .postprocessing import dual_softmax, qb_norm, sinkhorn
 from .retrieval import rank_metrics, text_to_video_ranks, video_to_text_ranks
 
 POSTPROCESSING = ('dsl', 'sinkhorn', 'qbnorm')
+_LARGEST_COSINE = 1.01  # of half-precision features
 
 
 def evaluate_retrieval(similarity: Array,
@@ -36,9 +37,12 @@ def evaluate_retrieval(similarity: Array,
         :func:`.retrieval.rank_metrics` and, where asked for, their intervals under ``'R1_low'``, ``'R1_high'`` ...
 
     Raises:
-        ValueError: As for :func:`.retrieval.retrieval_metrics`, and for unknown names or ``'qbnorm'`` without a bank.
+        ValueError: As for :func:`.retrieval.retrieval_metrics`, and for unknown names, ``'qbnorm'`` without a bank, or
+            post-processing of what are no cosines.
     """
     check_postprocess(postprocess, bool(query_bank))
+    if postprocess:
+        _check_cosines(similarity)
     for name in ('', *postprocess):
         for direction in ('t2v', 'v2t'):
             matrix = similarity
@@ -57,6 +61,15 @@ def evaluate_retrieval(similarity: Array,
                 for key, (low, high) in bootstrap_intervals(ranks, groups, bootstrap, seed).items():
                     values[f'{key}_low'], values[f'{key}_high'] = low, high
             yield f'{direction}_{name}' if name else direction, values
+
+
+def _check_cosines(similarity: Array) -> None:
+    # 100 times cosines, which many codes save, would be post-processed at a hundredth of the temperature without a word
+    for block in blocks(as_rows(similarity)):
+        largest = float(block.abs().max())
+        if largest > _LARGEST_COSINE:
+            raise ValueError(f'similarities up to {largest:.3g} are no cosines, which post-processing is made for: '
+                             'divide them by the logit scale, or embeddings by their length')
 
 
 def check_postprocess(names: Sequence[str], has_bank: bool) -> None:

@@ -11,7 +11,7 @@ def load_query_bank(path: str | Path, text_features: Array, video_features: Arra
 
     Args:
         path (str | Path): ``.npz`` with ``text_features`` [B, D] and ``video_features`` [W, D] of the same model, as
-            ``tools/test.py --dump`` writes it.
+            ``tools/test.py --dump`` writes it; if it has a ``split``, that has to be a training split.
         text_features (ndarray | Tensor): Of the split that is evaluated, [num_texts, D].
         video_features (ndarray | Tensor): Of its videos, [num_videos, D].
 
@@ -21,15 +21,18 @@ def load_query_bank(path: str | Path, text_features: Array, video_features: Arra
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such file, or of a model with another size of features.
+        ValueError: It is no such file, of another split than training, or of a model with another size of features.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'query bank not found: {path}')
     try:
         with np.load(path, allow_pickle=False) as data:
             texts, videos = data['text_features'], data['video_features']
+            split = str(data['split']) if 'split' in data else 'train'
     except (KeyError, OSError, ValueError, EOFError) as e:
         raise ValueError(f'{path} is not a file of tools/test.py --dump: {e}') from e
+    if not split.startswith('train'):
+        raise ValueError(f'the query bank {path} is of the split {split}: queries have to come from training')
     try:
         return dict(t2v=FeatureRows(texts, video_features), v2t=FeatureRows(videos, text_features))
     except ValueError as e:

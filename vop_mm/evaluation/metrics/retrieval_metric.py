@@ -15,6 +15,7 @@ from vop_mm.utils.files import atomic_write
 from ..functional import check_postprocess, evaluate_retrieval, load_query_bank, pair_accuracy, similarity_matrix
 
 _OPTIONS = dict(ties=('pessimistic', 'optimistic', 'mean'), v2t_protocol=('video', 'caption'))
+_META = ('dataset', 'split', 'protocol')
 
 
 @METRICS.register_module()
@@ -42,7 +43,8 @@ class RetrievalMetric(BaseMetric):
         query_bank (str, optional): For ``'qbnorm'``: what ``dump`` wrote for the training split.
         bootstrap (int): Samples of the intervals; 0: none. Defaults to 0.
         dump (str, optional): ``.npz`` file to write: ``video_ids`` [V], ``captions`` [T] (where the samples have
-            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D].
+            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D], and those of ``dataset``,
+            ``split`` and ``protocol`` that the data set's metainfo says.
         collect_device (str): ``'gpu'`` collects over the process group, wherever it is (gloo on a CPU as well);
             ``'cpu'`` over files in ``collect_dir``, which all processes must share. Defaults to ``'gpu'``.
         prefix (str, optional): Comes before the keys, with a slash. Defaults to None: keys as above.
@@ -140,8 +142,8 @@ class RetrievalMetric(BaseMetric):
     def _report(self, results: list[dict], num_texts: int, left_out: list[str]) -> None:
         meta = self.dataset_meta or {}
         self.summary = dict(
-            **{key: meta.get(key) for key in ('dataset', 'split', 'protocol')}, num_texts=num_texts,
-            num_videos=len(results), ties=self.ties, v2t_protocol=self.v2t_protocol, left_out=left_out)
+            **{key: meta.get(key) for key in _META}, num_texts=num_texts, num_videos=len(results),
+            ties=self.ties, v2t_protocol=self.v2t_protocol, left_out=left_out)
         reading = 'the maximum over a video\'s captions' if self.v2t_protocol == 'video' else 'its best caption'
         print_log(f'Retrieval on {what_was_evaluated(self)}: ties {self.ties}, v2t by {reading}', logger='current')
         if left_out:
@@ -154,6 +156,7 @@ class RetrievalMetric(BaseMetric):
             text_features=texts.numpy(), video_features=videos.numpy())
         if all(record['captions'] is not None for record in results):
             arrays['captions'] = np.array([caption for record in results for caption in record['captions']])
+        arrays |= {key: np.array(str(self.summary[key])) for key in _META if self.summary[key] is not None}
         Path(self.dump).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.dump) as file:
             np.savez(file, **arrays)
