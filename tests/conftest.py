@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tests.tools import run_tool
+from tests.tools import ROOT, run_tool
 from vop_mm.utils import register_all_modules
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
@@ -16,3 +16,12 @@ def small_demo(tmp_path_factory):
     done = run_tool('tools/data/make_demo.py', folder, '--num-train', '24', '--num-dev', '12', '--num-test', '13')
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def demo_folder(small_demo, tmp_path):
+    """A folder to run in, where the demo configs find their data and the mini CLIP."""
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'demo').symlink_to(small_demo)
+    (tmp_path / 'demo').symlink_to(ROOT / 'demo')
+    return tmp_path

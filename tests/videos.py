@@ -32,7 +32,11 @@ def encode_video(path: str | Path,
                  codec: str = 'h264',
                  first: int = 0,
                  size: tuple[int, int] = (48, 80),
-                 faststart: bool = False) -> str:
+                 pix_fmt: str = 'yuv420p',
+                 max_b_frames: int | None = None,
+                 open_gop: bool = False,
+                 faststart: bool = False,
+                 fragmented: bool = False) -> str:
     """Encode a video with PyAV.
 
     Args:
@@ -41,27 +45,60 @@ def encode_video(path: str | Path,
         times (Sequence[float], optional): When each frame is shown, in seconds. None: ``fps``.
         first (int): Index that the first painted frame carries.
         size (tuple[int, int]): Height and width of painted frames.
+        pix_fmt (str): ``'yuv420p10le'`` has 10 bits a value.
+        max_b_frames (int, optional): B-frames in a row; pictures are then stored in another order than they are shown
+            in. None: as the encoder likes.
+        open_gop (bool): B-frames may refer to the key frame behind them.
         faststart (bool): Put the index (moov) of an mp4 before the pictures.
+        fragmented (bool): An mp4 in parts with an index each, as it is streamed.
 
     Returns:
         str: The path.
     """
     if isinstance(frames, int):
         frames = [painted_frame(first + i, *size) for i in range(frames)]
-    options = {'movflags': 'faststart'} if faststart else {}
+    flags = ['faststart'] * faststart + ['frag_keyframe', 'empty_moov'] * fragmented
+    options = {'movflags': '+'.join(flags)} if flags else {}
     with av.open(str(path), 'w', options=options) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = 'yuv420p'
+        stream.pix_fmt = pix_fmt
         stream.gop_size = 12
-        stream.options = {'crf': '10'}
-        stream.codec_context.time_base = _MS
+        if max_b_frames is not None:
+            stream.codec_context.max_b_frames = max_b_frames
+        stream.options = {'crf': '10', 'x264-params': f'open-gop={open_gop:d}',
+                          'x265-params': f'open-gop={open_gop:d}:log-level=none'}
+        # MPEG-2 knows no other than whole frames
+        stream.codec_context.time_base = Fraction(1, fps) if times is None else _MS
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
-            frame.pts = round(1000 * (i / fps if times is None else times[i]))
-            frame.time_base = _MS
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = i if times is None else round(1000 * times[i])
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return str(path)
+
+
+def cut_video(source: str | Path, path: str | Path, start: float) -> str:
+    """Cut the beginning off a video without encoding it again, as ``ffmpeg -ss START -i SOURCE -c copy PATH`` does.
+
+    Pictures are stored from the last key frame before ``start``; an edit list says which of them are shown.
+
+    Args:
+        start (float): Seconds; less than 0 shows nothing for a while first.
+
+    Returns:
+        str: The path.
+    """
+    with av.open(str(source)) as container, av.open(str(path), 'w') as cut:
+        stream = container.streams.video[0]
+        copy = cut.add_stream_from_template(stream)
+        offset = round(start / stream.time_base)
+        container.seek(max(offset, 0), stream=stream)
+        for packet in container.demux(stream):
+            if packet.dts is not None:
+                packet.stream, packet.pts, packet.dts = copy, packet.pts - offset, packet.dts - offset
+                cut.mux(packet)
     return str(path)
 
 

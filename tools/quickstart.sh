@@ -42,7 +42,7 @@ cat <<EOF
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s (installation apart).
 
   table     $out/table.md
-  pictures  $out/retrieval.png, $out/comparison.png
+  pictures  $out/retrieval.png (or $out/retrieval.html, in a browser), $out/comparison.png
 
 Most test clips have a twin: the same frames in reverse, with the opposite caption. Zero-shot and VoP average over frames
 and can't tell a clip from its reverse: about 50% pair accuracy is what they get by design. VoP^F+P knows about order.

@@ -10,6 +10,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--json', metavar='FILE', help='write the metrics here as well')
     parser.add_argument('--dump', metavar='FILE.npz', help='write embeddings and ids here, to be scored again later')
+    parser.add_argument('--postprocess', nargs='+', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
+                        help='rows with post-processed similarities, apart from the plain ones')
+    parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm: --dump of the training split')
+    parser.add_argument('--bootstrap', type=int, default=0, metavar='N',
+                        help='95%% confidence intervals over queries, from N samples')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started (default: none)')
@@ -26,8 +31,9 @@ def main() -> int:
     if args.checkpoint is None and cfg.get('train_cfg') is not None:
         raise ValueError(f'{args.config} trains: name the checkpoint to evaluate')
     cfg.load_from = args.checkpoint
-    if args.dump:
-        cfg.test_evaluator.dump = args.dump
+    for name in ('dump', 'postprocess', 'query_bank', 'bootstrap'):
+        if getattr(args, name):
+            cfg.test_evaluator[name] = getattr(args, name)
     runner = build_runner(cfg)
     metrics = runner.test()
     if args.json and runner.rank == 0:
@@ -35,7 +41,7 @@ def main() -> int:
 
         from vop_mm.utils.files import atomic_write
         with atomic_write(args.json, 'w') as file:
-            json.dump(metrics, file, indent=1)
+            json.dump(dict(runner.test_evaluator.metrics[0].summary, **metrics), file, indent=1)
     return 0
 
 

@@ -17,7 +17,7 @@ env_cfg = dict(
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
-log_processor = dict(window_size=50)
+log_processor = dict(type='RetrievalLogProcessor', window_size=50)
 log_level = 'INFO'
 
 randomness = dict(seed=0)

@@ -2,4 +2,4 @@ _base_ = ['../_base_/models/bias.py', '../_base_/datasets/demo.py', '../_base_/s
           '../_base_/default_runtime.py']
 
 model = dict(clip=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'))
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
+optim_wrapper = dict(optimizer=dict(lr=4e-2))

@@ -2,4 +2,4 @@ _base_ = ['../_base_/models/partial.py', '../_base_/datasets/demo.py', '../_base
           '../_base_/default_runtime.py']
 
 model = dict(clip=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=8e-3))

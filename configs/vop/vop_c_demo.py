@@ -2,4 +2,4 @@ _base_ = ['../_base_/models/vop_c.py', '../_base_/datasets/demo.py', '../_base_/
           '../_base_/default_runtime.py']
 
 model = dict(clip=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'))
-optim_wrapper = dict(optimizer=dict(lr=5e-3))
+optim_wrapper = dict(optimizer=dict(lr=2.5e-3))

@@ -3,3 +3,4 @@ _base_ = ['../_base_/models/vop_f.py', '../_base_/datasets/demo.py', '../_base_/
 
 # the mini CLIP has 4 layers: K_s = 2
 model = dict(clip=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'), video_from=2)
+optim_wrapper = dict(optimizer=dict(lr=4e-2))

@@ -8,3 +8,4 @@ model = dict(
                    dict(type='PositionPrompt', num_tokens=4, layers=(0, 2)),
                    dict(type='GenericPrompt', num_tokens=8, layers=(2, 4))],
     video_from=2)
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

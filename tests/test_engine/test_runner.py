@@ -28,7 +28,7 @@ def test_slurm_without_a_gpu(small_demo, tmp_path):
 
 
 @pytest.mark.parametrize(('batch_size', 'flags', 'rate', 'warns'), [
-    (32, [], '0.01', False), (16, [], '0.01', True), (16, ['--auto-scale-lr'], '0.005', False)])
+    (32, [], '0.005', False), (16, [], '0.005', True), (16, ['--auto-scale-lr'], '0.0025', False)])
 def test_global_batch_and_learning_rate_are_logged(small_demo, tmp_path, batch_size, flags, rate, warns):
     changes = {'train_dataloader.batch_size': batch_size, 'train_cfg.max_epochs': 1}
     done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path, *flags, *options(small_demo, **changes))

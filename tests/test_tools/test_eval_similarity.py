@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from tests.tools import ROOT, run_tool
-from vop_mm.evaluation.functional import retrieval_metrics
+from vop_mm.evaluation.functional import (
+    evaluate_retrieval,
+    load_query_bank,
+    retrieval_metrics,
+    similarity_matrix,
+)
 
 TOOL = 'tools/analysis_tools/eval_similarity.py'
 DATA = Path(__file__).parents[1] / 'data'
@@ -30,16 +35,79 @@ def test_table_and_json(files):
     done = run_tool(TOOL, files / 'multi_caption_80.npy', '--json', files / 'out.json', '--text-to-video',
                     files / 'multi_caption_80_text_to_video.npy')
     assert (done.returncode, done.stderr) == (0, '')
-    assert done.stdout == ('236 texts, 80 videos, ties pessimistic, v2t by video\n'
-                           '         R@1     R@5    R@10    R@50    Rsum     MdR     MnR\n'
-                           't2v     56.4    85.2    94.5   100.0   236.0     1.0     3.2\n'
-                           'v2t     63.8    93.8    97.5   100.0   255.0     1.0     2.1\n')
+    assert done.stdout == (
+        f'{files}/multi_caption_80.npy: 236 texts, gallery of 80 videos, ties pessimistic, v2t by video\n'
+        '        R@1     R@5    R@10    R@50    Rsum     MdR     MnR\n'
+        't2v    56.4    85.2    94.5   100.0   236.0     1.0     3.2\n'
+        'v2t    63.8    93.8    97.5   100.0   255.0     1.0     2.1\n')
     written = json.loads((files / 'out.json').read_text())
     expected = json.loads((DATA / 'retrieval_metrics.json').read_text())['multi_caption_80']
     for direction, values in expected.items():
         assert {key: written[direction][key] for key in values} == pytest.approx(values, rel=1e-12)
     assert {key: written[key] for key in written if key not in expected} == dict(
-        num_texts=236, num_videos=80, ties='pessimistic', v2t_protocol='video')
+        dataset=None, split=None, protocol=None, num_texts=236, num_videos=80, ties='pessimistic', v2t_protocol='video',
+        query_bank=None, bootstrap=0, files=[f'{files}/multi_caption_80.npy'])
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    """Of 30 texts and 10 videos, apart and as tools/test.py dumps them, and of a training split."""
+    rng = np.random.default_rng(0)
+    owner = rng.permutation(np.arange(30) % 10)
+
+    def unit(*shape):
+        x = rng.standard_normal(shape).astype(np.float32)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    texts, videos = unit(30, 16), unit(10, 16)
+    np.save(tmp_path / 'texts.npy', texts)
+    np.save(tmp_path / 'videos.npy', videos)
+    np.save(tmp_path / 'owner.npy', owner)
+    np.save(tmp_path / 'scaled.npy', 100 * videos @ videos.T)
+    np.savez(tmp_path / 'dump.npz', text_features=texts, video_features=videos, text_to_video=owner,
+             dataset='msvd', split='test', protocol='multi-caption')
+    np.savez(tmp_path / 'bank.npz', text_features=unit(50, 16), video_features=unit(20, 16))
+    return tmp_path
+
+
+def test_embeddings_are_scored_as_their_products(embeddings):
+    pair = embeddings / 'texts.npy', embeddings / 'videos.npy', '--text-to-video', embeddings / 'owner.npy'
+    texts, videos, owner = (np.load(embeddings / f'{name}.npy') for name in ('texts', 'videos', 'owner'))
+    options = '--postprocess', 'dsl', 'qbnorm', 'sinkhorn', '--query-bank', embeddings / 'bank.npz', '--bootstrap', '50'
+    written = []
+    for files in (pair, (embeddings / 'dump.npz', )):
+        done = run_tool(TOOL, *files, *options, '--json', embeddings / 'out.json')
+        assert done.returncode == 0, done.stderr
+        written.append(json.loads((embeddings / 'out.json').read_text()))
+    similarity = similarity_matrix(texts, videos)
+    expected = dict(evaluate_retrieval(similarity, owner, postprocess=('dsl', 'qbnorm', 'sinkhorn'), bootstrap=50,
+                                       query_bank=load_query_bank(embeddings / 'bank.npz', texts, videos)))
+    assert [{row: file[row] for row in expected} for file in written] == [expected] * 2
+    meta = [{key: file[key] for key in ('dataset', 'split', 'protocol')} for file in written]
+    assert meta == [dict.fromkeys(meta[0]), dict(dataset='msvd', split='test', protocol='multi-caption')]
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f'{embeddings}/dump.npz: msvd, test, multi-caption, 30 texts, gallery of 10 videos, ')
+    assert [line.split()[0] for line in lines[2::2]] == list(expected) and len({len(line) for line in lines[1:]}) == 1
+    low, high = expected['v2t_dsl']['R1_low'], expected['v2t_dsl']['R1_high']
+    assert lines[9].split('  ')[-7:] and f'[{low:.1f}, {high:.1f}]' in lines[9]
+
+
+@pytest.mark.parametrize('arguments, says', [
+    (['texts.npy', 'videos.npy'], '30 texts and 10 videos: text_to_video must say'),
+    (['texts.npy', 'owner.npy'], r'got (30, 16) and (30,)'),
+    (['bank.npz'], 'bank.npz is not a file of tools/test.py --dump'),
+    (['texts.npy', '--postprocess', 'qbnorm'], 'qbnorm needs a query bank'),
+    (['texts.npy', '--query-bank', 'bank.npz'], 'a query bank is used by qbnorm alone'),
+    (['texts.npy', '--query-bank', 'bank.npz', '--postprocess', 'qbnorm'], 'name two files of them'),
+    (['dump.npz', '--query-bank', 'no.npz', '--postprocess', 'qbnorm'], 'query bank not found: no.npz'),
+    (['dump.npz', '--query-bank', 'dump.npz', '--postprocess', 'qbnorm'], 'dump.npz is of the split test'),
+    (['scaled.npy', '--postprocess', 'dsl'], 'are no cosines'),
+    (['dump.npz', '--bootstrap', '-1'], '--bootstrap must be at least 0'),
+])
+def test_bad_embeddings(embeddings, arguments, says):
+    done = run_tool(TOOL, *arguments, '--json', 'out.json', cwd=embeddings)
+    assert done.returncode == 1 and done.stdout == '' and says in done.stderr and 'Traceback' not in done.stderr
+    assert not (embeddings / 'out.json').exists()
 
 
 @pytest.mark.parametrize('ties', ['pessimistic', 'optimistic', 'mean'])

@@ -5,6 +5,7 @@ import io
 import cv2
 import pytest
 
+from vop_mm.visualization import comparison
 from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
 
 
@@ -40,6 +41,18 @@ def test_tables_hold_every_row(tmp_path):
     assert table[1]['seeds'] == '2' and table[0]['pair_accuracy mean'] == ''
 
 
+def test_kinds_of_pairs_have_a_table_of_their_own(tmp_path):
+    kinds = {'pair_accuracy': 60., 'pair_accuracy/move': 50., 'pair_accuracy/turn': 70.}
+    rows = [summarise([outcome('VoP', s, 10., **kinds) for s in (0, 1)]), summarise([outcome('Full', 0, 9.)])]
+    first, second = write_tables(rows, tmp_path).split('\n\n')
+    assert 'move' not in first
+    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in second.splitlines()]
+    assert lines[0] == ['pair accuracy by kind', 'move', 'turn']
+    assert lines[2] == ['VoP', '50.0 ± 0.0', '70.0 ± 0.0'] and lines[3] == ['Full', '-', '-']
+    table = list(csv.DictReader(io.StringIO((tmp_path / 'table.csv').read_text())))
+    assert table[0]['pair_accuracy/turn mean'] == '70.0'
+
+
 @pytest.mark.parametrize('zero_shot_only', [False, True])
 def test_the_picture_shows_something(tmp_path, zero_shot_only):
     rows = [summarise([outcome('zero-shot', 0, 5., trainable=0)])]
@@ -51,3 +64,19 @@ def test_the_picture_shows_something(tmp_path, zero_shot_only):
     # VoP's point is red, others' are blue
     red = (picture[..., 2].astype(int) - picture[..., 0] > 100).sum()
     assert (red > 20) == (not zero_shot_only)
+
+
+def test_names_do_not_cover_each_other(tmp_path, monkeypatch):
+    from matplotlib.text import Text
+    names, boxes, spread = [f'Adapter^{i}' for i in range(5)], [], comparison._spread
+
+    def watch(labels, axes, renderer):
+        for where in (before, boxes):
+            where.extend(Text.get_window_extent(label, renderer) for label in labels)
+            spread(labels, axes, renderer)
+
+    before = []
+    monkeypatch.setattr(comparison, '_spread', watch)
+    draw_comparison([summarise([outcome(name, 0, 20.)]) for name in names], tmp_path / 'c.png')
+    assert before[0].overlaps(before[1])  # all points are the same
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -122,7 +122,8 @@ def _config(backbone: dict, settings: dict, video_prompts: int, text_prompts: li
         model.published_eot = True  # the published code reads a suffix's text there
     size = settings['input_res']
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for transform in cfg[key].dataset.pipeline:
+        steps = cfg[key].dataset.pipeline
+        for transform in (*steps, *(inner for step in steps for inner in step.get('transforms', ()))):
             if transform.type == 'SampleSegments':
                 transform.num_frames = settings['num_frames']
             for name in ('size', 'crop_size'):

@@ -1,45 +1,87 @@
-"""Draw what some queries find.
+"""Draw what some queries find with each method: a picture, and beside it a page for the browser.
 
-    python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz [NAME=FILE.npz ...]
+    python tools/visualizations/vis_retrieval.py CONFIG OUT.png --checkpoints NAME=CONFIG[:CHECKPOINT] ...
+    python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz ...
 """
 import argparse
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw queries and the videos that each method finds for them.')
-    parser.add_argument('config', help='config whose test split the features are of')
-    parser.add_argument('out', metavar='OUT.png', type=Path, help='picture to write')
-    parser.add_argument('--features', nargs='+', required=True, metavar='NAME=FILE.npz',
-                        help='for each method a name and what tools/test.py --dump wrote')
-    parser.add_argument('--num-queries', type=int, default=6, help='rows (default: 6)')
-    parser.add_argument('--num-frames', type=int, default=6, help='frames of a film strip (default: 6)')
+    parser.add_argument('config', help='config whose test split the queries and videos are of')
+    parser.add_argument('out', metavar='OUT.png', type=Path, help='picture to write; OUT.html comes beside it')
+    parser.add_argument('--checkpoints', nargs='+', default=[], metavar='NAME=CONFIG[:CHECKPOINT]',
+                        help='models to evaluate; without a checkpoint: a config that trains nothing')
+    parser.add_argument('--features', nargs='+', default=[], metavar='NAME=FILE.npz',
+                        help='what tools/test.py --dump wrote')
+    parser.add_argument('--top-k', type=int, default=1, metavar='K', help='videos of each method (default: 1)')
+    parser.add_argument('--num-queries', type=int, default=6, metavar='N', help='(default: 6)')
+    parser.add_argument('--num-frames', type=int, default=6, metavar='N', help='frames of a film strip (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which queries (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
-    return parser.parse_args()
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change all configs')
+    args = parser.parse_args()
+    if args.out.suffix != '.png':
+        parser.error(f'the picture is a .png file, got {args.out}')
+    if not args.checkpoints and not args.features:
+        parser.error('name at least one method with --checkpoints or --features')
+    return args
 
 
 def main() -> int:
     args = parse_args()
-    features = dict(item.split('=', 1) if '=' in item else (Path(item).stem, item) for item in args.features)
-    for path in features.values():
+    for name in ('top_k', 'num_queries', 'num_frames'):
+        if getattr(args, name) < 1:
+            raise ValueError(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    models = {name: value.partition(':')[::2] for name, value in map(_named, args.checkpoints)}
+    features = dict(map(_named, args.features))
+    for path in [*features.values(), *(path for pair in models.values() for path in pair if path)]:
         if not Path(path).is_file():
-            raise FileNotFoundError(f'features not found: {path}')
-    if args.num_queries < 1 or args.num_frames < 1:
-        raise ValueError('--num-queries and --num-frames must be at least 1')
+            raise FileNotFoundError(f'file not found: {path}')
 
     from mmengine.config import Config
 
     from vop_mm.apis.experiment import parse_options
-    from vop_mm.visualization.retrieval_figure import choose_queries, draw_retrieval, load_rankings
+    from vop_mm.visualization.film_strips import FilmStrips
+    from vop_mm.visualization.rankings import choose_queries, load_rankings
+    from vop_mm.visualization.retrieval_figure import draw_retrieval
+    from vop_mm.visualization.retrieval_page import write_page
 
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(parse_options(args.cfg_options or []))
-    methods = {name: load_rankings(path) for name, path in features.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (config, checkpoint) in models.items():
+            print(f'evaluating {name}', flush=True)
+            features[name] = _evaluate(config, checkpoint, Path(folder) / str(len(features)), args.cfg_options)
+        # in the order of the command line
+        methods = {name: load_rankings(features[name]) for name in [*models, *dict(map(_named, args.features))]}
     queries = choose_queries(methods, args.num_queries, args.seed)
-    draw_retrieval(methods, queries, cfg.test_dataloader.dataset, args.num_frames, args.out)
-    print(f'wrote {args.out}')
+    strips = FilmStrips(cfg.test_dataloader.dataset, args.num_frames)
+    draw_retrieval(methods, queries, strips, args.out, args.top_k)
+    page, title = args.out.with_suffix('.html'), f'What {len(queries)} queries find: {Path(args.config).stem}'
+    write_page(methods, queries, strips, page, title, args.top_k)
+    print(f'wrote {args.out} and {page}')
     return 0
+
+
+def _named(item: str) -> tuple[str, str]:
+    return tuple(item.split('=', 1)) if '=' in item else (Path(item).stem, item)
+
+
+def _evaluate(config: str, checkpoint: str, folder: Path, options: list[str] | None) -> str:
+    """Embeddings of the test split, in a process of its own."""
+    dump = str(folder / 'features.npz')
+    command = [sys.executable, str(Path(__file__).parents[1] / 'test.py'), config]
+    command += [checkpoint] if checkpoint else []
+    command += ['--work-dir', str(folder), '--dump', dump, *(['--cfg-options', *options] if options else [])]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        errors = [line[7:] for line in done.stderr.splitlines() if line.startswith('error: ')]
+        raise RuntimeError(f'evaluating {config} failed: {errors[-1] if errors else done.stderr[-500:]}')
+    return dump
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Returns:
-        Config: Ready for :func:`build_runner`.
+        Config: Ready for :func:`build_runner`. ``frames_from`` in it has been carried out: :func:`use_stored_frames`.
 
     Raises:
         FileNotFoundError: There is no such config.
@@ -46,7 +46,36 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     if not os.access(cfg.work_dir, os.W_OK):
         raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
+    if cfg.get('frames_from'):
+        use_stored_frames(cfg, cfg.pop('frames_from'))
     return cfg
+
+
+def use_stored_frames(cfg: Config, folder: str) -> None:
+    """Change a config so that frames come from stores that tools/data/cache_frames.py made.
+
+    Args:
+        cfg (Config): Changed in place. A split without a store goes on being decoded.
+        folder (str): Holds ``train``, ``val`` and ``test``, or some of them.
+
+    Raises:
+        FileNotFoundError: There is none for this config.
+        ValueError: A pipeline of which no frames can be stored.
+    """
+    register_all_modules()
+    from vop_mm.datasets.transforms import split_pipeline
+
+    splits = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
+    stores = {split: os.path.join(folder, split) for split in splits if (Path(folder) / split).is_dir()}
+    if not stores:
+        raise FileNotFoundError(f'no frames of {cfg.filename} are stored in {folder}: tools/data/cache_frames.py makes '
+                                'them')
+    for split, store in stores.items():
+        dataset = cfg[f'{split}_dataloader'].dataset
+        front, rest = split_pipeline(dataset.pipeline)
+        dataset.pipeline = [dict(type='LoadCachedFrames', store=store, pipeline=front), *rest]
+    print(f'frames come from {", ".join(stores.values())}'
+          + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
 
 
 def parse_options(options: list[str]) -> dict:
@@ -142,7 +171,8 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
 
     Returns:
         dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, dev`` (the metrics that
-        the checkpoint was picked by) and, of a test, ``test_seconds, metrics``.
+        the checkpoint was picked by) and, of a test, ``test_seconds, metrics, evaluated`` (data set, split, protocol,
+        sizes: the metric's summary).
     """
     from vop_mm.models.tuning import trainable_parameters
     from vop_mm.utils.files import atomic_write
@@ -170,6 +200,7 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
             runner.load_checkpoint(checkpoint)
         start = time.perf_counter()
         outcome['metrics'] = runner.test()
+        outcome['evaluated'] = runner.test_evaluator.metrics[0].summary
         outcome['test_seconds'] = time.perf_counter() - start
     with atomic_write(result, 'w') as file:
         json.dump(outcome, file, indent=1)

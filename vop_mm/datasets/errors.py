@@ -27,6 +27,18 @@ class AnnotationError(ValueError):
         super().__init__(_own_line(type(self), path) if reason is None else f'{path}: {reason}')
 
 
+class FrameStoreError(ValueError):
+    """A store of decoded frames that is missing, unfinished, or not what the pipeline asks for.
+
+    Args:
+        path (str): The store.
+        reason (str): What is wrong. None: ``path`` is the whole message.
+    """
+
+    def __init__(self, path: str, reason: str | None = None) -> None:
+        super().__init__(_own_line(type(self), path) if reason is None else f'{path}: {reason}')
+
+
 class VideoNotFoundError(FileNotFoundError):
     """Videos that an annotation names are not there."""
 

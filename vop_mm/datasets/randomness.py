@@ -2,6 +2,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ def fixed_randomness(*key: int) -> Iterator[None]:
     Args:
         *key (int): 0 or more each.
     """
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    before = generator_states()
     words = np.random.SeedSequence(key).generate_state(8)
     random.seed(words[:2].tobytes())
     np.random.seed(words[2:6])
@@ -27,9 +28,19 @@ def fixed_randomness(*key: int) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
+        set_generator_states(before)
+
+
+def generator_states() -> tuple[Any, Any, Any]:
+    """States of Python's, numpy's and torch's global generators (CPU)."""
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state().numpy()
+
+
+def set_generator_states(states: tuple[Any, Any, Any]) -> None:
+    """Set what :func:`generator_states` returned, here or in another process."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.default_generator.set_state(torch.from_numpy(states[2]))
 
 
 class SharedClock:

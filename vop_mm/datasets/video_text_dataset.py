@@ -12,14 +12,17 @@ from .annotation import read_annotation
 from .errors import TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
 from .randomness import SharedClock, fixed_randomness
 
+_CLIP = ('filename', 'video', 'start', 'end')  # what says which frames are meant
+
 
 @DATASETS.register_module()
 class VideoTextDataset(BaseDataset):
     """Videos with captions: one item per (video, caption) pair in training, per video with all captions otherwise.
 
-    What the first transform gets: ``filename`` (path), ``video_id``, ``video_index`` (int, the video's place in the
-    annotation, the same for all its captions), ``captions`` (list of str), ``start`` and ``end`` (seconds, where the
-    annotation has them), and every other key of the annotation's entry under its own name.
+    What the first transform gets: ``filename`` (path), ``video`` (as the annotation has it), ``video_id``,
+    ``video_index`` (int, the video's place in the annotation, the same for all its captions), ``captions`` (list of
+    str), ``start`` and ``end`` (seconds, where the annotation has them), and every other key of the annotation's entry
+    under its own name.
 
     All random choices of a training item are a function of (seed, epoch, index): workers, their number and a resumed
     run change nothing. :class:`~vop_mm.engine.hooks.SetEpochHook` sets the run's seed and the epoch.
@@ -93,7 +96,7 @@ class VideoTextDataset(BaseDataset):
         folder = self.data_prefix.get('video', '')
         items = []
         for index, entry in enumerate(entries):
-            item = {k: v for k, v in entry.items() if k != 'video' and not (k in ('start', 'end') and v is None)}
+            item = {k: v for k, v in entry.items() if not (k in ('start', 'end') and v is None)}
             item.update(filename=osp.join(folder, entry['video']), video_index=index)
             if self.test_mode:
                 items.append(item)
@@ -166,8 +169,8 @@ class VideoTextDataset(BaseDataset):
             if path in failed:  # another caption of it
                 continue
             if captions_of is not None:
-                times = {key: info[key] for key in ('start', 'end') if key in info}
-                info = {k: v for k, v in captions_of.items() if k not in ('start', 'end')} | times | dict(filename=path)
+                clip = {key: info[key] for key in _CLIP if key in info}
+                info = {k: v for k, v in captions_of.items() if k not in _CLIP} | clip
             info['unreadable'] = list(failed.items())
             try:
                 return self._run(info, idx, attempt=len(failed))

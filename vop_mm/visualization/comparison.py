@@ -26,7 +26,7 @@ def summarise(outcomes: list[dict]) -> dict:
                seeds=[o['seed'] for o in outcomes], trainable=first['trainable'],
                checkpoint_bytes=first['checkpoint_bytes'],
                seconds=statistics.mean(o['train_seconds'] for o in outcomes))
-    for key in METRICS:
+    for key in (*METRICS, *_kinds(first['metrics'])):
         values = [o['metrics'][key] for o in outcomes if key in o['metrics']]
         if len(values) == len(outcomes):
             row[key] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.)
@@ -44,6 +44,7 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
         str: The markdown table.
     """
     metrics = [key for key in METRICS if any(key in row for row in rows)]
+    kinds = list(dict.fromkeys(key for row in rows for key in _kinds(row)))
     several = any(len(row['seeds']) > 1 for row in rows)
 
     def cell(row: dict, key: str) -> str:
@@ -54,14 +55,13 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
 
     head = ['method', 'parameters', *(key.replace('/R', ' R@').replace('_', ' ') if '/R' in key
                                       else key.replace('/', ' ').replace('_', ' ') for key in metrics), 'training s']
-    body = [[row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
-            for row in rows]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = ['| ' + ' | '.join(text.ljust(w) if i == 0 else text.rjust(w)
-                               for i, (text, w) in enumerate(zip(line, widths, strict=True))) + ' |'
-             for line in [head, *body]]
-    lines.insert(1, '|' + '|'.join('-' * (w + 1) + ('-' if i == 0 else ':') for i, w in enumerate(widths)) + '|')
-    markdown = '\n'.join(lines) + '\n'
+    markdown = _markdown([head, *(
+        [row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
+        for row in rows)])
+    if kinds:
+        head = ['pair accuracy by kind', *(key.partition('/')[2] for key in kinds)]
+        markdown += '\n' + _markdown([head, *([row['method'], *(cell(row, key) for key in kinds)] for row in rows)])
+    metrics += kinds
 
     text = io.StringIO()
     writer = csv.writer(text)
@@ -77,6 +77,20 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     return markdown
 
 
+def _kinds(row: dict) -> list[str]:
+    """Keys of the pair accuracy of each kind of event."""
+    return [key for key in row if key.startswith('pair_accuracy/')]
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """A table that is as readable in a terminal: the first line is its head."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ['| ' + ' | '.join(cell.ljust(w) if i == 0 else cell.rjust(w)
+                              for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + ' |' for line in lines]
+    text.insert(1, '|' + '|'.join('-' * (w + 1) + ('-' if i == 0 else ':') for i, w in enumerate(widths)) + '|')
+    return '\n'.join(text) + '\n'
+
+
 def draw_comparison(rows: list[dict], path: str | Path) -> None:
     """Text-to-video R@1 over trainable parameters, on a logarithmic axis.
 
@@ -88,8 +102,9 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    labels = []
     # zero-shot has no place on a logarithmic axis: it is the line that the others start from
     for row in rows:
         mean, deviation = row['t2v/R1']
@@ -100,11 +115,38 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
             continue
         colour = 'tab:red' if row['method'].startswith('VoP') else 'tab:blue'
         axes.errorbar(row['trainable'], mean, yerr=deviation or None, fmt='o', color=colour, capsize=3)
-        axes.annotate(row['method'], (row['trainable'], mean), xytext=(5, 5), textcoords='offset points', fontsize=9)
+        line = dict(arrowstyle='-', color='0.6', linewidth=0.6, shrinkA=0, shrinkB=4)
+        labels.append(axes.annotate(row['method'], (row['trainable'], mean), xytext=(7, 5), textcoords='offset points',
+                                    fontsize=9, arrowprops=line))
     axes.set_xscale('log')
     axes.set_xlabel('trainable parameters')
     axes.set_ylabel('text-to-video R@1 (%)')
     axes.grid(alpha=0.3)
     axes.margins(x=0.15, y=0.12)
+    canvas.draw()  # lays out
+    figure.set_layout_engine('none')
+    _spread(labels, axes, canvas.get_renderer())
     with atomic_write(path) as file:
         figure.savefig(file, format='png', dpi=150)
+
+
+def _spread(labels: list, axes, renderer) -> None:
+    """Move each label to the nearest place beside its point where it covers no point and no other label."""
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([a.xy for a in labels])]
+    for label in labels:
+        for up in (5, -12, 20, -27, 35, -42, 50, -57):
+            for right, align in ((7, 'left'), (-7, 'right')):
+                label.set_position((right, up))
+                label.set_ha(align)
+                label.update_positions(renderer)
+                box = Text.get_window_extent(label, renderer)  # the annotation's own would hold the line to the point
+                inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
+                if inside and not any(box.overlaps(other) for other in taken):
+                    break
+            else:
+                continue
+            break
+        taken.append(box)

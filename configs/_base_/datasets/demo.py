@@ -5,9 +5,14 @@ tokenizer = dict(type='WordTokenizer', vocab='demo/mini_clip/vocab.txt', context
 
 # No crop and no flip: captions speak of left and right, and of where things are.
 pipeline = [
-    dict(type='OpenVideo'),
-    dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-    dict(type='mmaction.DecordDecode'),
+    dict(
+        type='IsolatedDecode',
+        timeout=60,
+        transforms=[
+            dict(type='OpenVideo'),
+            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
+            dict(type='mmaction.DecordDecode')
+        ]),
     dict(type='ResizeFrames', size=(40, 40)),
     dict(type='TokenizeText', tokenizer=tokenizer),
     dict(type='PackVideoText')

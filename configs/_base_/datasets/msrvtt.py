@@ -5,10 +5,15 @@ num_frames = 12
 tokenizer = dict(type='CLIPTokenizer')
 
 train_pipeline = [
-    dict(type='OpenVideo'),
-    # the middle frame of each segment; mode='random' draws one of each
-    dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-    dict(type='mmaction.DecordDecode'),
+    dict(
+        type='IsolatedDecode',  # in a child process, which may crash or hang on a file
+        timeout=60,  # seconds per video
+        transforms=[
+            dict(type='OpenVideo'),  # by decord; OpenVideoTorchCodec: by torchcodec
+            # the middle frame of each segment; mode='random' draws one of each
+            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
+            dict(type='mmaction.DecordDecode')
+        ]),
     dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
     dict(type='ResizeFrames', size=(224, 224)),
     dict(type='mmaction.Flip', flip_ratio=0.5),
@@ -16,9 +21,14 @@ train_pipeline = [
     dict(type='PackVideoText')
 ]
 test_pipeline = [
-    dict(type='OpenVideo'),
-    dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-    dict(type='mmaction.DecordDecode'),
+    dict(
+        type='IsolatedDecode',
+        timeout=60,
+        transforms=[
+            dict(type='OpenVideo'),
+            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
+            dict(type='mmaction.DecordDecode')
+        ]),
     dict(type='ResizeFrames', size=224),  # the short side
     dict(type='mmaction.CenterCrop', crop_size=224),
     dict(type='TokenizeText', tokenizer=tokenizer),

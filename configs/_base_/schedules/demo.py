@@ -1,4 +1,4 @@
-# The demo: minutes on two cores
+# The demo: minutes on two cores. Each config sets its own learning rate, found as docs/en/demo_benchmark.md says
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -2,8 +2,10 @@ import mmaction.datasets.transforms  # noqa: F401
 import numpy as np
 import pytest
 
-from tests.videos import broken_videos, encode_video, read_index
+from tests.test_datasets.test_decoding.torchcodec_process import run_with_torchcodec
+from tests.videos import broken_videos, cut_video, encode_video, read_index
 from vop_mm.datasets import VideoDecodeError
+from vop_mm.datasets.decoding import DecordReader
 from vop_mm.datasets.transforms import OpenVideo, clip_range
 from vop_mm.registry import TRANSFORMS
 
@@ -106,3 +108,54 @@ def test_clip_range_never_is_empty():
     assert clip_range(times, 0.95, 0.99) == (9, 10)
     assert clip_range(times, 0, 1e-5) == (0, 1)
     assert clip_range(np.zeros(1), None, 5) == (0, 1)
+
+
+# -- what decord must not open ----------------------------------------------------------------------------------------
+@pytest.fixture(scope='module')
+def unfit(tmp_path_factory):
+    """Files by what is said of them; the first three are torchcodec's."""
+    folder = tmp_path_factory.mktemp('unfit')
+    cut = cut_video(encode_video(folder / 'whole.mp4', 60), folder / 'cut.mp4', 0.6)
+    return {'edit list': cut, 'Windows Media': encode_video(folder / 'a.wmv', 60, codec='wmv2'),
+            'shown before it': encode_video(folder / 'open.mp4', 60, size=(120, 160), open_gop=True),
+            'transport stream': encode_video(folder / 'a.ts', 60),
+            'program stream': encode_video(folder / 'a.mpg', 60, codec='mpeg2video')}
+
+
+def test_is_refused_untouched_where_torchcodec_is_missing(unfit, monkeypatch):
+    monkeypatch.setattr('vop_mm.datasets.transforms.opening.torchcodec_problem', lambda: 'it is not there')
+    monkeypatch.setattr(DecordReader, '_open', lambda *args: pytest.fail('decord got the file'))
+    for i, (says, path) in enumerate(unfit.items()):
+        with pytest.raises(VideoDecodeError, match=says) as error:
+            OpenVideo()(dict(filename=path))
+        assert error.value.reason.endswith('torchcodec might read it, but it is not there' if i < 3 else 'to mp4')
+
+
+def test_goes_to_torchcodec_where_it_is_there(unfit, tmp_path):
+    code = """
+import numpy as np
+from mmengine.dataset import Compose
+from tests.videos import read_index
+from vop_mm.datasets import VideoDecodeError
+from vop_mm.registry import TRANSFORMS
+from vop_mm.utils import register_all_modules
+
+register_all_modules()
+result = []
+for opening in ('OpenVideo', 'OpenVideoTorchCodec'):
+    steps = [dict(type=opening), dict(type='SampleSegments', num_frames=6), dict(type='mmaction.DecordDecode')]
+    pipeline = TRANSFORMS.build(dict(type='IsolatedDecode', transforms=steps))
+    for path in argument:
+        try:
+            results = pipeline(dict(filename=path, start=0.2, end=1.4))
+            result.append([read_index(frame) for frame in results['imgs']])
+        except VideoDecodeError as e:
+            result.append(e.reason)
+"""
+    whole = encode_video(tmp_path / 'whole.mp4', 60)
+    found = run_with_torchcodec(code, [whole, *unfit.values()], tmp_path)
+    frames = [7, 12, 17, 22, 27, 32]  # of 5 to 34
+    expected = [frames, [i + 15 for i in frames], frames, frames]
+    for answers in (found[:6], found[6:]):
+        assert answers[:4] == expected
+        assert 'transport stream' in answers[4] and 'program stream' in answers[5]

@@ -8,6 +8,7 @@ import torch
 
 from tests.test_evaluation import brute_force
 from vop_mm.evaluation.functional import (
+    blocks,
     pair_accuracy,
     rank_metrics,
     retrieval,
@@ -166,7 +167,7 @@ def test_blocks_do_not_matter(block, protocol, monkeypatch):
     for indices in (text_to_video, np.sort(text_to_video)):
         expected = brute_force.ranks(similarity, indices, 'mean', protocol)
         with monkeypatch.context() as patch:
-            patch.setattr(retrieval, '_BLOCK', block)
+            patch.setattr(blocks, '_BLOCK', block)
             for matrix in (similarity, torch.from_numpy(similarity)):
                 ranks = retrieval_ranks(matrix, indices, 'mean', protocol)
                 assert {d: list(r) for d, r in ranks.items()} == expected
@@ -188,7 +189,7 @@ def test_similarity_is_rounded_once(monkeypatch):
     found = similarity_matrix(texts, videos)
     assert found.dtype == torch.float32 and (found[:4, :4].numpy() == np.array(exact, np.float32)).all()
     assert torch.equal(found[30], found[3])  # the same caption twice is a tie, wherever it stands
-    monkeypatch.setattr(retrieval, '_BLOCK', 50)
+    monkeypatch.setattr(blocks, '_BLOCK', 50)
     assert torch.equal(similarity_matrix(torch.from_numpy(texts), torch.from_numpy(videos)), found)
     with pytest.raises(ValueError, match=r'got \(37, 512\) and \(23, 511\)'):
         similarity_matrix(texts, videos[:, 1:])
@@ -204,7 +205,7 @@ def test_not_finite_is_named(bad, place, kind, monkeypatch):
     says = f'not finite at text {place[0]}, video {place[1]}: {bad}'
     shuffled = np.array([3, 0, 1, 7, 2, 4, 5, 6])
     for block in (2**22, 24):
-        monkeypatch.setattr(retrieval, '_BLOCK', block)
+        monkeypatch.setattr(blocks, '_BLOCK', block)
         for indices in (None, shuffled):
             with pytest.raises(ValueError, match=says):
                 retrieval.text_to_video_ranks(kind(similarity), indices)

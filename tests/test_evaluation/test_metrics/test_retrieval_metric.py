@@ -107,6 +107,18 @@ def test_twins_count_where_both_are_in_the_gallery():
     assert evaluate([change(samples[0], unreadable=[('a.mp4', 'garbage')]), *samples[1:]])['pair_accuracy'] == expected
 
 
+def test_pair_accuracy_of_each_kind_is_that_of_its_videos():
+    samples = make_samples(twins=True)
+    kinds = ['move'] * 8 + ['turn'] * 14 + ['alone']
+    for sample, kind in zip(samples, kinds, strict=True):
+        sample.set_metainfo(dict(kind=kind))
+    found = evaluate(samples)
+    assert {key for key in found if key.startswith('pair')} == {f'pair_accuracy{k}' for k in ('', '/move', '/turn')}
+    for kind, part in (('move', samples[:8]), ('turn', samples[8:22])):
+        alone = evaluate([change(sample, kind=None) for sample in part])
+        assert found[f'pair_accuracy/{kind}'] == alone['pair_accuracy'] and f'pair_accuracy/{kind}' not in alone
+
+
 def test_half_precision_features_are_taken_as_they_are():
     samples = make_samples()
     for sample in samples:
@@ -220,10 +232,38 @@ def test_the_log_says_what_was_measured(lines):
     evaluate(samples, meta=META, ties='mean')
     evaluate(samples, v2t_protocol='caption')
     assert [text for _, text in lines] == [
-        f"Retrieval on MSVD test: {texts} captions, gallery of 3 videos, protocol multi-caption, ties mean, v2t by the "
+        f"Retrieval on MSVD test, multi-caption, {texts} captions, gallery of 3 videos: ties mean, v2t by the "
         "maximum over a video's captions",
-        f'Retrieval on a data set without a name: {texts} captions, gallery of 3 videos, ties pessimistic, v2t by its '
+        f'Retrieval on a data set without a name, {texts} captions, gallery of 3 videos: ties pessimistic, v2t by its '
         'best caption']
+
+
+def unit_samples(*args, **options):
+    samples = make_samples(*args, **options)
+    for sample in samples:
+        sample.set_data({key: torch.nn.functional.normalize(value, dim=-1) for key, value in sample.items()})
+    return samples
+
+
+def test_post_processing_and_intervals_have_keys_of_their_own(tmp_path):
+    training, samples = unit_samples(30, seed=7), unit_samples(30, seed=8)
+    plain = evaluate(samples)
+    evaluate(training, dump=str(tmp_path / 'bank.npz'))
+    found = evaluate(samples, postprocess=['dsl', 'qbnorm'], query_bank=str(tmp_path / 'bank.npz'), bootstrap=50)
+    assert {key: found[key] for key in plain} == plain
+    names = {key.partition('/')[2] for key in plain}
+    rows = {f'{direction}{name}' for direction in ('t2v', 'v2t') for name in ('', '_dsl', '_qbnorm')}
+    assert {key.partition('/')[0] for key in found} == rows
+    assert {key.partition('/')[2] for key in found} == names | {f'{n}_{e}' for n in names for e in ('low', 'high')}
+    similarity, text_to_video = by_hand(samples)
+    expected = brute_force.metrics(brute_force.dual_softmax(similarity, 't2v'), text_to_video)['t2v']
+    assert {name: found[f't2v_dsl/{name}'] for name in expected} == pytest.approx(expected)
+    for options, says in ((dict(postprocess=['qbnorm']), 'needs a query bank'), (dict(postprocess=['dls']), "'dls'"),
+                          (dict(query_bank='no.npz'), 'ask for it'), (dict(bootstrap=-1), 'bootstrap')):
+        with pytest.raises(ValueError, match=says):
+            RetrievalMetric(**options)
+    with pytest.raises(FileNotFoundError, match='no.npz'):
+        RetrievalMetric(postprocess=['qbnorm'], query_bank='no.npz')
 
 
 def test_dump_can_be_scored_again(tmp_path):
@@ -239,6 +279,20 @@ def test_dump_can_be_scored_again(tmp_path):
     evaluate([change(sample, captions=None) for sample in samples], dump=path)
     with np.load(path) as data:
         assert set(data) == {'video_ids', 'text_to_video', 'text_features', 'video_features'}
+
+
+@pytest.mark.parametrize(('split', 'good'), [('train', True), ('train_9k', True), ('dev', False), ('test', False)])
+def test_a_query_bank_is_of_the_training_split(tmp_path, split, good):
+    samples = unit_samples()
+    evaluate(samples, meta=dict(dataset='made', split=split), dump=str(tmp_path / 'bank.npz'))
+    with np.load(tmp_path / 'bank.npz', allow_pickle=False) as data:
+        assert (str(data['dataset']), str(data['split'])) == ('made', split) and 'protocol' not in data
+    options = dict(postprocess=['qbnorm'], query_bank=str(tmp_path / 'bank.npz'))
+    if good:
+        assert 't2v_qbnorm/R1' in evaluate(samples, **options)
+    else:
+        with pytest.raises(ValueError, match=f'bank.npz is of the split {split}: queries have to come from training'):
+            evaluate(samples, **options)
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Ranks and metrics of text-video retrieval.
 
 Everything here takes a similarity matrix [num_texts, num_videos], higher is more similar, and reads it in blocks of
-rows: what is needed beside the matrix stays at a few times 16 MB, so a memory-mapped file is as good as an array.
-The two directions are functions of their own, because post-processing gives each direction its own matrix.
+rows (:mod:`.blocks`): what is needed beside it stays small, so a memory-mapped file is as good as an array. The two
+directions are functions of their own, because post-processing gives each direction its own matrix.
 
 A rank is 1 + (number of strictly better) + share * (number of equal ones). Counting is all that is done, nothing is
 sorted, so ties can't fall one way or the other by chance, and a query has exactly one rank. (The usual
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .blocks import Array, Rows, as_rows, blocks, bounds
+
 _SHARE = dict(pessimistic=1., optimistic=0., mean=0.5)  # of the equal ones, how many rank before the true one
 _V2T_PROTOCOLS = ('video', 'caption')
-_RECALL_AT = (1, 5, 10, 50)
-_BLOCK = 2**22  # elements that are looked at together
-
-Array = np.ndarray | Tensor
+RECALL_AT = (1, 5, 10, 50)
 
 
 def retrieval_metrics(similarity: Array,
@@ -89,11 +88,11 @@ def text_to_video_ranks(similarity: Array,
         ValueError: As for :func:`retrieval_metrics`.
     """
     share = _choose('ties', ties, _SHARE)
-    rows = _Rows(similarity)
+    rows = as_rows(similarity)
     video = rows.on_device(_check_text_to_video(text_to_video, rows.shape))
     own = rows.at(video)
     ranks = torch.empty_like(own, dtype=torch.float64)  # one piece: small ones would keep freed blocks from going back
-    for start, stop in _bounds(rows.rows_per_block, rows.shape[0]):
+    for start, stop in bounds(rows.rows_per_block, rows.shape[0]):
         block, true = rows.block(slice(start, stop)), own[start:stop, None]
         better = torch.count_nonzero(block > true, dim=1)
         equal = torch.count_nonzero(block == true, dim=1) - 1  # without the true one itself
@@ -125,7 +124,7 @@ def video_to_text_ranks(similarity: Array,
     """
     share = _choose('ties', ties, _SHARE)
     _choose('v2t_protocol', protocol, _V2T_PROTOCOLS)
-    rows = _Rows(similarity)
+    rows = as_rows(similarity)
     text_to_video = _check_text_to_video(text_to_video, rows.shape)
     video = rows.on_device(text_to_video)
     own_texts = rows.at(video)
@@ -134,7 +133,7 @@ def video_to_text_ranks(similarity: Array,
         competitors = _group_maxima(rows, text_to_video)
         itself = 1
     else:
-        competitors = (rows.block(slice(*bounds)) for bounds in _bounds(rows.rows_per_block, rows.shape[0]))
+        competitors = blocks(rows)
         itself = torch.bincount(video[own_texts == own[video]], minlength=rows.shape[1])
     better, equal = torch.zeros_like(own, dtype=torch.int64), torch.zeros_like(own, dtype=torch.int64)
     for block in competitors:
@@ -159,7 +158,7 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or not ranks.size:
         raise ValueError(f'ranks must be [num_queries], at least one, got the shape {ranks.shape}')
-    recalls = {k: 100. * int(np.count_nonzero(ranks <= k)) / len(ranks) for k in _RECALL_AT}
+    recalls = {k: 100. * int(np.count_nonzero(ranks <= k)) / len(ranks) for k in RECALL_AT}
     return {
         **{f'R{k}': value for k, value in recalls.items()}, 'Rsum': recalls[1] + recalls[5] + recalls[10],
         'MdR': float(np.median(ranks)),
@@ -185,7 +184,7 @@ def pair_accuracy(similarity: Array, text_to_video: Array | Sequence[int] | None
         ValueError: As for :func:`retrieval_metrics`; and for twins out of range, a video that is its own twin, or no
             twins at all.
     """
-    rows = _Rows(similarity)
+    rows = as_rows(similarity)
     text_to_video = _check_text_to_video(text_to_video, rows.shape)
     twins = _check_indices('twins', twins, rows.shape[1], rows.shape[1], lowest=-1)
     if (twins == np.arange(len(twins))).any():
@@ -200,104 +199,7 @@ def pair_accuracy(similarity: Array, text_to_video: Array | Sequence[int] | None
     return 100. * (wins + 0.5 * draws) / len(texts)
 
 
-def similarity_matrix(text_features: Array, video_features: Array) -> Tensor:
-    """Dot products, rounded once.
-
-    Sums are taken in float64 and rounded to float32: how a BLAS library splits them (which differs with the number of
-    threads, and between the rows of one matrix) is then lost in the rounding. Equal captions get equal scores, and a
-    rank does not change with the machine's mood.
-
-    Args:
-        text_features (ndarray | Tensor): [num_texts, D].
-        video_features (ndarray | Tensor): [num_videos, D], on the same device.
-
-    Returns:
-        Tensor: Float32 [num_texts, num_videos].
-
-    Raises:
-        ValueError: Shapes that don't go together.
-    """
-    texts, videos = torch.as_tensor(text_features).detach(), torch.as_tensor(video_features).detach()
-    if texts.ndim != 2 or videos.ndim != 2 or texts.shape[1] != videos.shape[1]:
-        raise ValueError('features must be [num_texts, D] and [num_videos, D], '
-                         f'got {tuple(texts.shape)} and {tuple(videos.shape)}')
-    videos = videos.double().T
-    similarity = torch.empty(len(texts), videos.shape[1], dtype=torch.float32, device=texts.device)
-    for start, stop in _bounds(max(1, _BLOCK // max(1, videos.shape[1])), len(texts)):
-        similarity[start:stop] = texts[start:stop].double() @ videos
-    return similarity
-
-
-class _Rows:
-    """Blocks of rows of a similarity matrix, as float tensors that are known to be finite."""
-
-    def __init__(self, similarity: Array) -> None:
-        if not isinstance(similarity, Tensor):
-            similarity = np.asarray(similarity)
-        if similarity.ndim != 2 or 0 in similarity.shape:
-            raise ValueError('similarity must be [num_texts, num_videos], neither of them 0, '
-                             f'got the shape {tuple(similarity.shape)}')
-        self._source = similarity.detach() if isinstance(similarity, Tensor) else similarity
-        self._dtype = _dtype_to_compare(similarity)
-        self.shape = tuple(similarity.shape)
-        self.rows_per_block = max(1, _BLOCK // self.shape[1])
-
-    def on_device(self, indices: np.ndarray) -> Tensor:
-        """Indices [n] as a tensor where the matrix is."""
-        return torch.as_tensor(indices, device=self._source.device if isinstance(self._source, Tensor) else None)
-
-    def block(self, rows: slice | np.ndarray) -> Tensor:
-        """Some rows, [n, num_videos]."""
-        block = self._read(rows)
-        # one sum is much quicker than a look at every element, and not finite if any of them isn't
-        if not torch.isfinite(block.sum()):
-            self._check_finite(block, rows)
-        return block
-
-    def at(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
-        """One element of each row, [n]."""
-        if rows is None:
-            rows = torch.arange(self.shape[0], device=columns.device)
-        values = self._read((rows, columns) if isinstance(self._source, Tensor) else (rows.numpy(), columns.numpy()))
-        if not torch.isfinite(values).all():
-            i = int(torch.isfinite(values).logical_not().nonzero()[0])
-            raise _not_finite(rows[i], columns[i], values[i])
-        return values
-
-    def _read(self, index) -> Tensor:
-        if isinstance(self._source, Tensor):
-            return self._source[index].to(self._dtype)
-        # a copy: the source may be read-only, of another byte order, or a file
-        return torch.from_numpy(np.array(self._source[index], dtype=self._dtype))
-
-    def _check_finite(self, block: Tensor, rows: slice | np.ndarray) -> None:
-        wrong = torch.isfinite(block).logical_not().nonzero()
-        if len(wrong):  # else the sum was too large, and nothing is wrong
-            row, column = wrong[0].tolist()
-            name = rows.start + row if isinstance(rows, slice) else rows[row]
-            raise _not_finite(name, column, block[row, column])
-
-
-def _not_finite(row, column, value) -> ValueError:
-    return ValueError(f'similarity is not finite at text {int(row)}, video {int(column)}: {float(value)}')
-
-
-def _dtype_to_compare(similarity: Array):
-    """The matrix's own type where it can be compared quickly, else one that holds its values exactly."""
-    if isinstance(similarity, Tensor):
-        if similarity.is_floating_point():
-            return similarity.dtype if similarity.dtype in (torch.float32, torch.float64) else torch.float32
-        good, dtype = not similarity.is_complex() and similarity.dtype != torch.bool, torch.float64
-    else:
-        kind, size = similarity.dtype.kind, similarity.dtype.itemsize
-        good = kind in 'iu' or (kind == 'f' and size <= 8)
-        dtype = np.dtype(np.float32 if kind == 'f' and size <= 4 else np.float64)
-    if not good:
-        raise ValueError(f'similarity must be float16 to float64 or integers, got {similarity.dtype}')
-    return dtype
-
-
-def _group_maxima(rows: _Rows, text_to_video: np.ndarray) -> Iterator[Tensor]:
+def _group_maxima(rows: Rows, text_to_video: np.ndarray) -> Iterator[Tensor]:
     """For blocks of videos the maximum over each one's texts, [n, num_videos]."""
     order = np.argsort(text_to_video, kind='stable')
     in_order = bool((order[:-1] < order[1:]).all())
@@ -314,10 +216,6 @@ def _group_maxima(rows: _Rows, text_to_video: np.ndarray) -> Iterator[Tensor]:
             block = torch.stack([group.amax(0) for group in block.split(counts[first:last].tolist())])
         yield block
         first = last
-
-
-def _bounds(step: int, total: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + step, total)) for start in range(0, total, step))
 
 
 def _choose(name: str, value: str, choices):

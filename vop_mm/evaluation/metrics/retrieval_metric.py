@@ -12,9 +12,10 @@ from torch import Tensor
 from vop_mm.registry import METRICS
 from vop_mm.utils.files import atomic_write
 
-from ..functional import pair_accuracy, retrieval_metrics, similarity_matrix
+from ..functional import check_postprocess, evaluate_retrieval, load_query_bank, pair_accuracy, similarity_matrix
 
 _OPTIONS = dict(ties=('pessimistic', 'optimistic', 'mean'), v2t_protocol=('video', 'caption'))
+_META = ('dataset', 'split', 'protocol')
 
 
 @METRICS.register_module()
@@ -24,19 +25,26 @@ class RetrievalMetric(BaseMetric):
     Samples are matched by their ``video_id`` and sorted by it before anything is computed: their order, the batch size
     and the number of processes change nothing, to the last bit. Of each data sample it reads ``video_id``,
     ``video_feature`` [D], ``text_features`` [n, D] and, where they are there, ``captions`` (list of n str), ``twin``
-    (``video_id`` of the video that only its event tells apart) and ``unreadable``: not empty, and the sample is left
-    out of the gallery, counted and named.
+    (``video_id`` of the video that only its event tells apart), ``kind`` (of that event, str) and ``unreadable``: not
+    empty, and the sample is left out of the gallery, counted and named.
 
     Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, the
-    same under ``v2t``, and ``pair_accuracy`` if videos have twins; recalls and accuracy in percent.
+    same under ``v2t``; with post-processing under ``t2v_dsl`` and so on as well, with a bootstrap also ``t2v/R1_low``,
+    ``t2v/R1_high`` and so on, the ends of 95% intervals; and ``pair_accuracy`` if videos have twins, also for each kind
+    of event as ``pair_accuracy/<kind>``. Recalls and accuracy are in percent.
 
     Args:
         ties (str): Where equal scores rank; see :func:`~vop_mm.evaluation.functional.retrieval_metrics`. Defaults to
             ``'pessimistic'``.
         v2t_protocol (str): How v2t reads several captions of a video; see
             :func:`~vop_mm.evaluation.functional.video_to_text_ranks`. Defaults to ``'video'``.
+        postprocess (Sequence[str]): Post-processing in rows apart from the plain ones: any of ``'dsl'``, ``'sinkhorn'``
+            and ``'qbnorm'``; see :func:`~vop_mm.evaluation.functional.evaluate_retrieval`. Defaults to none.
+        query_bank (str, optional): For ``'qbnorm'``: what ``dump`` wrote for the training split.
+        bootstrap (int): Samples of the intervals; 0: none. Defaults to 0.
         dump (str, optional): ``.npz`` file to write: ``video_ids`` [V], ``captions`` [T] (where the samples have
-            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D].
+            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D], and those of ``dataset``,
+            ``split`` and ``protocol`` that the data set's metainfo says.
         collect_device (str): ``'gpu'`` collects over the process group, wherever it is (gloo on a CPU as well);
             ``'cpu'`` over files in ``collect_dir``, which all processes must share. Defaults to ``'gpu'``.
         prefix (str, optional): Comes before the keys, with a slash. Defaults to None: keys as above.
@@ -54,6 +62,9 @@ class RetrievalMetric(BaseMetric):
     def __init__(self,
                  ties: str = 'pessimistic',
                  v2t_protocol: str = 'video',
+                 postprocess: Sequence[str] = (),
+                 query_bank: str | Path | None = None,
+                 bootstrap: int = 0,
                  dump: str | Path | None = None,
                  collect_device: str = 'gpu',
                  prefix: str | None = None,
@@ -62,6 +73,12 @@ class RetrievalMetric(BaseMetric):
         for name, value in (('ties', ties), ('v2t_protocol', v2t_protocol)):  # now, not after an epoch
             if value not in _OPTIONS[name]:
                 raise ValueError(f'{name} must be one of {", ".join(map(repr, _OPTIONS[name]))}, got {value!r}')
+        check_postprocess(postprocess, query_bank is not None)
+        if query_bank is not None and not Path(query_bank).is_file():
+            raise FileNotFoundError(f'query bank not found: {query_bank}')
+        if bootstrap < 0:
+            raise ValueError(f'bootstrap must be at least 0, got {bootstrap}')
+        self.postprocess, self.query_bank, self.bootstrap = tuple(postprocess), query_bank, bootstrap
         self.ties = ties
         self.v2t_protocol = v2t_protocol
         self.dump = dump
@@ -109,23 +126,26 @@ class RetrievalMetric(BaseMetric):
             self._dump(results, videos, texts, text_to_video)
 
         similarity = similarity_matrix(texts, videos)
-        metrics = retrieval_metrics(similarity, text_to_video, self.ties, self.v2t_protocol)
-        flat = {f'{direction}/{key}': value for direction, values in metrics.items() for key, value in values.items()}
+        bank = None if self.query_bank is None else load_query_bank(self.query_bank, texts, videos)
+        flat = {f'{row}/{key}': value for row, values in evaluate_retrieval(
+            similarity, text_to_video, self.ties, self.v2t_protocol, self.postprocess, bank, self.bootstrap)
+            for key, value in values.items()}
         twins = _twins(results)
         if (twins >= 0).any():
             flat['pair_accuracy'] = pair_accuracy(similarity, text_to_video, twins)
+        kinds = np.array([record['kind'] or '' for record in results])
+        for kind in sorted(set(kinds[twins >= 0]) - {''}):
+            of_kind = np.where(kinds == kind, twins, -1)
+            flat[f'pair_accuracy/{kind}'] = pair_accuracy(similarity, text_to_video, of_kind)
         return flat
 
     def _report(self, results: list[dict], num_texts: int, left_out: list[str]) -> None:
         meta = self.dataset_meta or {}
         self.summary = dict(
-            **{key: meta.get(key) for key in ('dataset', 'split', 'protocol')}, num_texts=num_texts,
-            num_videos=len(results), ties=self.ties, v2t_protocol=self.v2t_protocol, left_out=left_out)
-        said = ' '.join(str(meta[key]) for key in ('dataset', 'split') if meta.get(key)) or 'a data set without a name'
-        protocol = f'protocol {meta["protocol"]}, ' if meta.get('protocol') else ''
+            **{key: meta.get(key) for key in _META}, num_texts=num_texts, num_videos=len(results),
+            ties=self.ties, v2t_protocol=self.v2t_protocol, left_out=left_out)
         reading = 'the maximum over a video\'s captions' if self.v2t_protocol == 'video' else 'its best caption'
-        print_log(f'Retrieval on {said}: {num_texts} captions, gallery of {len(results)} videos, {protocol}'
-                  f'ties {self.ties}, v2t by {reading}', logger='current')
+        print_log(f'Retrieval on {what_was_evaluated(self)}: ties {self.ties}, v2t by {reading}', logger='current')
         if left_out:
             print_log(f'{len(left_out)} of {len(left_out) + len(results)} videos are left out of these figures, with '
                       f'their captions: {", ".join(left_out)}', logger='current', level=logging.WARNING)
@@ -136,9 +156,27 @@ class RetrievalMetric(BaseMetric):
             text_features=texts.numpy(), video_features=videos.numpy())
         if all(record['captions'] is not None for record in results):
             arrays['captions'] = np.array([caption for record in results for caption in record['captions']])
+        arrays |= {key: np.array(str(self.summary[key])) for key in _META if self.summary[key] is not None}
         Path(self.dump).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.dump) as file:
             np.savez(file, **arrays)
+
+
+def what_was_evaluated(metric: BaseMetric) -> str:
+    """Data set, split, protocol, number of captions and size of the gallery, of a metric's last evaluation.
+
+    Args:
+        metric (BaseMetric): Any metric.
+
+    Returns:
+        str: ``'msrvtt test, 1:1, 1000 captions, gallery of 1000 videos'``; empty where the metric has not said it.
+    """
+    summary = getattr(metric, 'summary', None)
+    if not summary:
+        return ''
+    name = ' '.join(str(summary[key]) for key in ('dataset', 'split') if summary[key]) or 'a data set without a name'
+    protocol = f'{summary["protocol"]}, ' if summary['protocol'] else ''
+    return f'{name}, {protocol}{summary["num_texts"]} captions, gallery of {summary["num_videos"]} videos'
 
 
 def _record(sample: dict) -> dict:
@@ -165,7 +203,7 @@ def _record(sample: dict) -> dict:
         row = int(torch.isfinite(texts).all(1).logical_not().nonzero()[0])
         which = f' ({captions[row]!r})' if captions is not None else ''
         raise ValueError(f'{video_id}: the feature of text {row}{which} is not finite')
-    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'),
+    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'), kind=sample.get('kind'),
                 captions=None if captions is None else list(captions))
 
 

@@ -19,7 +19,5 @@ class BiasTuning(TuningStrategy):
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         for module in model.clip.modules():
-            own = [getattr(module, 'bias', None)]
-            if isinstance(module, nn.MultiheadAttention):
-                own.append(module.in_proj_bias)
+            own = (getattr(module, name, None) for name in ('bias', 'in_proj_bias'))
             yield from (p for p in own if isinstance(p, Parameter))

@@ -1,0 +1,193 @@
+"""The process that decodes: what it returns, how it dies, who ends it."""
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vop_mm.datasets import VideoDecodeError
+from vop_mm.datasets.decoding import DecodeProcess
+
+
+def work(kind: str, *args):
+    """Runs in the child."""
+    if kind == 'die':
+        os.kill(os.getpid(), args[0])
+    if kind == 'exit':
+        os._exit(3)
+    if kind == 'sleep':
+        time.sleep(args[0])
+    if kind == 'undecodable':
+        raise VideoDecodeError('b.mp4', 'because')
+    if kind == 'bug':
+        return [][1]
+    if kind == 'unpicklable':
+        return threading.Lock()
+    if kind == 'unpicklable error':
+        raise type('Local', (Exception, ), {})('says this')
+    return os.getpid(), *args
+
+
+def children() -> set[str]:
+    return set(Path(f'/proc/self/task/{os.getpid()}/children').read_text().split())
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f'/proc/{pid}/stat')
+    return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] != 'Z'
+
+
+@pytest.fixture
+def process():
+    process = DecodeProcess(work, timeout=30)
+    yield process
+    process.close()
+
+
+def test_values_and_arrays_come_back(process):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (12, 90, 160, 3), dtype=np.uint8)
+    sent = dict(imgs=list(frames), frame_inds=np.arange(12), empty=np.zeros((0, 3)), text='müde', turned=frames.T)
+    child, back = process.call('a.mp4', 'echo', sent)
+    assert child != os.getpid()
+    assert back['text'] == 'müde' and back['empty'].shape == (0, 3)
+    np.testing.assert_array_equal(np.stack(back['imgs']), frames)
+    np.testing.assert_array_equal(back['turned'], frames.T)
+    assert back['frame_inds'].tolist() == list(range(12)) and back['frame_inds'].flags.aligned
+    back['imgs'][0][:] = 0  # ours to write
+    assert process.call('a.mp4', 'echo', 5) == (child, 5)  # the same process
+    np.testing.assert_array_equal(np.stack(back['imgs'][1:]), frames[1:])  # which doesn't reuse what it sent
+
+
+@pytest.mark.parametrize('kind, args, says', [
+    ('die', [signal.SIGSEGV], 'SIGSEGV'), ('die', [signal.SIGABRT], 'SIGABRT'), ('die', [signal.SIGKILL], 'SIGKILL'),
+    ('exit', [], 'exit status 3')])
+def test_a_death_is_an_undecodable_video(process, kind, args, says, capfd):
+    first, = process.call('a.mp4', 'echo')
+    with pytest.raises(VideoDecodeError, match=f'the decoder died: {says}') as error:
+        process.call('männchen.mp4', kind, *args)
+    assert error.value.path == 'männchen.mp4'
+    second, = process.call('a.mp4', 'echo')
+    assert first != second and not Path(f'/proc/{first}').exists()
+    assert capfd.readouterr().err == ''
+
+
+def test_a_time_limit(process):
+    process.call('a.mp4', 'sleep', 0.3)
+    process.close()
+    process.timeout = 0.2
+    start = time.monotonic()
+    with pytest.raises(VideoDecodeError, match='did not end within 0.2 s'):
+        process.call('a.mp4', 'sleep', 20)
+    assert time.monotonic() - start < 10
+    assert process.call('a.mp4', 'echo', 1)[1] == 1  # not the late answer of the first
+    with pytest.raises(ValueError, match='more than 0'):
+        DecodeProcess(work, timeout=0)
+
+
+def test_errors_keep_kind_and_text_and_child(process):
+    child, = process.call('a.mp4', 'echo')
+    with pytest.raises(VideoDecodeError, match="^can't decode b.mp4: because$") as error:
+        process.call('a.mp4', 'undecodable')
+    assert (error.value.path, error.value.reason) == ('b.mp4', 'because')
+    with pytest.raises(IndexError, match='list index') as error:
+        process.call('a.mp4', 'bug')
+    assert 'return [][1]' in str(error.value.__cause__)  # where it happened
+    with pytest.raises(RuntimeError, match='Local: says this'):
+        process.call('a.mp4', 'unpicklable error')
+    with pytest.raises(TypeError, match='pickle'):
+        process.call('a.mp4', 'unpicklable')
+    with pytest.raises(TypeError, match='pickle'):
+        process.call('a.mp4', 'echo', threading.Lock())
+    process.call('a.mp4', 'echo')
+    with pytest.raises(TypeError):
+        DecodeProcess(work).call('a.mp4')
+
+
+def test_every_process_and_copy_has_its_own_child(process):
+    child, = process.call('a.mp4', 'echo')
+    before = children()
+    assert copy.deepcopy(process).call('a.mp4', 'echo') != (child, )
+    assert pickle.loads(pickle.dumps(process)).call('a.mp4', 'echo') != (child, )
+    assert children() == before  # the copies took theirs with them
+    read, write = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        try:
+            os.write(write, str(process.call('a.mp4', 'echo')[0]).encode())
+            process.__del__()
+        finally:
+            os._exit(0)
+    os.waitpid(fork, 0)
+    assert int(os.read(read, 100)) != child
+    assert process.call('a.mp4', 'echo') == (child, )  # the fork did not end it
+
+
+def test_works_in_a_thread_with_many_open_files(process):
+    """Not the main thread; and descriptors beyond what select() takes."""
+    files = [os.dup(0) for _ in range(1100)]
+    try:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(process.call('a.mp4', 'echo', 1)[1]))
+        thread.start()
+        thread.join()
+    finally:
+        for file in files:
+            os.close(file)
+    assert found == [1]
+
+
+@pytest.mark.parametrize('busy', [False, True])
+def test_the_child_ends_with_its_parent(busy):
+    code = ('import os, time, sys\n'
+            'from vop_mm.datasets.decoding import DecodeProcess\n'
+            'def work(seconds):\n'
+            '    time.sleep(seconds)\n'
+            '    return os.getpid()\n'
+            'process = DecodeProcess(work, timeout=1)\n'
+            'print(process.call("a.mp4", 0), flush=True)\n'
+            'sys.stdin.readline()\n'
+            f'process.call("a.mp4", {60 if busy else 0})\n'
+            'sys.stdin.readline()\n')
+    parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.stdin.write('\n')
+    parent.stdin.flush()
+    time.sleep(0.3 if busy else 0)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+
+
+def test_a_death_is_noticed_where_others_were_started_at_the_same_time(monkeypatch):
+    """A child that inherits the other one's end of a socket keeps it open when that one is dead."""
+    fork = os.fork
+
+    def slow_fork():
+        child = fork()
+        if child:
+            time.sleep(0.3)  # before the child's end is closed here
+        return child
+
+    monkeypatch.setattr(os, 'fork', slow_fork)
+    processes = [DecodeProcess(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout=10),
+                 DecodeProcess(lambda: time.sleep(3), timeout=10)]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        dying, _ = [pool.submit(process.call, 'a.mp4') for process in processes]
+        with pytest.raises(VideoDecodeError, match='died: SIGKILL'):
+            dying.result()
+        assert time.perf_counter() - start < 2
+    for process in processes:
+        process.close()

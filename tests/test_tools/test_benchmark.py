@@ -1,0 +1,89 @@
+"""tools/analysis_tools/benchmark.py on small files."""
+import argparse
+import json
+import runpy
+
+import pytest
+
+from tests.tools import ROOT, run_tool
+from tests.videos import encode_video, painted_frame
+from vop_mm.evaluation import functional
+
+BENCHMARK = 'tools/analysis_tools/benchmark.py'
+
+
+@pytest.fixture(scope='module')
+def decoded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('decoded')
+    video = encode_video(folder / 'a.mp4', 60, size=(120, 160))
+    done = run_tool(BENCHMARK, 'decode', '--video', video, '--repeat', '3', '--json', folder / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((folder / 'rows.json').read_text())
+
+
+def test_decode_measures_the_pipeline_beside_opencv_and_the_bare_decoder(decoded):
+    rows = {row['what']: row for row in decoded[1]['rows']}
+    speeds = {what: row for what, row in rows.items() if row['figure'].endswith('clips/s')}
+    assert {'decode stage as configured', 'decord alone', 'OpenCV seeking, as CLIP4Clip and X-Pool do'} <= set(speeds)
+    assert all(0 < row['value'] <= row['fastest'] for row in speeds.values())
+    for row in rows.values():
+        assert ('target' in row) == row['figure'].endswith(' x')
+        if 'target' in row:
+            _, kind, number, _ = row['target'].split()
+            assert row['met'] == (row['value'] <= float(number) if kind == 'most' else row['value'] >= float(number))
+
+
+def test_decode_prints_figures_targets_and_machine(decoded):
+    text, result = decoded
+    assert all(row['what'] in text and row['figure'] in text for row in result['rows'])
+    assert f"cores: {result['machine']['cores']}" in text and result['machine']['date'] in text
+
+
+def test_decode_compares_no_wrong_frames():
+    decode = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/decode.py'))
+    frames = [painted_frame(i) for i in range(5)]
+    ways = {decode['STAGE']: lambda: frames, 'the same': lambda: [frame // 255 * 254 for frame in frames]}
+    decode['check_same_frames'](ways)
+    for wrong in (frames[1:] + frames[:1], frames[1:]):
+        with pytest.raises(RuntimeError, match='slower decoder: other frames'):
+            decode['check_same_frames']({**ways, 'slower decoder': lambda wrong=wrong: wrong})
+
+
+@pytest.mark.parametrize('args, says', [(['--video', 'gone.mp4'], 'no such file'), (['--repeat', '0'], 'at least 1')])
+def test_bad_input_is_one_line(args, says):
+    done = run_tool(BENCHMARK, 'decode', *args)
+    assert done.returncode == 1 and done.stderr.startswith('error: ') and says in done.stderr.splitlines()[0]
+
+
+def test_evaluate_prints_time_and_memory_beside_targets(tmp_path):
+    done = run_tool(BENCHMARK, 'evaluate', '--videos', '30', '--captions', '4', '--dim', '8', '--postprocess', 'dsl',
+                    '--json', tmp_path / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'rows.json').read_text())['rows']
+    assert [row['what'] for row in rows] == ['120 captions x 30 videos: similarities and ranks', 't2v_dsl', 'v2t_dsl',
+                                             'peak memory of the process']
+    assert [row.get('target') for row in rows] == ['at most 30 s', None, None, 'at most 2 GB']
+    assert all(row['what'] in done.stdout and row['figure'] in done.stdout for row in rows)
+    assert 5e7 < rows[-1]['value'] < 2e9 and rows[-1]['met']  # bytes: Python and torch are in it
+
+
+def test_evaluate_counts_every_second_once(monkeypatch):
+    """The clock goes on by 1, 10 and 100 s in similarities and ranks, and by more in post-processing."""
+    now = 0.
+
+    def tick(seconds, result):
+        nonlocal now
+        now += seconds
+        return result
+
+    def rows(*args, postprocess):
+        for name, seconds in zip(('t2v', 'v2t', 't2v_dsl', 'v2t_dsl'), (10, 100, 1000, 10000), strict=True):
+            yield tick(seconds, (name, {}))
+
+    monkeypatch.setattr(functional, 'similarity_matrix', lambda *args: tick(1, None))
+    monkeypatch.setattr(functional, 'evaluate_retrieval', rows)
+    module = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/evaluate.py'))
+    monkeypatch.setattr(module['time'], 'perf_counter', lambda: now)
+    values = module['run'](argparse.Namespace(videos=2, captions=1, dim=2, postprocess=['dsl']))
+    assert [row['value'] for row in values[:-1]] == [111, 1000, 10000]
+    assert values[0]['met'] is False

@@ -1,0 +1,177 @@
+"""Compressed videos show the frames of their sources."""
+import os
+import shutil
+import signal
+import struct
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.tools import run_tool, start_tool
+from tests.videos import broken_videos, cut_video, encode_video, read_index
+from vop_mm.datasets.decoding import DecordReader
+
+TOOL = 'tools/data/compress_videos.py'
+if shutil.which('ffmpeg') is None:
+    pytest.importorskip('imageio_ffmpeg', reason='no ffmpeg on PATH and no imageio-ffmpeg')
+
+
+def frames(path):
+    reader = DecordReader(str(path))
+    return reader.get_batch(range(len(reader))).asnumpy()
+
+
+def indices(path):
+    return [read_index(frame) for frame in frames(path)]
+
+
+def rotate(path):
+    """Write into an mp4 that it is to be shown turned by 90 degrees."""
+    data = bytearray(Path(path).read_bytes())
+    matrix = data.index(b'tkhd') + 44
+    data[matrix:matrix + 36] = struct.pack('>9i', 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    Path(path).write_bytes(data)
+
+
+def irregular(count):
+    return np.cumsum(np.random.default_rng(0).choice([0.02, 0.04, 0.2, 0.5], count))
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """A folder of videos, its compressed copy, and what was printed."""
+    source, out = (tmp_path_factory.mktemp('videos') / name for name in ('source', 'out'))
+    (source / 'deep' / 'er').mkdir(parents=True)
+    encode_video(source / 'wide.mp4', 60, size=(96, 160))
+    encode_video(source / 'high.mkv', 30, size=(160, 90))
+    encode_video(source / 'deep' / 'er' / 'männchen – 走.MP4', 20, size=(96, 160), codec='hevc')
+    encode_video(source / 'deep' / 'small.avi', 20, size=(30, 50), codec='mpeg4')
+    encode_video(source / 'irregular.mp4', 40, times=irregular(40), size=(96, 160))
+    cut_video(source / 'wide.mp4', source / 'cut.mp4', 0.7)
+    encode_video(source / 'stream.ts', 30, size=(96, 160))
+    encode_video(source / 'turned.mp4', 10, size=(96, 160))
+    rotate(source / 'turned.mp4')
+    (source / 'notes.txt').write_text('mine')
+    done = run_tool(TOOL, source, out, '--short-side', '64', '--workers', '2')
+    assert done.returncode == 0, done.stdout + done.stderr
+    return source, out, done.stdout
+
+
+def test_all_videos_at_their_places(made):
+    source, out, said = made
+    assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
+        'compressed.json', 'wide.mp4', 'high.mp4', 'deep/er/männchen – 走.mp4', 'deep/small.mp4', 'irregular.mp4',
+        'cut.mp4', 'stream.mp4', 'turned.mp4'}
+    assert '1 of 9 files are no videos' in said and '8 of 8 videos' in said
+    assert '4 videos change their extension to .mp4' in said
+
+
+@pytest.mark.parametrize('name, size, expected', [
+    ('wide', (64, 106), range(60)), ('high', (114, 64), range(30)), ('deep/er/männchen – 走', (64, 106), range(20)),
+    ('deep/small', (30, 50), range(20)), ('irregular', (64, 106), range(40)), ('stream', (64, 106), range(30)),
+    ('cut', (64, 106), range(18, 60))])
+def test_the_same_frames_smaller(made, name, size, expected):
+    path = made[1] / f'{name}.mp4'
+    assert frames(path).shape[1:3] == size and indices(path) == list(expected)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ['video']
+        assert container.streams[0].codec_context.name == 'h264' and 'mp4' in container.format.name
+
+
+def test_turned_videos_are_upright(made):
+    copy = frames(made[1] / 'turned.mp4')
+    assert copy.shape[1:3] == (106, 64)
+    source = frames(made[0] / 'turned.mp4')  # decord turns it
+    assert source.shape[1:3] == (160, 96)
+    assert abs(copy[7, ::2, ::2].mean(axis=(1, 2)) - source[7, ::3, ::3].mean(axis=(1, 2))[:53]).mean() < 12
+
+
+def test_times_are_kept(made):
+    found = DecordReader(str(made[1] / 'irregular.mp4')).timestamps()
+    np.testing.assert_allclose(found, irregular(40) - irregular(40)[0], atol=2e-3)
+
+
+def test_a_key_frame_every_second(made):
+    with av.open(str(made[1] / 'wide.mp4')) as container:
+        keys = [float(packet.pts * packet.time_base) for packet in container.demux(video=0)
+                if packet.pts is not None and packet.is_keyframe]
+    assert np.diff([*keys, 2.4]).max() <= 1.01
+
+
+def test_frame_rate(made, tmp_path):
+    (tmp_path / 'source').mkdir()
+    shutil.copy(made[0] / 'wide.mp4', tmp_path / 'source')
+    assert run_tool(TOOL, tmp_path / 'source', tmp_path / 'out', '--fps', '5').returncode == 0
+    found = indices(tmp_path / 'out' / 'wide.mp4')  # 2.4 s
+    assert len(found) == 12 and all(4 <= step <= 6 for step in np.diff(found)), found
+    assert frames(tmp_path / 'out' / 'wide.mp4').shape[1:3] == (96, 160)  # never enlarged to 224
+
+
+def test_a_second_run_makes_what_is_new_or_changed(made, tmp_path):
+    source, out = shutil.copytree(made[0], tmp_path / 'source'), shutil.copytree(made[1], tmp_path / 'out')
+    before = {path: path.stat().st_mtime_ns for path in out.rglob('*.mp4')}
+    encode_video(source / 'wide.mp4', 12, first=100, size=(96, 160))
+    os.utime(source / 'wide.mp4', (1, 1))
+    encode_video(source / 'new.mp4', 8, size=(96, 160))
+    done = run_tool(TOOL, source, out, '--short-side', '64')
+    assert done.returncode == 0 and '9 of 9 videos, 2 of them new' in done.stdout, done.stdout + done.stderr
+    assert indices(out / 'wide.mp4') == list(range(100, 112)) and indices(out / 'new.mp4') == list(range(8))
+    after = {path: path.stat().st_mtime_ns for path in out.rglob('*.mp4')}
+    assert {path for path in after if after[path] != before.get(path)} == {out / 'wide.mp4', out / 'new.mp4'}
+    done = run_tool(TOOL, source, out)
+    assert done.returncode == 1 and 'another short_side: 64 there, 224 here' in done.stderr
+
+
+def test_broken_videos_are_listed_and_leave_nothing(tmp_path):
+    (tmp_path / 'source').mkdir()
+    broken = broken_videos(tmp_path / 'source')
+    encode_video(tmp_path / 'source' / 'good.mp4', 10)
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out')
+    assert done.returncode == 3 and f'{len(broken)} failed' in done.stdout, done.stdout + done.stderr
+    for path in broken.values():
+        assert f'  {path}: ' in done.stdout
+    assert f'{broken["audio_only"]}: no video stream' in done.stdout
+    assert f'{broken["truncated_faststart"]}: ends after 1.' in done.stdout  # ffmpeg itself calls it a success
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['compressed.json', 'good.mp4']
+
+
+def test_killed_and_run_again(tmp_path):
+    (tmp_path / 'source').mkdir()
+    for i in range(8):
+        encode_video(tmp_path / 'source' / f'{i}.mp4', 40, size=(180, 320))
+    arguments = (TOOL, tmp_path / 'source', tmp_path / 'out', '--short-side', '120', '--workers', '1')
+    process = start_tool(*arguments)
+    while len(list((tmp_path / 'out').glob('*.mp4'))) < 2:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    there = list((tmp_path / 'out').glob('*.mp4'))
+    assert len(there) < 8 and all(indices(path) == list(range(40)) for path in there)
+    done = run_tool(*arguments)
+    assert done.returncode == 0 and f'{8 - len(there)} of them new' in done.stdout, done.stdout + done.stderr
+    assert all(indices(tmp_path / 'out' / f'{i}.mp4') == list(range(40)) for i in range(8))
+    assert not list((tmp_path / 'out').glob('.*'))
+
+
+def test_bad_arguments_are_one_line(made, tmp_path, monkeypatch):
+    source = made[0]
+    (tmp_path / 'thesis').mkdir()
+    (tmp_path / 'thesis' / 'thesis.txt').write_text('mine')
+    (tmp_path / 'twins').mkdir()
+    for name in ('a.mp4', 'a.avi'):
+        (tmp_path / 'twins' / name).write_bytes(b'')
+    for arguments, says in [((tmp_path / 'none', tmp_path / 'out'), 'no such folder'),
+                            ((tmp_path / 'thesis', tmp_path / 'out'), 'no videos'),
+                            ((source, source / 'out'), 'lies in'),
+                            ((source, tmp_path / 'thesis'), 'holds something else'),
+                            ((tmp_path / 'twins', tmp_path / 'out'), 'would have the same copy')]:
+        done = run_tool(TOOL, *arguments)
+        assert done.returncode == 1 and done.stderr.startswith('error: ') and says in done.stderr, done.stderr
+    monkeypatch.setenv('PATH', '')
+    monkeypatch.setitem(__import__('sys').modules, 'imageio_ffmpeg', None)
+    done = run_tool(TOOL, source, tmp_path / 'out')
+    assert done.returncode == 1 and 'no ffmpeg on PATH' in done.stderr and 'pip install imageio-ffmpeg' in done.stderr

@@ -1,0 +1,73 @@
+"""Throughput, on this machine: python tools/analysis_tools/benchmark.py {decode} ...
+
+Every file in ``benchmarks`` without an underscore in front is a subcommand: its docstring says what it measures,
+``add_arguments(parser)`` what it takes, and ``run(args)`` returns the rows of the table: dicts with ``what``,
+``figure`` (text), ``value`` (number), and where there is a target ``target`` (text) and ``met`` (bool).
+"""
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from types import ModuleType
+
+FOLDER = Path(__file__).resolve().parent / 'benchmarks'
+
+
+def parse_args(modules: dict[str, ModuleType]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Measure on this machine, beside the targets.')
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, module in modules.items():
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
+        module.add_arguments(command)
+        command.add_argument('--json', metavar='FILE', type=Path, help='write the rows here as well')
+    return parser.parse_args()
+
+
+def main() -> int:
+    sys.path.insert(0, str(FOLDER.parent))
+    names = sorted(path.stem for path in FOLDER.glob('[a-z]*.py'))
+    modules = {name: importlib.import_module(f'{FOLDER.name}.{name}') for name in names}
+    args = parse_args(modules)
+    rows = modules[args.command].run(args)
+    machine = describe_machine()
+    print_table(rows)
+    print(', '.join(f'{key}: {value}' for key, value in machine.items()))
+    if args.json:
+        from vop_mm.utils.files import atomic_write
+        with atomic_write(args.json, 'w') as file:
+            json.dump(dict(command=args.command, machine=machine, rows=rows), file, indent=1)
+    return 0
+
+
+def print_table(rows: list[dict]) -> None:
+    """Print rows; see the module's text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for head in ('what', 'measured', 'target', ''):
+        table.add_column(head, justify='right' if head == 'measured' else 'left')
+    for row in rows:
+        met = {True: 'met', False: 'missed', None: ''}[row.get('met')]
+        table.add_row(row['what'], row['figure'], row.get('target', ''), met)
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def describe_machine() -> dict[str, str]:
+    """What a figure is worth nothing without."""
+    import torch
+
+    cpus = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+            if line.startswith('model name')]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'
+    return dict(CPU=cpus[0] if cpus else platform.machine(), cores=str(len(os.sched_getaffinity(0))), GPU=gpu,
+                torch=torch.__version__, date=datetime.date.today().isoformat())
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,38 @@
+"""Times taken in turn, so that what disturbs the machine disturbs all that is compared."""
+import statistics
+import time
+from collections.abc import Callable
+
+
+def measure(ways: dict[str, Callable], repeat: int, what: str, warm_up: int = 0) -> dict[str, list[float]]:
+    """Seconds of every way in every round, behind rounds that are not counted."""
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
+    times = {name: [] for name in ways}
+    for number in track(range(-warm_up, repeat), what, transient=True, console=Console(stderr=True)):
+        for name, way in ways.items():
+            wait()
+            start = time.perf_counter()
+            way()
+            wait()
+            if number >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: list[float], others: list[float]) -> float:
+    """How many times as long, by the median of neighbours in time."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
+
+
+def beside(what: str, value: float, at_least: float | None = None, at_most: float | None = None) -> dict:
+    """A row with a ratio beside its target."""
+    row = dict(what=what, figure=f'{value:.2f} x', value=value)
+    if at_least is not None:
+        row.update(target=f'at least {at_least:.2f} x', met=value >= at_least)
+    if at_most is not None:
+        row.update(target=f'at most {at_most:.2f} x', met=value <= at_most)
+    return row

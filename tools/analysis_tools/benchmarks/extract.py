@@ -1,0 +1,60 @@
+"""Embedding videos: each method beside open_clip's own encode_image on the same frames.
+
+The targets follow from what there is to compute: for VoP the ratio of token counts, where layers see whole videos or
+prompts are computed the ratio of counted operations. Weights are random, all models embed the same batch in turn.
+"""
+import argparse
+
+from ._models import add_arguments as add_model_arguments
+from ._models import build_models, precision, random_batch
+from ._rounds import beside, measure, ratio
+
+PLAIN = 'open_clip encode_image'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    add_model_arguments(parser, [f'configs/vop/{name}_msrvtt.py' for name in
+                                 ('vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c')], batch_size=2, repeat=10)
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """Measure; rows as benchmark.py prints them."""
+    import open_clip
+    import torch
+
+    models = {name: model.eval().to(args.device) for name, model in build_models(args).items()}
+    first = next(iter(models.values()))
+    if not isinstance(first.clip.arch, str):
+        raise ValueError('open_clip itself has no such architecture: name one with --arch')
+    plain = open_clip.create_model(first.clip.arch, pretrained=None).eval().to(args.device)
+    frames, _ = random_batch(first, args)
+    pictures = frames.flatten(0, 1)  # [B, F, 3, H, W] -> [B * F, 3, H, W]
+    ways = {PLAIN: lambda: plain.encode_image(pictures, normalize=True)}
+    ways.update({name: (lambda model=model: model.encode_video(frames)) for name, model in models.items()})
+    with torch.inference_mode(), precision(args):
+        times = measure(ways, args.repeat, 'embedding', warm_up=2)
+    operations = {name: count(way) for name, way in ways.items()}
+    rows = [dict(what=name, figure=f'{args.batch_size / min(times[name]):.2f} videos/s',
+                 value=args.batch_size / min(times[name])) for name in ways]
+    patches = first.clip.num_patches + 1
+    for name, model in models.items():
+        tower, value = model.vision_tower, ratio(times[name], times[PLAIN])
+        tokens = {patches + sum(p.num_tokens for p in tower.prompts if layer in p.layers)
+                  for layer in range(len(model.clip.vision_blocks))}
+        if tower.video_from is None and len(tokens) == 1 and operations[name] < 1.02 * operations[PLAIN] * max(
+                tokens) / patches:  # nothing but tokens was added
+            share, slack, by = max(tokens) / patches, 1.05, 'tokens'
+        else:
+            share, slack, by = operations[name] / operations[PLAIN], 1.10, 'operations'
+        rows.append(beside(f'{name}: time, by open_clip\'s ({share:.3f} x its {by})', value, at_most=slack * share))
+    return rows
+
+
+def count(way) -> int:
+    """Floating point operations; with gradients, without which attention's fast path would not be counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        way()
+    return counter.get_total_flops()

@@ -1,0 +1,127 @@
+"""Decode each video once: python tools/data/cache_frames.py CONFIG --out DIR
+
+Of every clip, the frames that the config's pipeline samples go into DIR/train, DIR/val and DIR/test. Training and
+evaluation then take them from there, with --cfg-options frames_from=DIR. A second run goes on where the first one
+stopped, and adds what is new or has changed.
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Decode the frames that a config samples, and store them.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where the stores go, one per split')
+    parser.add_argument('--split', nargs='+', choices=('train', 'val', 'test'), default=('train', 'val', 'test'),
+                        help='which ones (default: all)')
+    parser.add_argument('--frames-per-segment', type=int, metavar='K', default=4,
+                        help='where a pipeline samples a random frame of each segment: how many there are to draw from '
+                        '(default: 4)')
+    parser.add_argument('--short-side', type=int, metavar='N', default=256,
+                        help='where a pipeline crops at random: larger frames are scaled down to this (default: 256; '
+                        '0: never)')
+    parser.add_argument('--quality', type=int, metavar='Q', help='store JPEG of this quality, up to 100 (default: '
+                        'frames as they are, exact, and five to seven times as large)')
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
+                        help='processes that decode (default: one per core)')
+    parser.add_argument('--retry-unreadable', action='store_true',
+                        help='try again what could not be decoded in an earlier run')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
+    if args.frames_per_segment < 2 or args.short_side < 0 or args.workers < 1:
+        parser.error('--frames-per-segment must be at least 2, --workers at least 1, --short-side not negative')
+    if args.quality is not None and not 1 <= args.quality <= 100:
+        parser.error('--quality must be 1 to 100')
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'config not found: {args.config}')
+    from mmengine.config import Config
+
+    from vop_mm.apis.experiment import parse_options
+    from vop_mm.utils import register_all_modules
+
+    register_all_modules()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(parse_options(args.cfg_options or []))
+    for split in args.split:
+        if cfg.get(f'{split}_dataloader'):
+            _cache_split(cfg[f'{split}_dataloader'].dataset, split, args)
+    print(f'to use them: --cfg-options frames_from={args.out}')
+    return 0
+
+
+def _cache_split(dataset, split: str, args: argparse.Namespace) -> None:
+    from rich.progress import track
+    from torch.utils.data import DataLoader
+
+    from vop_mm.datasets import FrameStoreWriter
+    from vop_mm.datasets.transforms import FramesToStore
+    from vop_mm.registry import DATASETS
+
+    decode = FramesToStore(dataset.pipeline, args.frames_per_segment, args.short_side, args.quality)
+    clips = _distinct_clips(DATASETS.build({**dataset, 'pipeline': []}))
+    path = args.out / split
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = FrameStoreWriter(path, decode.settings)
+    lacking = [clip for clip in clips if _is_lacking(store.info(*_place(clip)), clip, args.retry_unreadable)]
+    if lacking:
+        store.set_finished(False)
+        # in the order given, and no more of them in memory than a few per worker
+        jobs = DataLoader(_Jobs(lacking, decode), batch_size=None, num_workers=min(args.workers, len(lacking)),
+                          collate_fn=_as_it_is)
+        for clip, made in track(zip(lacking, jobs), f'caching {split}', total=len(lacking)):
+            store.add(*_place(clip), *made)
+        store.set_finished(True)
+    infos = [store.info(*_place(clip)) for clip in clips]
+    store.close()
+    unreadable = {info['video']: info['unreadable'] for info in infos if 'unreadable' in info}
+    print(f'{path}: {len(clips)} clips, {len(lacking)} of them new, {(path / "data.mdb").stat().st_size / 1e6:.1f} MB')
+    if unreadable:
+        print(f'{len(unreadable)} videos can\'t be decoded:')
+        for video, reason in unreadable.items():
+            print(f'  {video}: {reason}')
+
+
+def _distinct_clips(dataset) -> list[dict]:
+    """Items of a data set, one for each clip: captions share theirs."""
+    items = (dataset.get_data_info(index) for index in range(len(dataset)))
+    return list({_place(item): item for item in items}.values())
+
+
+def _place(clip: dict) -> tuple:
+    return clip['video'], clip.get('start'), clip.get('end')
+
+
+def _is_lacking(info: dict | None, clip: dict, retry_unreadable: bool) -> bool:
+    from vop_mm.datasets.frame_store import source_of
+    return info is None or info['source'] != source_of(clip['filename']) or (retry_unreadable and 'unreadable' in info)
+
+
+class _Jobs:
+    """What a DataLoader's workers decode."""
+
+    def __init__(self, clips: list[dict], decode) -> None:
+        self.clips, self.decode = clips, decode
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[dict, bytes]:
+        return self.decode(self.clips[index])
+
+
+def _as_it_is(item):
+    return item
+
+
+if __name__ == '__main__':
+    # without this the parent's output may be lost when a worker dies
+    sys.stdout.reconfigure(line_buffering=True)
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

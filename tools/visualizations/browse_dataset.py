@@ -1,0 +1,44 @@
+"""Draw what the model sees: frames behind the whole pipeline, with their times and captions.
+
+    python tools/visualizations/browse_dataset.py CONFIG OUT.png [--split train|val|test]
+"""
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Draw samples of a data set as the model gets them.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('out', metavar='OUT.png', type=Path, help='picture to write')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train', help='(default: train)')
+    parser.add_argument('--num-samples', type=int, default=6, metavar='N', help='rows (default: 6)')
+    parser.add_argument('--seed', type=int, default=0, help='which samples, and what is random in them (default: 0)')
+    parser.add_argument('--epoch', type=int, default=0, help='of training, from 0: changes what is random (default: 0)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if args.num_samples < 1:
+        raise ValueError(f'--num-samples must be at least 1, got {args.num_samples}')
+
+    from mmengine.config import Config
+
+    from vop_mm.apis.experiment import parse_options
+    from vop_mm.visualization.dataset_figure import draw_samples, load_samples
+
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(parse_options(args.cfg_options or []))
+    loader = cfg.get(f'{args.split}_dataloader')
+    if loader is None:
+        raise ValueError(f'{args.config} has no {args.split} split')
+    samples = load_samples(loader.dataset, args.num_samples, args.seed, args.epoch)
+    draw_samples(samples, args.out)
+    print(f'wrote {args.out}: {len(samples)} samples of {args.split}')
+    return 0
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,46 @@
+"""Holding out training videos for model selection."""
+import hashlib
+from collections.abc import Iterable
+
+
+def hold_out(video_ids: Iterable[str], fraction: float, seed: int = 0) -> list[str]:
+    """Choose the videos of the dev split.
+
+    A hash of seed and id decides, not a generator: the choice is the same on every machine and version, does not
+    depend on the order of the videos, and a larger fraction holds what a smaller one did.
+
+    Args:
+        video_ids (Iterable[str]): Training videos.
+        fraction (float): Share to hold out, between 0 and 1.
+        seed (int): Another seed chooses others. Defaults to 0.
+
+    Returns:
+        list[str]: At least one, in the order given.
+
+    Raises:
+        ValueError: Fewer than two videos, or none would be left to train on.
+    """
+    video_ids = list(video_ids)
+    number = max(1, round(fraction * len(video_ids)))
+    if number >= len(video_ids):
+        raise ValueError(f'a dev split of {number} of {len(video_ids)} training videos leaves nothing to train on')
+    chosen = set(sorted(video_ids, key=lambda video_id: _hash(seed, video_id))[:number])
+    return [video_id for video_id in video_ids if video_id in chosen]
+
+
+def choose_caption(video_id: str, captions: list[str], seed: int = 0) -> str:
+    """One of a video's captions, by a hash of seed and id.
+
+    Args:
+        video_id (str): Of the video.
+        captions (list[str]): At least one.
+        seed (int): Another seed chooses others. Defaults to 0.
+
+    Returns:
+        str: The caption.
+    """
+    return captions[_hash(seed, video_id) % len(captions)]
+
+
+def _hash(seed: int, video_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f'{seed}/{video_id}'.encode()).digest(), 'big')

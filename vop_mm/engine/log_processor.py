@@ -1,0 +1,30 @@
+"""Log lines that say what was evaluated."""
+import re
+
+from mmengine.runner import LogProcessor, Runner
+
+from vop_mm.evaluation.metrics.retrieval_metric import what_was_evaluated
+from vop_mm.registry import LOG_PROCESSORS
+
+
+@LOG_PROCESSORS.register_module()
+class RetrievalLogProcessor(LogProcessor):
+    """MMEngine's, but figures of an evaluation come with data set, split, protocol and the size of the gallery.
+
+    Without them a figure in a log is worth little: recalls of galleries of different size can't be compared.
+
+    Args:
+        **kwargs: As in :class:`mmengine.runner.LogProcessor`.
+    """
+
+    def get_log_after_epoch(self, runner: Runner, batch_idx: int, mode: str,
+                            with_non_scalar: bool = False) -> tuple[dict, str]:
+        """The line after an evaluation; arguments and result as MMEngine's."""
+        tag, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
+        loop = runner.val_loop if mode == 'val' else runner.test_loop
+        evaluated = [text for metric in loop.evaluator.metrics if (text := what_was_evaluated(metric))]
+        if not evaluated:
+            return tag, line
+        head = re.match(r'Epoch\(\w+\) *(\[[^\]]*\] *)+', line)
+        end = head.end() if head else 0
+        return tag, f'{line[:end]}{", ".join(evaluated)}  {line[end:]}'

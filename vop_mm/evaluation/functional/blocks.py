@@ -1,0 +1,186 @@
+"""Similarity matrices, read in blocks of rows.
+
+A block holds a few million elements, whatever the matrix is: an array, a tensor, a memory-mapped file, or features
+whose products are taken as they are asked for. What is needed beside the source stays at a few times 16 MB.
+"""
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 2**21  # elements that are looked at together
+
+Array = np.ndarray | Tensor
+
+
+def as_rows(similarity: 'Array | Rows') -> 'Rows':
+    """A matrix, or what gives rows already, as something that gives rows."""
+    return similarity if isinstance(similarity, Rows) else MatrixRows(similarity)
+
+
+def blocks(rows: 'Rows') -> Iterator[Tensor]:
+    """All rows in their order, in blocks [n, num_videos]."""
+    for start, stop in bounds(rows.rows_per_block, rows.shape[0]):
+        yield rows.block(slice(start, stop))
+
+
+def bounds(step: int, total: int) -> Iterator[tuple[int, int]]:
+    """``(start, stop)`` of consecutive pieces."""
+    return ((start, min(start + step, total)) for start in range(0, total, step))
+
+
+def similarity_matrix(text_features: Array, video_features: Array) -> Tensor:
+    """Dot products, rounded once.
+
+    Sums are taken in float64 and rounded to float32: how a BLAS library splits them (which differs with the number of
+    threads, and between the rows of one matrix) is then lost in the rounding. Equal captions get equal scores, and a
+    rank does not change with the machine's mood.
+
+    Args:
+        text_features (ndarray | Tensor): [num_texts, D].
+        video_features (ndarray | Tensor): [num_videos, D], on the same device.
+
+    Returns:
+        Tensor: Float32 [num_texts, num_videos].
+
+    Raises:
+        ValueError: Shapes that don't go together, or a feature that is not finite (the message names its row).
+    """
+    products = FeatureRows(text_features, video_features)
+    similarity = torch.empty(products.shape, dtype=torch.float32, device=products.device)
+    for start, stop in bounds(products.rows_per_block, len(similarity)):
+        similarity[start:stop] = products.block(slice(start, stop))
+    return similarity
+
+
+class FeatureRows:
+    """Rows of the similarity matrix of two sets of features, which is never there as a whole; read block by block only.
+
+    Args:
+        text_features (ndarray | Tensor): [num_texts, D], the rows.
+        video_features (ndarray | Tensor): [num_videos, D], on the same device.
+
+    Raises:
+        ValueError: As for :func:`similarity_matrix`.
+    """
+
+    def __init__(self, text_features: Array, video_features: Array) -> None:
+        texts, videos = torch.as_tensor(text_features).detach(), torch.as_tensor(video_features).detach()
+        if texts.ndim != 2 or videos.ndim != 2 or texts.shape[1] != videos.shape[1]:
+            raise ValueError('features must be [num_texts, D] and [num_videos, D], '
+                             f'got {tuple(texts.shape)} and {tuple(videos.shape)}')
+        for name, features in (('text', texts), ('video', videos)):
+            finite = torch.isfinite(features).all(1)
+            if not finite.all():
+                raise ValueError(f'the features of {name} {int(finite.logical_not().nonzero()[0])} are not finite')
+        self._texts, self._videos = texts, videos.double().T  # [T, D], [D, V]
+        self.device = texts.device
+        self.shape = (len(texts), len(videos))
+        self.rows_per_block = max(1, _BLOCK // max(1, len(videos)))
+
+    def block(self, rows: slice) -> Tensor:
+        """Some rows, float32 [n, num_videos]."""
+        return (self._texts[rows].double() @ self._videos).float()
+
+
+class MatrixRows:
+    """Rows of a matrix, as float tensors that are known to be finite.
+
+    Args:
+        similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers.
+
+    Raises:
+        ValueError: Wrong shape or type; when it is read, an element that is not finite (the message names its place).
+    """
+
+    def __init__(self, similarity: Array) -> None:
+        if not isinstance(similarity, Tensor):
+            similarity = np.asarray(similarity)
+        if similarity.ndim != 2 or 0 in similarity.shape:
+            raise ValueError('similarity must be [num_texts, num_videos], neither of them 0, '
+                             f'got the shape {tuple(similarity.shape)}')
+        self._source = similarity.detach() if isinstance(similarity, Tensor) else similarity
+        self._dtype = _dtype_to_compare(similarity)
+        self.shape = tuple(similarity.shape)
+        self.rows_per_block = max(1, _BLOCK // self.shape[1])
+
+    def on_device(self, indices: np.ndarray) -> Tensor:
+        """Indices [n] as a tensor where the matrix is."""
+        return torch.as_tensor(indices, device=self._source.device if isinstance(self._source, Tensor) else None)
+
+    def block(self, rows: slice | np.ndarray) -> Tensor:
+        """Some rows, [n, num_videos]."""
+        block = self._read(rows)
+        # one sum is much quicker than a look at every element, and not finite if any of them isn't
+        if not torch.isfinite(block.sum()):
+            self._check_finite(block, rows)
+        return block
+
+    def at(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
+        """One element of each row, [n]."""
+        if rows is None:
+            rows = torch.arange(self.shape[0], device=columns.device)
+        values = self._read((rows, columns) if isinstance(self._source, Tensor) else (rows.numpy(), columns.numpy()))
+        if not torch.isfinite(values).all():
+            i = int(torch.isfinite(values).logical_not().nonzero()[0])
+            raise _not_finite(rows[i], columns[i], values[i])
+        return values
+
+    def _read(self, index) -> Tensor:
+        if isinstance(self._source, Tensor):
+            return self._source[index].to(self._dtype)
+        # a copy: the source may be read-only, of another byte order, or a file
+        return torch.from_numpy(np.array(self._source[index], dtype=self._dtype))
+
+    def _check_finite(self, block: Tensor, rows: slice | np.ndarray) -> None:
+        wrong = torch.isfinite(block).logical_not().nonzero()
+        if len(wrong):  # else the sum was too large, and nothing is wrong
+            row, column = wrong[0].tolist()
+            name = rows.start + row if isinstance(rows, slice) else rows[row]
+            raise _not_finite(name, column, block[row, column])
+
+
+class ChangedRows:
+    """Rows of a matrix of which every element is changed as it is read, in float64.
+
+    Args:
+        rows (MatrixRows): The matrix.
+        change (Callable): ``change(values, text, video)``: the new values, of the values and of the numbers of their
+            texts and videos, all of shapes that broadcast together.
+    """
+
+    def __init__(self, rows: MatrixRows, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self._rows, self._change = rows, change
+        self.shape, self.rows_per_block, self.on_device = rows.shape, rows.rows_per_block, rows.on_device
+        self._texts, self._videos = (rows.on_device(np.arange(n)) for n in rows.shape)
+
+    def block(self, rows: slice | np.ndarray) -> Tensor:
+        """Some rows, [n, num_videos]."""
+        return self._change(self._rows.block(rows).double(), self._texts[rows][:, None], self._videos[None])
+
+    def at(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
+        """One element of each row, [n]."""
+        return self._change(self._rows.at(columns, rows).double(), self._texts if rows is None else rows, columns)
+
+
+Rows = MatrixRows | FeatureRows | ChangedRows
+
+
+def _not_finite(row, column, value) -> ValueError:
+    return ValueError(f'similarity is not finite at text {int(row)}, video {int(column)}: {float(value)}')
+
+
+def _dtype_to_compare(similarity: Array):
+    """The matrix's own type where it can be compared quickly, else one that holds its values exactly."""
+    if isinstance(similarity, Tensor):
+        if similarity.is_floating_point():
+            return similarity.dtype if similarity.dtype in (torch.float32, torch.float64) else torch.float32
+        good, dtype = not similarity.is_complex() and similarity.dtype != torch.bool, torch.float64
+    else:
+        kind, size = similarity.dtype.kind, similarity.dtype.itemsize
+        good = kind in 'iu' or (kind == 'f' and size <= 8)
+        dtype = np.dtype(np.float32 if kind == 'f' and size <= 4 else np.float64)
+    if not good:
+        raise ValueError(f'similarity must be float16 to float64 or integers, got {similarity.dtype}')
+    return dtype

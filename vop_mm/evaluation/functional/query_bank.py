@@ -1,0 +1,39 @@
+"""Queries of the training split, for QB-Norm."""
+from pathlib import Path
+
+import numpy as np
+
+from .blocks import Array, FeatureRows
+
+
+def load_query_bank(path: str | Path, text_features: Array, video_features: Array) -> dict[str, FeatureRows]:
+    """The bank of both directions, from embeddings of the training split.
+
+    Args:
+        path (str | Path): ``.npz`` with ``text_features`` [B, D] and ``video_features`` [W, D] of the same model, as
+            ``tools/test.py --dump`` writes it; if it has a ``split``, that has to be a training split.
+        text_features (ndarray | Tensor): Of the split that is evaluated, [num_texts, D].
+        video_features (ndarray | Tensor): Of its videos, [num_videos, D].
+
+    Returns:
+        dict[str, FeatureRows]: ``t2v``: training captions with the videos, [B, num_videos]; ``v2t``: training videos
+        with the captions, [W, num_texts].
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file, of another split than training, or of a model with another size of features.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'query bank not found: {path}')
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            texts, videos = data['text_features'], data['video_features']
+            split = str(data['split']) if 'split' in data else 'train'
+    except (KeyError, OSError, ValueError, EOFError) as e:
+        raise ValueError(f'{path} is not a file of tools/test.py --dump: {e}') from e
+    if not split.startswith('train'):
+        raise ValueError(f'the query bank {path} is of the split {split}: queries have to come from training')
+    try:
+        return dict(t2v=FeatureRows(texts, video_features), v2t=FeatureRows(videos, text_features))
+    except ValueError as e:
+        raise ValueError(f'the query bank {path} does not fit: {e}') from None

@@ -1,0 +1,113 @@
+"""Samples of a data set as the model gets them."""
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vop_mm.utils.files import atomic_write
+
+
+class Sample(NamedTuple):
+    """What comes out of a pipeline.
+
+    Attributes:
+        video_id (str): Of the video that the annotation names.
+        captions (list[str]): Of the sample: one in training, all of the video otherwise.
+        frames (np.ndarray): [F, H, W, 3] uint8 RGB.
+        num_frames (int): Frames that are real; those behind them repeat the last one.
+        times (list[float] | None): Seconds from the start of the file, one for each frame; None where the pipeline
+            doesn't say which frames it took.
+        unreadable (list): Videos that couldn't be decoded, in whose place this one stands.
+    """
+    video_id: str
+    captions: list[str]
+    frames: np.ndarray
+    num_frames: int
+    times: list[float] | None
+    unreadable: list
+
+
+def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> list[Sample]:
+    """Draw samples at random and run the pipeline on them.
+
+    Args:
+        dataset (dict): Config of the data set.
+        number (int): How many, at most.
+        seed (int): Of the draw, and of what is random in the pipeline. Defaults to 0.
+        epoch (int): Of training, which changes what is random in the pipeline. Defaults to 0.
+
+    Returns:
+        list[Sample]: In the data set's order.
+
+    Raises:
+        ValueError: The pipeline doesn't end with PackVideoText.
+    """
+    from vop_mm.registry import DATASETS
+    from vop_mm.utils import register_all_modules
+
+    register_all_modules()
+    *steps, pack = dataset['pipeline']
+    if pack['type'] not in ('PackVideoText', 'vop_mm.PackVideoText'):
+        raise ValueError(f'the pipeline ends with {pack["type"]}, and not with PackVideoText')
+    pack = dict(pack, meta_keys=(*pack.get('meta_keys', ()), 'frame_inds'))
+    built = DATASETS.build({**dataset, 'pipeline': [*steps, pack]})
+    built.set_epoch(epoch, seed)
+    chosen = sorted(random.Random(seed).sample(range(len(built)), min(number, len(built))))
+    return [_sample(built[i]) for i in chosen]
+
+
+def _sample(packed: dict) -> Sample:
+    meta = packed['data_samples'].metainfo
+    times = None
+    if 'frame_inds' in meta:
+        times = [float(_timestamps(meta['filename'])[i]) for i in meta['frame_inds']]
+    frames = packed['inputs'].numpy().transpose(0, 2, 3, 1)  # [F, 3, H, W] -> [F, H, W, 3]
+    return Sample(meta['video_id'], list(meta['captions']), frames, meta['num_frames'], times, meta['unreadable'])
+
+
+def _timestamps(path: str):
+    from vop_mm.datasets.transforms import OpenVideo
+
+    return OpenVideo().transform(dict(filename=path))['video_reader'].timestamps()
+
+
+def draw_samples(samples: list[Sample], path: str | Path) -> None:
+    """Draw a row for each sample: its captions above, its frames with their times below.
+
+    Args:
+        samples (list[Sample]): From :func:`load_samples`.
+        path (str | Path): PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(len(sample.frames) for sample in samples)
+    height, width = samples[0].frames.shape[1:3]
+    figure = Figure(figsize=(columns, len(samples) * (height / width + 0.55) + 0.1))
+    FigureCanvasAgg(figure)
+    for row, (part, sample) in enumerate(zip(figure.subfigures(len(samples), 1, squeeze=False)[:, 0], samples,
+                                             strict=True)):
+        part.set_facecolor('white' if row % 2 else '#f4f4f4')
+        part.text(0.006, 0.97, _title(sample), va='top', fontsize=9, parse_math=False)
+        for i, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            axes.set_axis_off()
+            if i < len(sample.frames):
+                real = i < sample.num_frames
+                axes.imshow(sample.frames[i], alpha=1. if real else 0.35)
+                label = 'padding' if not real else f'{sample.times[i]:.2f} s' if sample.times else ''
+                axes.text(0.5, -0.05, label, transform=axes.transAxes, ha='center', va='top', fontsize=7, color='0.3')
+        part.subplots_adjust(left=0.004, right=0.996, bottom=0.14, top=0.80, wspace=0.04)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        figure.savefig(file, format='png', dpi=120)
+
+
+def _title(sample: Sample) -> str:
+    more = f' and {len(sample.captions) - 1} more' if len(sample.captions) > 1 else ''
+    instead = f', in place of {len(sample.unreadable)} unreadable' if sample.unreadable else ''
+    return f'{sample.video_id}{instead}: “{_shorten(sample.captions[0], 120)}”{more}'
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length - 1] + '…'

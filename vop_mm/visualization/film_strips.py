@@ -1,0 +1,49 @@
+"""Videos as pictures: some frames of each, side by side."""
+import numpy as np
+
+
+class FilmStrips:
+    """Film strips of a data set's videos by id, each decoded once.
+
+    Args:
+        dataset (dict): Config of the data set that the videos are in.
+        num_frames (int): Frames of a strip.
+        height (int): Of a strip, in pixels. Defaults to 120.
+    """
+
+    def __init__(self, dataset: dict, num_frames: int, height: int = 120) -> None:
+        from vop_mm.registry import DATASETS
+        from vop_mm.utils import register_all_modules
+
+        register_all_modules()
+        # only the first steps of a pipeline: what a person looks at is not cropped or flipped
+        decode = [dict(type='OpenVideo'), dict(type='SampleSegments', num_frames=num_frames, pad=None),
+                  dict(type='mmaction.DecordDecode')]
+        pipeline = [dict(type='IsolatedDecode', transforms=decode)]
+        self._dataset = DATASETS.build({**dataset, 'pipeline': pipeline, 'test_mode': True, 'on_unreadable': 'error'})
+        self._index = {self._dataset.get_data_info(i)['video_id']: i for i in range(len(self._dataset))}
+        self._height = height
+        self._strips: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        """A strip.
+
+        Args:
+            video_id (str): Of the video.
+
+        Returns:
+            np.ndarray: Frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8.
+
+        Raises:
+            KeyError: The data set has no such video.
+            VideoDecodeError: It can't be decoded.
+        """
+        if video_id not in self._strips:
+            import cv2
+
+            frames = self._dataset[self._index[video_id]]['imgs']  # n x [H, W, 3]
+            size = round(frames[0].shape[1] * self._height / frames[0].shape[0]), self._height
+            frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
+            gap = np.full((self._height, 2, 3), 255, np.uint8)
+            self._strips[video_id] = np.concatenate([x for frame in frames for x in (gap, frame)][1:], axis=1)
+        return self._strips[video_id]

@@ -1,0 +1,72 @@
+"""What a method finds for the captions of a split."""
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Rankings(NamedTuple):
+    """One method's results on a split.
+
+    Attributes:
+        video_ids (list[str]): Of the V videos.
+        captions (list[str]): Of the T texts.
+        text_to_video (np.ndarray): Row of each text's video, [T].
+        similarity (np.ndarray): [T, V].
+    """
+    video_ids: list[str]
+    captions: list[str]
+    text_to_video: np.ndarray
+    similarity: np.ndarray
+
+    def rank(self, text: int) -> int:
+        """Rank of a text's own video, from 1; of equal ones it comes last."""
+        row = self.similarity[text]
+        return int((row >= row[self.text_to_video[text]]).sum())
+
+    def top(self, text: int, k: int) -> list[int]:
+        """Columns of the k videos that a text finds first; of equal ones its own comes last."""
+        own = np.arange(len(self.video_ids)) == self.text_to_video[text]
+        return np.lexsort((own, -self.similarity[text]))[:k].tolist()
+
+
+def load_rankings(path: str | Path) -> Rankings:
+    """Read what the metric dumped.
+
+    Args:
+        path (str | Path): ``.npz`` of ``tools/test.py --dump``.
+
+    Returns:
+        Rankings: With the similarities of all texts with all videos.
+
+    Raises:
+        ValueError: The file lacks what the metric writes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return Rankings([str(x) for x in data['video_ids']], [str(x) for x in data['captions']],
+                            data['text_to_video'], data['text_features'] @ data['video_features'].T)
+    except (KeyError, OSError, ValueError) as e:
+        raise ValueError(f'{path} is not a file of tools/test.py --dump: {e}') from e
+
+
+def choose_queries(methods: dict[str, Rankings], number: int, seed: int = 0) -> list[int]:
+    """Queries to show: drawn at random, the same for all methods.
+
+    Args:
+        methods (dict[str, Rankings]): By name, all of one split.
+        number (int): How many.
+        seed (int): Of the draw.
+
+    Returns:
+        list[int]: Rows of the similarity matrices.
+
+    Raises:
+        ValueError: The methods were not evaluated on the same texts.
+    """
+    first, *others = methods.values()
+    for other in others:
+        if other.captions != first.captions or other.video_ids != first.video_ids:
+            raise ValueError('the features are not of the same split')
+    return random.Random(seed).sample(range(len(first.captions)), min(number, len(first.captions)))
