@@ -38,9 +38,19 @@ class KeepEveryStep(Hook):
         torch.save((self.steps, self.evaluated), self.file)
 
 
+@HOOKS.register_module(force=True)
+class StopBeforeSecondEpoch(Hook):
+    """Ends the run as a crash would."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            raise RuntimeError('stopped on purpose')
+
+
 def train(work_dir, data, *flags, epochs=2, hooks=(EMA,), **changes):
     hooks = [dict(type='SetEpochHook'), *hooks]
-    changes = {'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1, 'custom_hooks': json.dumps(hooks), **changes}
+    changes = {'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1, 'custom_hooks': json.dumps(hooks),
+               **changes}
     done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *flags, *options(data, **changes))
     assert done.returncode == 0, done.stderr
     return torch.load(Path(work_dir) / f'epoch_{epochs}.pth', weights_only=True)
@@ -96,7 +106,8 @@ def test_the_best_file_holds_the_average_that_was_evaluated(averaged, small_demo
 
 
 def test_resumed_goes_on_with_average_and_parameters(averaged, small_demo, tmp_path):
-    train(tmp_path, small_demo, epochs=1)
+    with pytest.raises(AssertionError, match='stopped on purpose'):
+        train(tmp_path, small_demo, hooks=(EMA, dict(type='StopBeforeSecondEpoch')))
     resumed = train(tmp_path, small_demo, '--resume')
     assert equal(resumed['state_dict'], averaged[1]['state_dict'])
     assert equal(resumed['not_averaged'], averaged[1]['not_averaged'])
