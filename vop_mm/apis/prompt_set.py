@@ -16,9 +16,8 @@ from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS, TOKENIZERS
 
 from .clip_loader import ClipLoader, flatten
-from .inference import init_model
 
-_CLIP = 'clip.'  # where the backbone's own tensors are
+_CLIP = 'clip.'  # names of the backbone's own tensors begin with it
 _OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
 
 
@@ -79,13 +78,6 @@ class PromptSet:
             return call().float().cpu().numpy()
 
 
-def own_backbone(cfg: Config, checkpoint: str | Path | None, device: str) -> nn.Module:
-    """A model with a CLIP of its own, of any method; as :func:`~vop_mm.apis.init_model`."""
-    model = init_model(cfg, checkpoint, device)
-    model.requires_grad_(False)
-    return model
-
-
 def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
     """A checkpoint's prompts around a CLIP that other prompts are around as well.
 
@@ -103,7 +95,7 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
     """
     content = load_from_local_safely(str(checkpoint), map_location='cpu')
     meta = content.get('meta') or {}
-    own = [name for name in content['state_dict'] if name.startswith(_CLIP)]
+    own = backbone_names(content['state_dict'])
     if own:
         method = (meta.get('vop_mm') or {}).get('method')
         raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
@@ -114,8 +106,12 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
     model = MODELS.build({**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')})
     match(content, model)
     model.load_state_dict(content['state_dict'])
-    model.requires_grad_(False)
     return model.to(next(clip.parameters()).device).eval(), cfg
+
+
+def backbone_names(state: dict[str, Tensor]) -> list[str]:
+    """Which of a checkpoint's tensors are the backbone's own."""
+    return [name for name in state if name.startswith(_CLIP)]
 
 
 def with_checkpoints_config(cfg: Config, meta: dict) -> Config:

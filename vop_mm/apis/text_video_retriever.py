@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, index_folder
+from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, cut_windows, find_videos, index_folder
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
 from vop_mm.utils.look_ahead import look_ahead
 
-from .prompt_set import PromptSet, own_backbone, shared_backbone
+from .inference import init_model
+from .prompt_set import PromptSet, backbone_names, shared_backbone
 
 _MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
 _DEFAULT = 'default'
@@ -82,9 +83,9 @@ class TextVideoRetriever:
             for name, file in checkpoint.items():
                 self.add_prompts(name, file)
         else:
-            model = own_backbone(self.cfg, checkpoint, device)
+            model = init_model(self.cfg, checkpoint, device)
             self._sets[_DEFAULT] = PromptSet(model, self.cfg, **self._options)
-            self._clip = model.clip if _leaves_clip_alone(self.cfg) else None
+            self._clip = None if backbone_names(trainable_state_dict(model)) else model.clip
 
     # -- prompts ------------------------------------------------------------------------------------------------------
     @property
@@ -305,16 +306,8 @@ def check_query(query: str) -> None:
                          f'dozen words, at most {_MAX_QUERY} characters are taken')
 
 
-def _leaves_clip_alone(cfg: Config) -> bool:
-    with torch.device('meta'):
-        model = MODELS.build({**cfg.model, 'clip': {**cfg.model.clip, 'weights': None}})
-    return not any(name.startswith('clip.') for name in trainable_state_dict(model))
-
-
 def _create(index: str | Path, videos: Path, settings: dict, backend: dict) -> Gallery:
-    from vop_mm.index import cut_windows
-    from vop_mm.index.indexing import find_videos
-    cut_windows(1, settings['window'], settings['stride'])
+    cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
     if not find_videos(videos)[0]:
         raise ValueError(f'no videos in {videos}')
     return Gallery.create(index, videos, settings, backend)

@@ -135,8 +135,8 @@ class Gallery:
         """
         for key, value in settings.items():
             if self.settings.get(key) != value:
-                raise IndexMismatchError(f'the index {self.folder} was made with another {key}: '
-                                         f'{_shown(self.settings.get(key))}, not {_shown(value)}')
+                raise IndexMismatchError(f'the index {self.folder} was made with other settings: '
+                                         f'{key} {self.settings.get(key)}, not {value}')
 
     def fits(self, settings: dict) -> bool:
         """Whether :meth:`check` would pass."""
@@ -226,9 +226,3 @@ class Gallery:
                 seen.add(clip.path)
                 hits.append(Hit(os.path.join(self.videos, clip.path), score, clip.start, clip.end))
         return hits
-
-
-def _shown(value) -> str:
-    if isinstance(value, dict):
-        return ', '.join(f'{key} {_shown(item)}' for key, item in value.items())
-    return 'none' if value is None else str(value)
