@@ -2,6 +2,7 @@
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class PromptSet:
     Args:
         model (nn.Module): In evaluation mode, on its device.
         cfg (Config): Its config.
+        checkpoint (str | Path, optional): The file that it was read from.
         num_workers (int): Processes that decode. Defaults to 1.
         timeout (float): Seconds that decoding may take. Defaults to 60.
         bf16 (bool): Compute in bfloat16. Defaults to False.
@@ -36,9 +38,9 @@ class PromptSet:
         settings (dict): What its embeddings depend on, for an index to compare.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, num_workers: int = 1, timeout: float = 60.,
-                 bf16: bool = False) -> None:
-        self.model, self.cfg, self.bf16 = model, cfg, bf16
+    def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
+                 timeout: float = 60., bf16: bool = False) -> None:
+        self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
         self.device = next(model.clip.parameters()).device
         self.loader = ClipLoader(cfg, num_workers, timeout)
         text = [step for step in flatten(cfg.test_dataloader.dataset.pipeline) if step['type'] == 'TokenizeText']
@@ -51,6 +53,11 @@ class PromptSet:
             model=_digest({key: value for key, value in cfg.model.items() if key not in _OF_TRAINING}),
             pipeline=_digest(self.loader.steps),
             dim=self.encode_text(['a']).shape[1])
+
+    def source(self) -> dict:
+        """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
+        cfg = Config(_absolute(self.cfg.to_dict()))
+        return dict(config=cfg.pretty_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Captions, one batch. [n] str -> [n, D] float32, unit norm"""
@@ -162,6 +169,15 @@ def _value(node: ast.expr):
         values = [_value(item) for item in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
     return ast.literal_eval(node)
+
+
+def _absolute(value):
+    """The same with absolute paths for files that are there."""
+    if isinstance(value, dict):
+        return {key: _absolute(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    return os.path.abspath(value) if isinstance(value, str) and os.path.isfile(value) else value
 
 
 def _digest(value) -> str:

@@ -16,7 +16,7 @@ from vop_mm.utils import register_all_modules
 from vop_mm.utils.look_ahead import look_ahead
 
 from .inference import init_model
-from .prompt_set import PromptSet, backbone_names, shared_backbone
+from .prompt_set import PromptSet, backbone_names, read_config_text, shared_backbone
 
 _MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
 _DEFAULT = 'default'
@@ -84,8 +84,27 @@ class TextVideoRetriever:
                 self.add_prompts(name, file)
         else:
             model = init_model(self.cfg, checkpoint, device)
-            self._sets[_DEFAULT] = PromptSet(model, self.cfg, **self._options)
+            self._sets[_DEFAULT] = PromptSet(model, self.cfg, checkpoint, **self._options)
             self._clip = None if backbone_names(trainable_state_dict(model)) else model.clip
+
+    @classmethod
+    def from_index(cls, index: str | Path, checkpoint: str | Path | None = None, **kwargs) -> 'TextVideoRetriever':
+        """The retriever that an index was made with.
+
+        Args:
+            index (str | Path): Folder of the index.
+            checkpoint (str | Path, optional): Where the checkpoint is now. None: where it was.
+            **kwargs: As the class takes them: ``device``, ``cfg_options`` ...
+
+        Returns:
+            TextVideoRetriever: With one set of prompts.
+
+        Raises:
+            FileNotFoundError: No such index, or what it was made with is gone.
+        """
+        source = Gallery.source(index)
+        cfg = Config(read_config_text(source['config']))
+        return cls(cfg, source['checkpoint'] if checkpoint is None else checkpoint, **kwargs)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
     @property
@@ -109,7 +128,7 @@ class TextVideoRetriever:
         if self._clip is None:
             raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: no other prompts can be added')
         model, cfg = shared_backbone(self._clip, checkpoint, self.cfg)
-        self._sets[name] = PromptSet(model, cfg, **self._options)
+        self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
 
     def remove_prompts(self, name: str) -> None:
         """Unload prompts.
@@ -220,7 +239,8 @@ class TextVideoRetriever:
         else:
             window = 30. if window is None else float(window)
             asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
-            gallery = _create(index, videos, dict(chosen.settings, **asked), backend or dict(type='FaissIndex'))
+            gallery = _create(index, videos, dict(chosen.settings, **asked),
+                              backend or dict(type='FaissIndex'), chosen.source())
         try:
             gallery.check({**chosen.settings, **{key: value for key, value in asked.items() if value is not None}})
             if backend is not None and {**gallery.backend, **backend} != gallery.backend:
@@ -306,11 +326,11 @@ def check_query(query: str) -> None:
                          f'dozen words, at most {_MAX_QUERY} characters are taken')
 
 
-def _create(index: str | Path, videos: Path, settings: dict, backend: dict) -> Gallery:
+def _create(index: str | Path, videos: Path, settings: dict, backend: dict, source: dict) -> Gallery:
     cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
     if not find_videos(videos)[0]:
         raise ValueError(f'no videos in {videos}')
-    return Gallery.create(index, videos, settings, backend)
+    return Gallery.create(index, videos, settings, backend, source)
 
 
 @contextmanager

@@ -74,7 +74,8 @@ class Gallery:
         self.generation = self.catalogue.get('generation', 0)
 
     @classmethod
-    def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict) -> 'Gallery':
+    def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict,
+               source: dict | None = None) -> 'Gallery':
         """Make an empty index. Where that fails, nothing is left behind.
 
         Args:
@@ -82,6 +83,7 @@ class Gallery:
             videos (str | Path): Folder of the videos.
             settings (dict): What the vectors will be made with, for JSON; ``dim`` is their length.
             backend (dict): Config of the registry ``INDEXES``, without ``folder`` and ``dim``.
+            source (dict, optional): What to load to search it, for JSON.
 
         Returns:
             Gallery: Opened.
@@ -101,7 +103,8 @@ class Gallery:
             with tempfile.TemporaryDirectory(dir=folder, prefix='.new.') as beside:
                 catalogue = Catalogue(Path(beside) / _CATALOGUE, create=True)
                 with catalogue.transaction():
-                    for key, value in dict(settings=settings, videos=os.path.abspath(videos), backend=backend).items():
+                    contents = dict(settings=settings, videos=os.path.abspath(videos), backend=backend, source=source)
+                    for key, value in contents.items():
                         catalogue.set(key, value)
                 catalogue.close()
                 # before it is there under its name: a Milvus that can't be reached leaves no index
@@ -113,6 +116,15 @@ class Gallery:
                     folder.rmdir()
             raise
         return cls(folder)
+
+    @staticmethod
+    def source(folder: str | Path) -> dict:
+        """What to load to search an index, as it was given to :meth:`create`."""
+        catalogue = Catalogue(Path(folder) / _CATALOGUE)
+        try:
+            return catalogue.get('source') or {}
+        finally:
+            catalogue.close()
 
     @staticmethod
     def exists(folder: str | Path) -> bool:
@@ -203,10 +215,16 @@ class Gallery:
 
         Returns:
             list[Hit]: At most ``k``, the best first.
+
+        Raises:
+            ValueError: ``k`` is less than 1, or indexing was interrupted before anything could be found.
         """
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
         total, asked = len(self.vectors), k + 8
+        if not total and self.catalogue.num_clips():
+            raise ValueError(f'the index {self.folder} is not finished, or lost its vectors: index its folder again '
+                             '(what is in the catalogue is not encoded again)')
         while True:
             asked = min(asked, total)
             if not asked:
