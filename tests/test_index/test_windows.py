@@ -17,6 +17,7 @@ def test_windows_cover_the_video_and_overlap(duration, length, stride):
 
 def test_short_videos_are_one_window():
     assert cut_windows(9.5, 10) == cut_windows(9.5, None) == [(0, 9.5)]
+    assert cut_windows(3.00000008, 3) == [(0, 3.00000008)]  # durations of files are rounded
     assert cut_windows(20, 10) == [(0, 10), (5, 15), (10, 20)]
 
 

@@ -19,6 +19,7 @@ from vop_mm.registry import TRANSFORMS
 
 _NOT_FRAMES = ('TokenizeText', 'PackVideoText')
 _MAX_PIXELS = 100_000_000
+_START, _IMAGE = 'start', 'image'  # what a child is asked for in place of clips
 
 
 class ClipLoader:
@@ -50,6 +51,13 @@ class ClipLoader:
         self._workers = queue.SimpleQueue()
         for _ in range(num_workers):
             self._workers.put(DecodeProcess(_Child(self._open, self._rest), timeout))
+
+    def start(self) -> None:
+        """Start the child processes now: best before the caller has threads, connections and large arrays."""
+        workers = [self._workers.get() for _ in range(self._workers.qsize())]
+        for worker in workers:
+            worker.call('', '', _START)
+            self._workers.put(worker)
 
     def duration(self, path: str) -> float:
         """Of a video, in seconds. May be called from several threads.
@@ -97,7 +105,7 @@ class ClipLoader:
         """
         if isinstance(image, (str, os.PathLike)):
             with self._worker() as worker:
-                return _pack(worker.call(str(image), str(image), 'image'))
+                return _pack(worker.call(str(image), str(image), _IMAGE))
         return self.load_frames(np.asarray(image)[None])
 
     def close(self) -> None:
@@ -124,7 +132,9 @@ class _Child:
         self.file = self.opened = self.times = None
 
     def __call__(self, path: str, clips: list | str | None):
-        if clips == 'image':
+        if clips == _START:
+            return None
+        if clips == _IMAGE:
             return [_frames(self.rest(_still(path)))]
         file = _identity(path)
         if file is None or file != self.file:

@@ -234,6 +234,7 @@ class TextVideoRetriever:
         if not videos.is_dir():
             raise NotADirectoryError(f'no such folder of videos: {videos}')
         asked = dict(window=window, stride=stride)
+        chosen.loader.start()
         if Gallery.exists(index):
             gallery = Gallery(index)
         else:

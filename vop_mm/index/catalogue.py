@@ -1,5 +1,6 @@
 """What an index knows of its files: names, content, moments and vectors, in an SQLite file."""
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ import numpy as np
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, hash TEXT,
+-- BLOB: a name needn't be UTF-8
+CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, hash TEXT,
                     error TEXT);
 CREATE INDEX files_by_hash ON files (hash);
 -- AUTOINCREMENT: a number is never given twice, so that a vector left in an index by accident is nobody's
@@ -94,7 +96,7 @@ class Catalogue:
     # -- files --------------------------------------------------------------------------------------------------------
     def files(self) -> dict[str, FileState]:
         """All files, by path."""
-        return {row[0]: FileState(*row[1:])
+        return {os.fsdecode(row[0]): FileState(*row[1:])
                 for row in self._db.execute('SELECT path, size, mtime_ns, hash, error FROM files ORDER BY path')}
 
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
@@ -109,7 +111,7 @@ class Catalogue:
         """
         self.remove_file(path)
         file = self._db.execute('INSERT INTO files (path, size, mtime_ns, hash, error) VALUES (?, ?, ?, ?, ?)',
-                                (path, *state)).lastrowid
+                                (os.fsencode(path), *state)).lastrowid
         for (start, end), vector in zip(clips, vectors, strict=True):
             clip = self._db.execute('INSERT INTO clips (file, start, stop, vector) VALUES (?, ?, ?, ?)',
                                     (file, start, end, np.asarray(vector, '<f4').tobytes())).lastrowid
@@ -117,11 +119,12 @@ class Catalogue:
 
     def touch_file(self, path: str, state: FileState) -> None:
         """Note another time of a file whose content is the same."""
-        self._db.execute('UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?', (state.size, state.mtime_ns, path))
+        self._db.execute('UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?',
+                         (state.size, state.mtime_ns, os.fsencode(path)))
 
     def remove_file(self, path: str) -> None:
         """Forget a file and its clips; nothing where there is none."""
-        row = self._db.execute('SELECT id FROM files WHERE path = ?', (path, )).fetchone()
+        row = self._db.execute('SELECT id FROM files WHERE path = ?', (os.fsencode(path), )).fetchone()
         if row:
             self._db.execute('INSERT OR REPLACE INTO changes SELECT id, 0 FROM clips WHERE file = ?', row)
             self._db.execute('DELETE FROM clips WHERE file = ?', row)
@@ -148,7 +151,7 @@ class Catalogue:
             rows = self._db.execute(
                 'SELECT clips.id, path, start, stop FROM clips JOIN files ON files.id = clips.file '
                 f'WHERE clips.id IN ({",".join("?" * len(some))})', some)
-            found.update((row[0], Clip(*row[1:])) for row in rows)
+            found.update((row[0], Clip(os.fsdecode(row[1]), *row[2:])) for row in rows)
         return found
 
     # -- what the index of vectors lacks ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from vop_mm.registry import INDEXES
 from .catalogue import Catalogue
 
 _CATALOGUE = 'catalogue.db'
+_LOCKED: set[str] = set()  # indexes that this process changes
 
 
 class IndexMismatchError(ValueError):
@@ -174,12 +175,21 @@ class Gallery:
         Raises:
             BlockingIOError: Another process changes it now.
         """
+        name = str(self.folder.resolve())
+        # A POSIX lock: those of flock are inherited by the processes that decode, which outlive a killed parent by
+        # seconds. It doesn't keep threads of one process apart.
         with (self.folder / 'lock').open('w') as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if name in _LOCKED:
+                    raise BlockingIOError
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(f'another process is changing the index {self.folder}') from None
-            yield
+            _LOCKED.add(name)
+            try:
+                yield
+            finally:
+                _LOCKED.discard(name)
 
     def synchronize(self, progress: Callable[[int], None] = lambda count: None) -> None:
         """Tell the index of vectors what has changed in the catalogue, and keep both.

@@ -12,6 +12,7 @@ from .vector_index import VectorIndex
 
 _TOKEN = 'VOP_MM_MILVUS_TOKEN'
 _AT_ONCE = 1000  # rows of a request; servers refuse messages of more than 64 MB
+_MAX_K = 16384  # of Milvus
 
 
 @INDEXES.register_module()
@@ -72,7 +73,7 @@ class MilvusIndex(VectorIndex):
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         ids = np.full((len(vectors), k), -1, np.int64)
         with self._asking():
-            found = self._client.search(self.collection, list(np.asarray(vectors, np.float32)), limit=k,
+            found = self._client.search(self.collection, list(np.asarray(vectors, np.float32)), limit=min(k, _MAX_K),
                                         output_fields=['id'], consistency_level='Strong')
         for row, hits in enumerate(found):
             scores[row, :len(hits)] = [hit['distance'] for hit in hits]

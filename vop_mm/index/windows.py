@@ -1,6 +1,8 @@
 """Long videos as windows."""
 import math
 
+_ROUNDING = 1e-3  # seconds: durations come from rounded times
+
 
 def cut_windows(duration: float, length: float | None, stride: float | None = None) -> list[tuple[float, float]]:
     """Cut a video into windows of equal length that overlap; the last one ends with the video.
@@ -26,8 +28,8 @@ def cut_windows(duration: float, length: float | None, stride: float | None = No
     if not (0 < length < math.inf and 0 < stride <= length):
         raise ValueError(f'windows take a length above 0 and a stride above 0 that is no longer, got {length:g} and '
                          f'{stride:g} seconds')
-    if duration <= length:
+    if duration <= length + _ROUNDING:
         return [(0., float(duration))]
-    count = math.ceil((duration - length) / stride - 1e-6)
+    count = math.ceil((duration - length - _ROUNDING) / stride)
     starts = [i * stride for i in range(count)] + [duration - length]
     return [(float(start), float(start + length)) for start in starts]
