@@ -1,5 +1,6 @@
 """Vectors in FAISS, in this process and in one file."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from .vector_index import VectorIndex
 
 _TRAINING_PER_LIST = 64  # FAISS asks for 39 at least, and takes 256 at most
 _REGROW = 4
+_PART = 10_000
 
 
 @INDEXES.register_module()
@@ -50,10 +52,9 @@ class FaissIndex(VectorIndex):
         self.remove(ids)
         total = len(self) + len(ids)
         if total > self.exact_up_to and total >= _REGROW * self._grouped_at():
-            old_ids, old = self._contents()
-            ids, vectors = np.concatenate([old_ids, ids]), np.concatenate([old, vectors])
-            self._index = self._grouped(vectors)
-        self._index.add_with_ids(vectors, ids)
+            self._regroup(ids, vectors)
+        else:
+            self._index.add_with_ids(vectors, ids)
 
     def remove(self, ids: Sequence[int]) -> None:
         if len(self) and len(ids):
@@ -70,7 +71,7 @@ class FaissIndex(VectorIndex):
             self._faiss.write_index(self._index, self._faiss.PyCallbackIOWriter(file.write))
 
     def clear(self) -> None:
-        self._index = self._faiss.IndexIDMap2(self._faiss.IndexFlatIP(self.dim))
+        self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
 
     def __len__(self) -> int:
         return self._index.ntotal
@@ -83,29 +84,36 @@ class FaissIndex(VectorIndex):
         """How many vectors the clusters were made for; 0 for none."""
         return (self._index.nlist // 4)**2 if self._is_grouped else 0
 
-    def _grouped(self, vectors: np.ndarray):
-        """An empty index with clusters of these vectors."""
-        count = max(int(4 * len(vectors)**0.5), 1)
+    def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Add vectors to new clusters, and move the others there part by part: the old index and the new one are all that is in memory."""
+        total = len(self) + len(ids)
+        count = int(4 * total**0.5)
+        rng, share = np.random.default_rng(0), min(_TRAINING_PER_LIST * count / total, 1)
+        some = np.concatenate([part[rng.random(len(part)) < share] for _, part in chain(self._parts(), [(ids, vectors)])])
         index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(self.dim), self.dim, count,
                                          self._faiss.METRIC_INNER_PRODUCT)
-        some = np.random.default_rng(0).permutation(len(vectors))[:_TRAINING_PER_LIST * count]
         index.cp.min_points_per_centroid = 1  # no warning: small ones are exact
-        index.train(vectors[some])
-        return index
+        index.train(some)
+        for old_ids, old in self._parts():
+            index.add_with_ids(old, old_ids)
+        index.add_with_ids(vectors, ids)
+        self._index = index
 
-    def _contents(self) -> tuple[np.ndarray, np.ndarray]:
-        """All numbers [n] and vectors [n, D]."""
+    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All numbers [n] and vectors [n, D], some at a time."""
         faiss, index = self._faiss, self._index
         if not self._is_grouped:
-            return faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index).reconstruct_n(0, len(self))
-        ids, vectors = [np.empty(0, np.int64)], [np.empty((0, self.dim), np.float32)]
+            ids, flat = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)
+            for first in range(0, len(ids), _PART):
+                size = min(_PART, len(ids) - first)
+                yield ids[first:first + size], flat.reconstruct_n(first, size)
+            return
         for number in range(index.nlist):
             size = index.invlists.list_size(number)
             if size:
-                ids.append(faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy())
                 codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
-                vectors.append(codes.view(np.float32).reshape(size, self.dim).copy())
-        return np.concatenate(ids), np.concatenate(vectors)
+                yield (faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy(),
+                       codes.view(np.float32).reshape(size, self.dim).copy())
 
     def _read(self):
         try:
