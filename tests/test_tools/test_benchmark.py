@@ -2,6 +2,7 @@
 import json
 import runpy
 
+import numpy as np
 import pytest
 
 from tests.tools import ROOT, run_tool
@@ -51,3 +52,24 @@ def test_decode_compares_no_wrong_frames():
 def test_bad_input_is_one_line(args, says):
     done = run_tool(BENCHMARK, 'decode', *args)
     assert done.returncode == 1 and done.stderr.startswith('error: ') and says in done.stderr.splitlines()[0]
+
+
+def test_search_measures_backends_beside_exact_search(tmp_path):
+    done = run_tool(BENCHMARK, 'search', '--num', '3000', '--dim', '32', '--queries', '20', '--backends', 'faiss',
+                    'milvus-lite', '--json', tmp_path / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    rows = {row['what']: row for row in json.loads((tmp_path / 'rows.json').read_text())['rows']}
+    assert rows['faiss: recall@10 against exact search']['value'] == 1  # so few are all compared
+    assert rows['milvus-lite: recall@10 against exact search']['value'] > 0.9
+    for row in rows.values():
+        assert row['value'] > 0
+        if 'target' in row:
+            assert row['met'] == (row['value'] >= 0.95 if 'recall' in row['what'] else row['value'] < 10)
+
+
+def test_exact_search_of_the_benchmark_is_exact(tmp_path):
+    search = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/search.py'))
+    search['nearest'].__globals__['_PART'] = 70
+    vectors, queries = search['make_vectors'](tmp_path / 'v.npy', 1000, 16, 9, 0)
+    expected = np.argsort(-queries @ np.asarray(vectors).T, axis=1)[:, :10]
+    assert [set(row) for row in search['nearest'](vectors, queries, 10).tolist()] == [set(r) for r in expected.tolist()]

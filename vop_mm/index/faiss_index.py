@@ -85,11 +85,12 @@ class FaissIndex(VectorIndex):
         return (self._index.nlist // 4)**2 if self._is_grouped else 0
 
     def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add vectors to new clusters, and move the others there part by part: the old index and the new one are all that is in memory."""
+        """Add vectors to new clusters and move the others there, in parts: memory is that of the two indexes."""
         total = len(self) + len(ids)
         count = int(4 * total**0.5)
         rng, share = np.random.default_rng(0), min(_TRAINING_PER_LIST * count / total, 1)
-        some = np.concatenate([part[rng.random(len(part)) < share] for _, part in chain(self._parts(), [(ids, vectors)])])
+        some = np.concatenate([part[rng.random(len(part)) < share]
+                               for _, part in chain(self._parts(), [(ids, vectors)])])
         index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(self.dim), self.dim, count,
                                          self._faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1  # no warning: small ones are exact
