@@ -200,6 +200,24 @@ def test_nothing_changes_where_indexing_is_refused(retriever, small_demo, tmp_pa
     assert contents(index)[0] == before[0]
 
 
+def test_killed_while_an_index_is_made(retriever, small_demo, tmp_path, monkeypatch):
+    index = tmp_path / 'index'
+
+    def die(*args):
+        os._exit(1)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, 'replace', die)
+        retriever.build_index(small_demo / 'videos', index, backend=dict(type='FaissIndex'))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert os.listdir(index) and not Gallery.exists(index)
+    report = retriever.build_index(small_demo / 'videos', index)
+    assert report.added == report.clips == len(list((small_demo / 'videos').iterdir()))
+    assert not list(index.glob('.*'))
+
+
 def test_names_of_all_kinds_and_files_that_can_not_be_read(retriever, small_demo, tmp_path):
     videos, index = tmp_path / 'videos', tmp_path / 'index'
     videos.mkdir()

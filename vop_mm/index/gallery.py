@@ -1,10 +1,11 @@
 """A search index on disk: a folder with a catalogue, an index of vectors, and what they were made with."""
 import fcntl
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vop_mm.registry import INDEXES
 from .catalogue import Catalogue
 
 _CATALOGUE = 'catalogue.db'
+_BESIDE = '.new.'  # begins the name of what is written before it is there
 _LOCKED: set[str] = set()  # indexes that this process changes
 
 
@@ -93,15 +95,20 @@ class Gallery:
             FileExistsError: The folder holds something else.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f'{folder} is there and is no search index: name another folder')
         made = not folder.exists()
+        if not made:
+            left = list(folder.iterdir()) if folder.is_dir() else [folder]
+            if not all(path.name.startswith(_BESIDE) or path.name == 'milvus.db' for path in left):
+                raise FileExistsError(f'{folder} is there and is no search index: name another folder')
+            for path in left:  # of a call that was killed; what is in milvus.db is in other collections
+                if path.name.startswith(_BESIDE):
+                    shutil.rmtree(path)
         folder.mkdir(parents=True, exist_ok=True)
         backend = dict(backend)
         if backend['type'].endswith('MilvusIndex'):  # several indexes may share a cluster
             backend.setdefault('collection', f'vop_mm_{uuid.uuid4().hex[:12]}')
         try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix='.new.') as beside:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=_BESIDE) as beside:
                 catalogue = Catalogue(Path(beside) / _CATALOGUE, create=True)
                 with catalogue.transaction():
                     contents = dict(settings=settings, videos=os.path.abspath(videos), backend=backend, source=source)
@@ -113,8 +120,7 @@ class Gallery:
                 os.replace(Path(beside) / _CATALOGUE, folder / _CATALOGUE)
         except BaseException:
             if made:
-                with suppress(OSError):
-                    folder.rmdir()
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         return cls(folder)
 
