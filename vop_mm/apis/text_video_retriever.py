@@ -1,7 +1,7 @@
 """Search of videos by text, video and image."""
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, cut_windows, find_videos, index_folder
+from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, cut_windows, find_videos, index_folder, take_in
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
@@ -20,6 +20,8 @@ from .prompt_set import PromptSet, backbone_names, read_config_text, shared_back
 
 _MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
 _DEFAULT = 'default'
+_FAISS: dict = dict(type='FaissIndex')
+_AS_IT_IS: dict = {}  # the back end of an index that is there, FAISS for a new one
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,11 @@ class TextVideoRetriever:
             ValueError: No videos there, or the index is of another folder.
             IndexMismatchError: The index was made with another CLIP, other prompts or other windows.
         """
+        return self._build(videos, index, prompts, window, stride, backend or _AS_IT_IS, progress)
+
+    def _build(self, videos: str | Path, index: str | Path, prompts: str | None, window: float | None,
+               stride: float | None, backend: dict | None, progress: bool,
+               shard: tuple[int, int] = (0, 1)) -> IndexReport:
         chosen, videos = self._set(prompts), Path(videos)
         if not videos.is_dir():
             raise NotADirectoryError(f'no such folder of videos: {videos}')
@@ -241,18 +248,44 @@ class TextVideoRetriever:
             window = 30. if window is None else float(window)
             asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
             gallery = _create(index, videos, dict(chosen.settings, **asked),
-                              backend or dict(type='FaissIndex'), chosen.source())
+                              _FAISS if backend is _AS_IT_IS else backend, chosen.source())
         try:
             gallery.check({**chosen.settings, **{key: value for key, value in asked.items() if value is not None}})
-            if backend is not None and {**gallery.backend, **backend} != gallery.backend:
+            if backend and {**gallery.backend, **backend} != gallery.backend:
                 raise IndexMismatchError(f'the index {index} is kept in {gallery.backend}: to move it, make another')
             if not gallery.is_of(videos):
                 raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
             with _bar(progress, f'indexing {videos}') as tell:
                 return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
-                                    tell)
+                                    tell, shard)
         finally:
             gallery.close()
+
+    def extract_features(self, videos: str | Path, out: str | Path, shards: int, rank: int = 0, world_size: int = 1,
+                         prompts: str | None = None, window: float | None = None, stride: float | None = None,
+                         progress: bool = False) -> list[IndexReport]:
+        """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
+        there is not encoded again, whatever the number of processes was.
+
+        Args:
+            videos (str | Path): The folder.
+            out (str | Path): Gets a folder for each part.
+            shards (int): Parts, at least as many as processes; the same in every call.
+            rank (int): Number of this process. Defaults to 0.
+            world_size (int): How many there are. Defaults to 1.
+            prompts, window, stride, progress: As :meth:`build_index`.
+
+        Returns:
+            list[IndexReport]: Of each part of this process.
+        """
+        if not 0 <= rank < world_size <= shards:
+            raise ValueError(f'{shards} parts for {world_size} processes, of which this is number {rank}')
+        out = Path(out)
+        kept = [path.name for path in out.glob('part_*')]
+        if any(not name.endswith(f'_of_{shards}') for name in kept):
+            raise ValueError(f'{out} holds features in other parts: {min(kept)}')
+        return [self._build(videos, out / f'part_{shard}_of_{shards}', prompts, window, stride, None, progress,
+                            (shard, shards)) for shard in range(rank, shards, world_size)]
 
     def search(self,
                query: str | None = None,
@@ -327,14 +360,46 @@ def check_query(query: str) -> None:
                          f'dozen words, at most {_MAX_QUERY} characters are taken')
 
 
-def _create(index: str | Path, videos: Path, settings: dict, backend: dict, source: dict) -> Gallery:
+def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None) -> IndexReport:
+    """Make an index of extracted features, or bring it up to date with them. No model is run.
+
+    Args:
+        features (str | Path): What :meth:`TextVideoRetriever.extract_features` wrote, all of it.
+        index (str | Path): Folder of the index.
+        backend (dict, optional): As :meth:`TextVideoRetriever.build_index` takes it, for a new index.
+
+    Returns:
+        IndexReport: What was done.
+
+    Raises:
+        FileNotFoundError: No features there, or not all parts.
+        IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
+    """
+    folders = sorted(Path(features).glob('part_*_of_*'))
+    count = int(folders[0].name.rpartition('_')[2]) if folders else 0
+    if not folders or len(folders) != count or not all(Gallery.exists(folder) for folder in folders):
+        raise FileNotFoundError(f'{features} holds {len(folders)} of {count or "no"} parts of features')
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in folders]
+        if Gallery.exists(index):
+            gallery = Gallery(index)
+        else:
+            for part in parts[1:]:
+                part.check(parts[0].settings)
+            gallery = Gallery.create(index, parts[0].videos, parts[0].settings, backend or _FAISS,
+                                     Gallery.source(folders[0]))
+        with contextlib.closing(gallery):
+            return take_in(gallery, parts)
+
+
+def _create(index: str | Path, videos: Path, settings: dict, backend: dict | None, source: dict) -> Gallery:
     cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
     if not find_videos(videos)[0]:
         raise ValueError(f'no videos in {videos}')
     return Gallery.create(index, videos, settings, backend, source)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(show: bool, what: str) -> Iterator:
     """A function that is told how many of how many are done."""
     if not show:

@@ -130,13 +130,16 @@ class Catalogue:
             self._db.execute('DELETE FROM clips WHERE file = ?', row)
             self._db.execute('DELETE FROM files WHERE id = ?', row)
 
-    def clips_of_content(self, digest: str) -> tuple[list[tuple[float, float]], np.ndarray] | None:
+    def clips_of_content(self, digest: str) -> tuple[list[tuple[float, float]], list[np.ndarray]] | None:
         """Clips and vectors of a file that has this content, if one is known."""
-        row = self._db.execute('SELECT id FROM files WHERE hash = ? AND error IS NULL LIMIT 1', (digest, )).fetchone()
-        if not row:
-            return None
-        rows = self._db.execute('SELECT start, stop, vector FROM clips WHERE file = ? ORDER BY start', row).fetchall()
-        return [row[:2] for row in rows], np.stack([np.frombuffer(row[2], '<f4') for row in rows])
+        row = self._db.execute('SELECT path FROM files WHERE hash = ? AND error IS NULL LIMIT 1', (digest, )).fetchone()
+        return self.clips_of_file(os.fsdecode(row[0])) if row else None
+
+    def clips_of_file(self, path: str) -> tuple[list[tuple[float, float]], list[np.ndarray]]:
+        """Start and end, in seconds, and vector of each clip of a file."""
+        rows = self._db.execute('SELECT start, stop, vector FROM clips JOIN files ON files.id = clips.file '
+                                'WHERE path = ? ORDER BY start', (os.fsencode(path), )).fetchall()
+        return [row[:2] for row in rows], [np.frombuffer(row[2], '<f4') for row in rows]
 
     # -- clips --------------------------------------------------------------------------------------------------------
     def num_clips(self) -> int:

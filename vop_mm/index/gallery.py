@@ -56,7 +56,7 @@ class Gallery:
         settings (dict): What its vectors were made with; :meth:`check` compares it.
         videos (str): Folder of the videos.
         catalogue (Catalogue): Files, clips and vectors.
-        vectors (VectorIndex): Where vectors are looked up.
+        vectors (VectorIndex, optional): Where vectors are looked up.
 
     Raises:
         FileNotFoundError: There is no index.
@@ -70,14 +70,16 @@ class Gallery:
         try:
             self.settings, self.videos = self.catalogue.get('settings'), self.catalogue.get('videos')
             self.backend = self.catalogue.get('backend')
-            self.vectors = INDEXES.build(dict(self.backend, folder=str(self.folder), dim=self.settings['dim']))
+            # features are only kept, and taken in by an index later
+            self.vectors = self.backend and INDEXES.build(
+                dict(self.backend, folder=str(self.folder), dim=self.settings['dim']))
         except BaseException:
             self.catalogue.close()
             raise
         self.generation = self.catalogue.get('generation', 0)
 
     @classmethod
-    def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict,
+    def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict | None,
                source: dict | None = None) -> 'Gallery':
         """Make an empty index. Where that fails, nothing is left behind.
 
@@ -85,7 +87,8 @@ class Gallery:
             folder (str | Path): Is made; one that is there must be empty.
             videos (str | Path): Folder of the videos.
             settings (dict): What the vectors will be made with, for JSON; ``dim`` is their length.
-            backend (dict): Config of the registry ``INDEXES``, without ``folder`` and ``dim``.
+            backend (dict, optional): Config of the registry ``INDEXES``, without ``folder`` and ``dim``. None: no index
+                of vectors, features alone.
             source (dict, optional): What to load to search it, for JSON.
 
         Returns:
@@ -104,8 +107,8 @@ class Gallery:
                 if path.name.startswith(_BESIDE):
                     shutil.rmtree(path)
         folder.mkdir(parents=True, exist_ok=True)
-        backend = dict(backend)
-        if backend['type'].endswith('MilvusIndex'):  # several indexes may share a cluster
+        backend = backend and dict(backend)
+        if backend and backend['type'].endswith('MilvusIndex'):  # several indexes may share a cluster
             backend.setdefault('collection', f'vop_mm_{uuid.uuid4().hex[:12]}')
         try:
             with tempfile.TemporaryDirectory(dir=folder, prefix=_BESIDE) as beside:
@@ -116,7 +119,8 @@ class Gallery:
                         catalogue.set(key, value)
                 catalogue.close()
                 # before it is there under its name: a Milvus that can't be reached leaves no index
-                INDEXES.build(dict(backend, folder=str(folder), dim=settings['dim'])).close()
+                if backend:
+                    INDEXES.build(dict(backend, folder=str(folder), dim=settings['dim'])).close()
                 os.replace(Path(beside) / _CATALOGUE, folder / _CATALOGUE)
         except BaseException:
             if made:
@@ -141,7 +145,8 @@ class Gallery:
     def close(self) -> None:
         """Let go of files and connections."""
         self.catalogue.close()
-        self.vectors.close()
+        if self.vectors is not None:
+            self.vectors.close()
 
     def check(self, settings: dict) -> None:
         """Refuse to mix vectors that can't be compared.
@@ -203,6 +208,8 @@ class Gallery:
         Args:
             progress (Callable): Is told after each step how many vectors have been added in all.
         """
+        if self.vectors is None:
+            return
         self.vectors.remove(self.catalogue.removed())
         done = 0
         for ids, vectors in self.catalogue.added():
@@ -216,7 +223,9 @@ class Gallery:
 
     def repair(self) -> None:
         """Note that the index of vectors has to be filled again where it lost or never had what it was told."""
-        if not self.catalogue.num_changes() and len(self.vectors) != self.catalogue.num_clips():
+        if self.vectors is None or self.catalogue.num_changes():
+            return
+        if len(self.vectors) != self.catalogue.num_clips():
             self.vectors.clear()
             with self.catalogue.transaction():
                 self.catalogue.all_changed()

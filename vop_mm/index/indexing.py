@@ -68,7 +68,8 @@ def index_folder(gallery: Gallery,
                  encode: Callable[[Tensor, list[int]], np.ndarray],
                  batch_size: int = 32,
                  num_workers: int = 2,
-                 progress: Callable[[int, int, str], None] = lambda done, total, what: None) -> IndexReport:
+                 progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+                 shard: tuple[int, int] = (0, 1)) -> IndexReport:
     """Bring an index up to date with its folder of videos.
 
     Files are compared by size and time, then by a hash of their content; content that is known under another name is
@@ -81,6 +82,8 @@ def index_folder(gallery: Gallery,
         batch_size (int): Clips that are encoded together. Defaults to 32.
         num_workers (int): Videos that are read at the same time. Defaults to 2.
         progress (Callable): Is told how many of how many files are done, and what goes on.
+        shard (tuple[int, int]): Which of how many parts of the folder; a file's name says in which it is. Defaults to
+            all of it.
 
     Returns:
         IndexReport: What was done.
@@ -93,6 +96,7 @@ def index_folder(gallery: Gallery,
         found, unreadable = find_videos(gallery.videos)
         if not found:
             raise ValueError(f'no videos in {gallery.videos} (nothing was changed)')
+        found = {path: state for path, state in found.items() if shard_of(path, shard[1]) == shard[0]}
         gallery.repair()
         run = _Run(gallery, loader, encode, batch_size, num_workers, found, progress)
         run.process()
@@ -102,6 +106,49 @@ def index_folder(gallery: Gallery,
         run.report.clips = gallery.catalogue.num_clips()
         run.report.failed = sorted([*run.report.failed, *unreadable])
         return run.report
+
+
+def take_in(gallery: Gallery, features: Sequence[Gallery]) -> IndexReport:
+    """Bring an index up to date with features that were extracted in parts.
+
+    Args:
+        gallery (Gallery): The index.
+        features (Sequence[Gallery]): All parts.
+
+    Returns:
+        IndexReport: What was done.
+
+    Raises:
+        IndexMismatchError: Features of another CLIP, other prompts or other settings; the index stays as it is.
+        BlockingIOError: Another process changes the index.
+    """
+    with gallery.locked():
+        for part in features:
+            gallery.check(part.settings)
+        gallery.repair()
+        report, before, seen = IndexReport(), gallery.catalogue.files(), set()
+        for part in features:
+            with gallery.catalogue.transaction():
+                for path, state in part.catalogue.files().items():
+                    seen.add(path)
+                    if state.error:
+                        report.failed.append((path, state.error))
+                    if before.get(path) == state:
+                        report.unchanged += state.error is None
+                        continue
+                    gallery.catalogue.put_file(path, state, *(part.catalogue.clips_of_file(path)))
+                    if state.error is None:
+                        known = before.get(path)
+                        report.added += known is None or known.error is not None
+                        report.changed += known is not None and known.error is None
+        with gallery.catalogue.transaction():
+            for path in before.keys() - seen:
+                gallery.catalogue.remove_file(path)
+                report.removed += before[path].error is None
+        gallery.synchronize()
+        report.clips = gallery.catalogue.num_clips()
+        report.failed.sort()
+        return report
 
 
 def find_videos(folder: str | Path) -> tuple[dict[str, FileState], list[tuple[str, str]]]:
@@ -132,6 +179,11 @@ def find_videos(folder: str | Path) -> tuple[dict[str, FileState], list[tuple[st
                     state = FileState(None, None, None, None)
                 found[os.path.relpath(path, folder)] = state
     return dict(sorted(found.items())), [(os.path.relpath(path, folder), why) for path, why in unreadable]
+
+
+def shard_of(path: str, count: int) -> int:
+    """In which of so many parts of a collection a file is, by its path below the folder."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count
 
 
 def hash_file(path: str | Path) -> str:
