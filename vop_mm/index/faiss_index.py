@@ -25,7 +25,7 @@ class FaissIndex(VectorIndex):
     Args:
         folder (str | Path): Where ``vectors.faiss`` is, or will be.
         dim (int): D.
-        exact_up_to (int): The most vectors that are all compared. Defaults to 100000.
+        exact_up_to (int): The most vectors that are all compared. Defaults to 20000.
         num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 64.
 
     Raises:
@@ -33,7 +33,7 @@ class FaissIndex(VectorIndex):
         ValueError: The file is damaged, or holds vectors of another length.
     """
 
-    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 100_000, num_probes: int = 64) -> None:
+    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 64) -> None:
         try:
             import faiss
         except ImportError:
