@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh clone to a tuned and evaluated model: bash tools/quickstart.sh [--quick]
 # Makes the demo clips, tunes VoP on them over the mini CLIP that comes with the project, evaluates it beside zero-shot,
-# prints one table and draws a picture. A second run reuses what is there. --quick trains a quarter as long.
+# prints one table, draws a picture and indexes the test clips for search. A second run reuses what is there. --quick
+# trains a quarter as long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,20 +24,27 @@ if [ "$quick" = yes ]; then
     options=(--max-epochs 2)
 fi
 
-echo "== 1/3 demo clips: coloured shapes that move, in $data"
+echo "== 1/4 demo clips: coloured shapes that move, in $data"
 python tools/data/make_demo.py "$data"
 
-echo "== 2/3 zero-shot, VoP and VoP^F+P: training and evaluation, in $out"
+echo "== 2/4 zero-shot, VoP and VoP^F+P: training and evaluation, in $out"
 python tools/analysis_tools/compare_methods.py configs/baselines/zero_shot_demo.py configs/vop/vop_demo.py \
     configs/vop/vop_f_p_demo.py --out "$out" "${options[@]}"
 
-echo "== 3/3 a picture of some queries"
+echo "== 3/4 a picture of some queries"
 python tools/visualizations/vis_retrieval.py configs/vop/vop_demo.py "$out/retrieval.png" \
     --features "zero-shot=$out/zero_shot_demo/seed_0/test_features.npz" \
                "VoP=$out/vop_demo/seed_0/test_features.npz" \
                "VoP^F+P=$out/vop_f_p_demo/seed_0/test_features.npz"
 
 best=$(ls "$out"/vop_demo/seed_0/best_*.pth | head -n 1)
+
+echo "== 4/4 an index of the test clips for search"
+clips="$out/test_clips"
+mkdir -p "$clips"
+ln -sf "$PWD/$data"/videos/test_*.mp4 "$clips/"
+python tools/index_videos.py "$clips" "$out/index" --config configs/vop/vop_f_p_demo.py \
+    --checkpoint "$(ls "$out"/vop_f_p_demo/seed_0/best_*.pth | head -n 1)"
 cat <<EOF
 
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s (installation apart).
@@ -48,6 +56,7 @@ Most test clips have a twin: the same frames in reverse, with the opposite capti
 and can't tell a clip from its reverse: about 50% pair accuracy is what they get by design. VoP^F+P knows about order.
 
 Next:
+  python tools/search.py $out/index "a cyan cross moves left"
   python tools/test.py configs/vop/vop_demo.py $best
   python tools/train.py configs/vop/vop_demo.py --work-dir work_dirs/mine
   bash tools/run_tests.sh

@@ -49,6 +49,9 @@ TUNING = _child('tuning', None, 'vop_mm.models')
 MODEL_WRAPPERS = _child('model wrapper', MMENGINE_MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS)
 
+# search: where vectors are looked up
+INDEXES = _child('index', None, 'vop_mm.index')
+
 # training
 OPTIMIZERS = _child('optimizer', MMENGINE_OPTIMIZERS)
 OPTIM_WRAPPERS = _child('optimizer wrapper', MMENGINE_OPTIM_WRAPPERS)

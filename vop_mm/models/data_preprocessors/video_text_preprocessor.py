@@ -59,14 +59,23 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         counts = torch.tensor([len(s.tokens) for s in samples])
         return dict(
             frames=self.normalize(frames),
-            frame_mask=self._frame_mask(samples, frames.shape[1]),
+            frame_mask=self.frame_mask([s.get('num_frames', frames.shape[1]) for s in samples], frames.shape[1]),
             tokens=self.cast_data(tokens),
             text_video=self.cast_data(torch.arange(len(samples)).repeat_interleave(counts)),
             video_index=self.cast_data(torch.tensor([s.video_index for s in samples])),
             data_samples=samples)
 
-    def _frame_mask(self, samples: Sequence, num_frames: int) -> Tensor | None:
-        real = torch.tensor([s.get('num_frames', num_frames) for s in samples])
+    def frame_mask(self, real: Sequence[int], num_frames: int) -> Tensor | None:
+        """Which frames are the videos' own.
+
+        Args:
+            real (Sequence[int]): How many frames each video has before it is filled up, [B].
+            num_frames (int): And behind that (F).
+
+        Returns:
+            Tensor | None: [B, F] bool, False where a frame is padding; None where none is to be left out.
+        """
+        real = torch.tensor(real)
         if self.short_videos == 'repeat' or bool((real >= num_frames).all()):
             return None
         return self.cast_data(torch.arange(num_frames)[None] < real[:, None])  # [B, F]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from vop_mm.registry import MODELS, PROMPTS, TUNING
 from vop_mm.utils.dist import gather_with_grad, world_size
@@ -20,7 +20,8 @@ class TextVideoRetriever(BaseModel):
     """Text-video retrieval with a CLIP backbone. It knows no method: a method is the parts that a config names.
 
     Args:
-        clip (dict): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``.
+        clip (dict | nn.Module): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``, or one that is built
+            and that several retrievers share.
         video_prompts (Sequence[dict]): Prompt providers of the vision tower, in the order of their tokens.
         cls_updates (Sequence[dict]): Modules that change the frames' CLS tokens between layers.
         text_prompts (Sequence[dict]): Prompt providers of the text tower.
@@ -37,7 +38,7 @@ class TextVideoRetriever(BaseModel):
     """
 
     def __init__(self,
-                 clip: dict,
+                 clip: dict | nn.Module,
                  video_prompts: Sequence[dict] = (),
                  cls_updates: Sequence[dict] = (),
                  text_prompts: Sequence[dict] = (),
@@ -51,7 +52,7 @@ class TextVideoRetriever(BaseModel):
                  loss: dict = dict(type='SymmetricContrastiveLoss'),
                  data_preprocessor: dict = dict(type='VideoTextPreprocessor')) -> None:
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor))
-        self.clip = MODELS.build(clip)
+        self.clip = clip if isinstance(clip, nn.Module) else MODELS.build(clip)
         vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
         text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
         self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts],

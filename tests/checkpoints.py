@@ -1,0 +1,31 @@
+"""Checkpoints as training writes them, without training."""
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from tests.tools import ROOT
+from vop_mm.engine.checkpoint import describe
+from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
+from vop_mm.registry import MODELS
+
+
+def demo_config(name: str, **changes) -> Config:
+    """A demo config whose mini CLIP is found from everywhere."""
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    cfg.merge_from_dict({'model.clip.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors'), **changes})
+    text = Config(cfg.to_dict()).pretty_text.replace("'demo/mini_clip", f"'{ROOT}/demo/mini_clip")
+    return Config.fromstring(text, '.py')
+
+
+def write_checkpoint(path: Path, cfg: Config, seed: int) -> Path:
+    """A checkpoint whose trainable tensors are moved far from where training starts."""
+    torch.manual_seed(seed)
+    model = MODELS.build(cfg.model)
+    model.clip.fingerprint  # noqa: B018 - of CLIP as it comes
+    with torch.no_grad():
+        for parameter in trainable_parameters(model).values():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    torch.save(dict(state_dict=trainable_state_dict(model),
+                    meta=dict(cfg=cfg.pretty_text, vop_mm=describe(model, cfg, 'demo'))), path)
+    return path

@@ -1,0 +1,88 @@
+"""tools/extract_features.py: features in parts, and the index that takes them in."""
+import json
+import os
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import demo_config, write_checkpoint
+from tests.tools import run_tool
+
+SHARDS = 5
+
+
+@pytest.fixture(scope='module')
+def folder(small_demo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('features')
+    cfg = demo_config('vop/vop_demo.py')
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    write_checkpoint(folder / 'a.pth', cfg, 0)
+    shutil.copytree(small_demo / 'videos', folder / 'videos')
+    (folder / 'videos' / 'bad.mp4').write_text('<html>')
+    return folder
+
+
+def extract(folder, out, rank, world_size, *args, names=('RANK', 'WORLD_SIZE', 'LOCAL_RANK')):
+    def before():
+        os.environ.update(zip(names, (str(rank), str(world_size), '0')))
+    return run_tool('tools/extract_features.py', 'videos', out, '--config', 'config.py', '--checkpoint', 'a.pth',
+                    '--shards', SHARDS, '--window', '2', *args, before=before, cwd=folder)
+
+
+def take_in(folder, out, index):
+    return run_tool('tools/index_videos.py', 'videos', index, '--features', out, cwd=folder)
+
+
+def vectors(index):
+    rows = sqlite3.connect(index / 'catalogue.db').execute(
+        'SELECT path, start, vector FROM clips JOIN files ON files.id = clips.file').fetchall()
+    return {row[:2]: np.frombuffer(row[2], '<f4') for row in rows}
+
+
+def test_two_ranks_and_one_give_the_same_index(folder):
+    assert extract(folder, 'one', 0, 1).returncode == 0
+    first = extract(folder, 'two', 0, 2)
+    assert first.returncode == 0 and 'process 0 of 2: 3 parts' in first.stdout, first.stderr
+    early = take_in(folder, 'two', 'index_two')
+    assert early.returncode == 1 and 'holds 3 of 5 parts' in early.stderr
+    slurm = 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'
+    assert 'process 1 of 2: 2 parts' in extract(folder, 'two', 1, 2, names=slurm).stdout
+    for out in ('one', 'two'):
+        done = take_in(folder, out, f'index_{out}')
+        assert done.returncode == 0 and "'bad.mp4': " in done.stdout, done.stderr
+    done = run_tool('tools/index_videos.py', 'videos', 'index_direct', '--config', 'config.py', '--checkpoint', 'a.pth',
+                    '--window', '2', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    expected = vectors(folder / 'index_direct')
+    assert len(expected) > len(list((folder / 'videos').iterdir()))  # windows
+    for index in ('index_one', 'index_two'):
+        found = vectors(folder / index)
+        assert found.keys() == expected.keys()
+        for key, vector in found.items():
+            np.testing.assert_allclose(vector, expected[key], atol=1e-5)
+    direct, taken_in = (
+        json.loads(run_tool('tools/search.py', index, 'a red square', '--json', cwd=folder).stdout)
+        for index in ('index_direct', 'index_two'))
+    assert [hit['path'] for hit in direct] == [hit['path'] for hit in taken_in] and len(direct) == 5
+
+    # nothing is encoded twice, whatever the number of processes; what changed reaches the index
+    names = sorted(os.listdir(folder / 'videos'))
+    (folder / 'videos' / names[3]).unlink()
+    again = [extract(folder, 'two', rank, 3) for rank in range(3)]
+    assert all(done.returncode == 0 and '0 encoded now' in ' '.join(done.stdout.split()) for done in again)
+    done = take_in(folder, 'two', 'index_two')
+    assert '0 added, 0 changed, 1 removed' in done.stdout, done.stderr
+    gone = os.fsencode(names[3])
+    assert vectors(folder / 'index_two').keys() == {key for key in expected if key[0] != gone}
+
+
+def test_bad_input_is_one_line(folder, tmp_path):
+    (tmp_path / 'out' / 'part_0_of_9').mkdir(parents=True)
+    for done, message in ((extract(folder, tmp_path / 'out', 0, 1), 'holds features in other parts'),
+                          (extract(folder, 'new', 0, 9), '5 parts for 9 processes'),
+                          (take_in(folder, 'nothing', 'new'), 'holds 0 of no parts')):
+        assert done.returncode == 1 and message in done.stderr, done.stderr
+        assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1
+    assert not (folder / 'new').exists()

@@ -1,0 +1,58 @@
+"""Encode a large collection of videos on many devices, for tools/index_videos.py --features to take in.
+
+    torchrun --nproc_per_node 8 tools/extract_features.py FOLDER OUT --config CONFIG --checkpoint FILE --device cuda
+    srun ... python tools/extract_features.py ...
+
+The collection is cut into --shards parts, which the processes share. They never wait for each other: each may be killed
+and started again, in any number.
+"""
+import argparse
+import os
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Encode a collection of videos, in parts that processes share.')
+    parser.add_argument('folder', help='folder of the videos; those below it count')
+    parser.add_argument('out', help='folder of the features')
+    parser.add_argument('--config', required=True, help='config file')
+    parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
+    parser.add_argument('--shards', type=int, default=64, help='parts, the same in every call (default: 64)')
+    parser.add_argument('--window', type=float, metavar='SECONDS', help='as in tools/index_videos.py')
+    parser.add_argument('--stride', type=float, metavar='SECONDS', help='as in tools/index_videos.py')
+    parser.add_argument('--device', default='cpu', help='cuda: the GPU of the process (default: cpu)')
+    parser.add_argument('--bf16', action='store_true', help='compute in bfloat16')
+    parser.add_argument('--batch-size', type=int, default=32, help='clips that are encoded together (default: 32)')
+    parser.add_argument('--workers', type=int, default=2, help='decoding processes of each process (default: 2)')
+    parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
+                        help='that decoding a batch of clips of a video may take (default: 60)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    return parser.parse_args()
+
+
+def place() -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on this machine, as torchrun or slurm say."""
+    for names in (('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')):
+        if all(name in os.environ for name in names):
+            return tuple(int(os.environ[name]) for name in names)
+    return 0, 1, 0
+
+
+def main() -> int:
+    args = parse_args()
+    rank, world_size, local_rank = place()
+    from vop_mm.apis import TextVideoRetriever
+    from vop_mm.apis.experiment import parse_options
+
+    device = f'cuda:{local_rank}' if args.device == 'cuda' else args.device
+    retriever = TextVideoRetriever(args.config, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
+                                   args.timeout, parse_options(args.cfg_options or []))
+    reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
+                                         stride=args.stride, progress=rank == 0)
+    print(f'process {rank} of {world_size}: {len(reports)} parts, {sum(r.clips for r in reports)} clips, of them '
+          f'{sum(r.encoded for r in reports)} encoded now; {sum(len(r.failed) for r in reports)} files can not be read')
+    return 0
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,74 @@
+"""Find moments in an index: python tools/search.py INDEX "a squid is talking" """
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Find moments of indexed videos by a sentence, a video or an image.')
+    parser.add_argument('index', help='folder that tools/index_videos.py made')
+    parser.add_argument('query', nargs='?', help='a sentence')
+    parser.add_argument('--video', metavar='FILE', help='search by a video instead')
+    parser.add_argument('--image', metavar='FILE', help='search by an image instead')
+    parser.add_argument('-k', type=int, default=5, help='how many (default: 5)')
+    parser.add_argument('--all-moments', action='store_true',
+                        help='show every moment that fits, not only the best one of each video')
+    parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
+    parser.add_argument('--html', metavar='FILE', type=Path, help='write a page with a picture of each moment as well')
+    parser.add_argument('--checkpoint', help='where the checkpoint is now (default: where it was)')
+    parser.add_argument('--device', default='cpu', help='default: cpu')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if sum(item is not None for item in (args.query, args.video, args.image)) != 1:
+        raise ValueError('search by a sentence, a --video or an --image: one of them')
+    if args.html is not None and not args.html.parent.is_dir():
+        raise FileNotFoundError(f'no such folder: {args.html.parent}')
+
+    from vop_mm.apis import TextVideoRetriever
+    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.text_video_retriever import check_query
+    if args.query is not None:
+        check_query(args.query)  # before a model is loaded
+
+    retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, device=args.device,
+                                              cfg_options=parse_options(args.cfg_options or []))
+    hits = retriever.search(args.query, args.index, args.k, video=args.video, image=args.image,
+                            merge=not args.all_moments)
+    what = args.query or args.video or args.image
+    if args.html is not None:
+        from vop_mm.visualization.search_page import write_search_page
+        write_search_page(args.html, what, hits)
+        print(f'wrote {args.html}', file=sys.stderr)
+    if args.json:
+        import dataclasses
+        import json
+        print(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=1))
+    else:
+        _print_table(hits)
+    return 0
+
+
+def _print_table(hits: list) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vop_mm.visualization.search_page import moment
+    table = Table()
+    for title in ('', 'score', 'moment'):
+        table.add_column(title, justify='right', no_wrap=True)
+    table.add_column('video', overflow='fold')
+    for rank, hit in enumerate(hits, 1):
+        # Text: a name in square brackets is no markup; repr'd where a name would move the cursor
+        name = hit.path if hit.path.isprintable() else repr(hit.path)
+        table.add_row(str(rank), f'{hit.score:.3f}', moment(hit.start, hit.end), Text(name))
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,184 @@
+"""One set of prompts, ready to encode; several of them share one frozen CLIP."""
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match
+from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.registry import MODELS, TOKENIZERS
+
+from .clip_loader import ClipLoader, flatten
+
+_CLIP = 'clip.'  # names of the backbone's own tensors begin with it
+_OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
+
+
+class PromptSet:
+    """A model with the tokenizer and the frames that belong to it.
+
+    Args:
+        model (nn.Module): In evaluation mode, on its device.
+        cfg (Config): Its config.
+        checkpoint (str | Path, optional): The file that it was read from.
+        num_workers (int): Processes that decode. Defaults to 1.
+        timeout (float): Seconds that decoding may take. Defaults to 60.
+        bf16 (bool): Compute in bfloat16. Defaults to False.
+
+    Attributes:
+        loader (ClipLoader): Makes its frames.
+        settings (dict): What its embeddings depend on, for an index to compare.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
+                 timeout: float = 60., bf16: bool = False) -> None:
+        self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
+        self.device = next(model.clip.parameters()).device
+        self.loader = ClipLoader(cfg, num_workers, timeout)
+        text = [step for step in flatten(cfg.test_dataloader.dataset.pipeline) if step['type'] == 'TokenizeText']
+        if len(text) != 1:
+            raise ValueError('the test pipeline must tokenise once')
+        self.tokenizer = TOKENIZERS.build(text[0].get('tokenizer', dict(type='CLIPTokenizer')))
+        self.settings = dict(
+            CLIP=f'{model.clip.arch_name}, fingerprint {model.clip.fingerprint}',
+            prompts=f'{cfg.get("method")}, fingerprint {fingerprint(trainable_state_dict(model))}',
+            model=_digest({key: value for key, value in cfg.model.items() if key not in _OF_TRAINING}),
+            pipeline=_digest(self.loader.steps),
+            dim=self.encode_text(['a']).shape[1])
+
+    def source(self) -> dict:
+        """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
+        cfg = Config(_absolute(self.cfg.to_dict()))
+        return dict(config=cfg.pretty_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Captions, one batch. [n] str -> [n, D] float32, unit norm"""
+        tokens = self.tokenizer(list(texts))
+        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # attention is causal: nothing behind it matters
+        return self._run(lambda: self.model.encode_text(tokens.to(self.device)))
+
+    def encode_frames(self, frames: Tensor, real: Sequence[int]) -> np.ndarray:
+        """Clips, one batch.
+
+        Args:
+            frames (Tensor): uint8 [n, F, 3, H, W], from :class:`ClipLoader`.
+            real (Sequence[int]): How many frames of each clip are no padding.
+
+        Returns:
+            np.ndarray: float32 [n, D], unit norm.
+        """
+        preprocessor = self.model.data_preprocessor
+        mask = preprocessor.frame_mask(real, frames.shape[1])
+        return self._run(lambda: self.model.encode_video(preprocessor.normalize(frames.to(self.device)), mask))
+
+    @torch.inference_mode()
+    def _run(self, call) -> np.ndarray:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return call().float().cpu().numpy()
+
+
+def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
+    """A checkpoint's prompts around a CLIP that other prompts are around as well.
+
+    Args:
+        clip (nn.Module): Built, on its device; stays as it is.
+        checkpoint (str | Path): What training wrote.
+        cfg (Config): For what the checkpoint doesn't say itself.
+
+    Returns:
+        tuple[nn.Module, Config]: The model, in evaluation mode, and the config that it was trained with.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+        CheckpointError: It can't be read, is of another CLIP, or changes the backbone's own weights.
+    """
+    content = load_from_local_safely(str(checkpoint), map_location='cpu')
+    meta = content.get('meta') or {}
+    own = backbone_names(content['state_dict'])
+    if own:
+        method = (meta.get('vop_mm') or {}).get('method')
+        raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
+                              f'itself ({own[0]} and {len(own) - 1} more), and other prompts were trained around '
+                              'CLIP as it came; load it alone')
+    cfg = with_checkpoints_config(cfg, meta)
+    # nothing of a shared CLIP trains, and what the checkpoint holds is what is around it
+    model = MODELS.build({**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')})
+    match(content, model)
+    model.load_state_dict(content['state_dict'])
+    return model.to(next(clip.parameters()).device).eval(), cfg
+
+
+def backbone_names(state: dict[str, Tensor]) -> list[str]:
+    """Which of a checkpoint's tensors are the backbone's own."""
+    return [name for name in state if name.startswith(_CLIP)]
+
+
+def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
+    """The config that a checkpoint was trained with, on the CLIP of another config.
+
+    Args:
+        cfg (Config): Its CLIP is taken, and where the checkpoint holds no config, all of it.
+        meta (dict): The checkpoint's.
+
+    Returns:
+        Config: A new one.
+    """
+    if not isinstance(meta.get('cfg'), str):
+        return cfg
+    found = Config(read_config_text(meta['cfg']))
+    if 'model' not in found or 'test_dataloader' not in found:
+        return cfg
+    found.model.clip = cfg.model.clip
+    return found
+
+
+def read_config_text(text: str) -> dict:
+    """Read a config as MMEngine writes it, running nothing of it: ``name = value`` with dicts, lists and plain values.
+
+    Args:
+        text (str): Of a checkpoint's metadata.
+
+    Returns:
+        dict: The config.
+
+    Raises:
+        CheckpointError: It is something else.
+    """
+    try:
+        return {statement.targets[0].id: _value(statement.value) for statement in ast.parse(text).body}
+    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError):
+        raise CheckpointError('the config in the checkpoint\'s metadata is no plain config') from None
+
+
+def _value(node: ast.expr):
+    if isinstance(node, ast.Call):
+        if node.func.id != 'dict' or node.args:
+            raise ValueError('a call')
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [_value(item) for item in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    return ast.literal_eval(node)
+
+
+def _absolute(value):
+    """The same with absolute paths for files that are there."""
+    if isinstance(value, dict):
+        return {key: _absolute(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    return os.path.abspath(value) if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,413 @@
+"""Search of videos by text, video and image."""
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, cut_windows, find_videos, index_folder, take_in
+from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.registry import MODELS
+from vop_mm.utils import register_all_modules
+from vop_mm.utils.look_ahead import look_ahead
+
+from .inference import init_model
+from .prompt_set import PromptSet, backbone_names, read_config_text, shared_backbone
+
+_MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
+_DEFAULT = 'default'
+_FAISS: dict = dict(type='FaissIndex')
+_AS_IT_IS: dict = {}  # the back end of an index that is there, FAISS for a new one
+
+
+@dataclass(frozen=True)
+class RankedText:
+    """A text and its cosine with a video."""
+    text: str
+    score: float
+
+
+class TextVideoRetriever:
+    """Embeds texts and videos, and finds the one by the other.
+
+    Embeddings are those of ``tools/test.py``. Several checkpoints share one frozen CLIP; each brings its prompts and
+    the config that it was trained with, and is chosen by name in each call.
+
+    Args:
+        config (str | Path | Config): Names the CLIP, and where a checkpoint doesn't the rest.
+        checkpoint (str | Path | dict, optional): A file, or ``{name: file}`` for several on one backbone. None:
+            prompts as they start, which is of use for zero-shot.
+        device (str): Defaults to ``'cpu'``.
+        bf16 (bool): Compute in bfloat16; embeddings are float32 all the same. Defaults to False.
+        batch_size (int): Texts or clips that are encoded together. Defaults to 32.
+        num_workers (int): Processes that decode. Defaults to 2.
+        timeout (float): Seconds that decoding some clips of a video may take. Defaults to 60.
+        cfg_options (dict, optional): Changes to the config.
+
+    Raises:
+        FileNotFoundError: No such config, checkpoint or CLIP weights.
+        CheckpointError: A checkpoint can't be read, is of another CLIP, or can't share the backbone.
+
+    Example:
+        >>> retriever = TextVideoRetriever('configs/vop/vop_demo.py', 'best.pth')
+        >>> retriever.build_index('videos', 'gallery')
+        >>> retriever.search('a red square moves left', index='gallery', k=3)
+    """
+
+    def __init__(self,
+                 config: str | Path | Config,
+                 checkpoint: str | Path | dict | None = None,
+                 device: str = 'cpu',
+                 bf16: bool = False,
+                 batch_size: int = 32,
+                 num_workers: int = 2,
+                 timeout: float = 60.,
+                 cfg_options: dict | None = None) -> None:
+        register_all_modules()
+        if batch_size < 1 or num_workers < 1:
+            raise ValueError(f'batch_size and num_workers must be at least 1, got {batch_size} and {num_workers}')
+        if not isinstance(config, Config):
+            if not Path(config).is_file():
+                raise FileNotFoundError(f'config not found: {config}')
+            config = Config.fromfile(config)
+        self.cfg = config.copy()
+        self.cfg.merge_from_dict(cfg_options or {})
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self._options = dict(num_workers=num_workers, timeout=timeout, bf16=bf16)
+        self._sets: dict[str, PromptSet] = {}
+        self._galleries: dict[str, Gallery] = {}
+        if isinstance(checkpoint, dict):
+            self._clip = MODELS.build(self.cfg.model.clip).requires_grad_(False).to(torch.device(device)).eval()
+            for name, file in checkpoint.items():
+                self.add_prompts(name, file)
+        else:
+            model = init_model(self.cfg, checkpoint, device)
+            self._sets[_DEFAULT] = PromptSet(model, self.cfg, checkpoint, **self._options)
+            self._clip = None if backbone_names(trainable_state_dict(model)) else model.clip
+
+    @classmethod
+    def from_index(cls, index: str | Path, checkpoint: str | Path | None = None, **kwargs) -> 'TextVideoRetriever':
+        """The retriever that an index was made with.
+
+        Args:
+            index (str | Path): Folder of the index.
+            checkpoint (str | Path, optional): Where the checkpoint is now. None: where it was.
+            **kwargs: As the class takes them: ``device``, ``cfg_options`` ...
+
+        Returns:
+            TextVideoRetriever: With one set of prompts.
+
+        Raises:
+            FileNotFoundError: No such index, or what it was made with is gone.
+        """
+        source = Gallery.source(index)
+        cfg = Config(read_config_text(source['config']))
+        return cls(cfg, source['checkpoint'] if checkpoint is None else checkpoint, **kwargs)
+
+    # -- prompts ------------------------------------------------------------------------------------------------------
+    @property
+    def prompts(self) -> list[str]:
+        """Names of the prompts that are loaded; ``'default'`` for those of a single file."""
+        return list(self._sets)
+
+    def add_prompts(self, name: str, checkpoint: str | Path) -> None:
+        """Load a checkpoint around the CLIP that is there. Memory grows by its prompts alone.
+
+        Args:
+            name (str): What to call it.
+            checkpoint (str | Path): The file.
+
+        Raises:
+            ValueError: The name is taken, or the CLIP that is there was changed by its own checkpoint.
+            CheckpointError: It can't be read, is of another CLIP, or changes the backbone's own weights.
+        """
+        if name in self._sets:
+            raise ValueError(f'prompts called {name!r} are loaded already')
+        if self._clip is None:
+            raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: no other prompts can be added')
+        model, cfg = shared_backbone(self._clip, checkpoint, self.cfg)
+        self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
+
+    def remove_prompts(self, name: str) -> None:
+        """Unload prompts.
+
+        Raises:
+            ValueError: None are called so.
+        """
+        self._set(name).loader.close()
+        del self._sets[name]
+
+    def _set(self, name: str | None) -> PromptSet:
+        if name is None and len(self._sets) == 1:
+            return next(iter(self._sets.values()))
+        if name not in self._sets:
+            what = 'several prompts are loaded' if name is None else f'no prompts called {name!r}'
+            raise ValueError(f'{what}: choose one of {", ".join(self._sets) or "(none)"}')
+        return self._sets[name]
+
+    # -- embeddings ---------------------------------------------------------------------------------------------------
+    def encode_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
+        """Embed texts. What is longer than the model reads is cut, as in evaluation.
+
+        Args:
+            texts (str | Sequence[str]): n texts.
+            prompts (str, optional): Which, where several are loaded.
+
+        Returns:
+            np.ndarray: float32 [n, D], unit norm.
+        """
+        chosen, texts = self._set(prompts), [texts] if isinstance(texts, str) else list(texts)
+        parts = [chosen.encode_text(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
+        return np.concatenate(parts) if parts else np.empty((0, chosen.settings['dim']), np.float32)
+
+    def encode_video(self, videos: str | Path | np.ndarray | Sequence, prompts: str | None = None,
+                     progress: bool = False) -> np.ndarray:
+        """Embed whole videos.
+
+        Args:
+            videos (Sequence): n files or arrays of frames, uint8 [f, H, W, 3] RGB each; or one of them.
+            prompts (str, optional): Which, where several are loaded.
+            progress (bool): Show a bar. Defaults to False.
+
+        Returns:
+            np.ndarray: float32 [n, D], unit norm.
+
+        Raises:
+            VideoDecodeError: A file can't be read; it says which.
+        """
+        chosen = self._set(prompts)
+        one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)
+        return self._encode([videos] if one else list(videos), chosen, lambda video: (
+            chosen.loader.load(str(video)) if isinstance(video, (str, Path)) else chosen.loader.load_frames(video)),
+            progress)
+
+    def encode_image(self, images: str | Path | np.ndarray | Sequence, prompts: str | None = None) -> np.ndarray:
+        """Embed images as videos that stand still: n files or arrays, uint8 [H, W, 3] RGB -> float32 [n, D]."""
+        chosen = self._set(prompts)
+        one = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3)
+        return self._encode([images] if one else list(images), chosen, chosen.loader.load_image)
+
+    def _encode(self, items: list, chosen: PromptSet, load, progress: bool = False) -> np.ndarray:
+        vectors, frames, real = [np.empty((0, chosen.settings['dim']), np.float32)], [], []
+        with _bar(progress, 'encoding') as tell, ThreadPoolExecutor(self.num_workers) as pool:
+            for done, (_, loaded) in enumerate(look_ahead(pool, load, items, 2 * self.num_workers), 1):
+                frames, real = [*frames, loaded[0]], [*real, *loaded[1]]
+                if len(frames) == self.batch_size or done == len(items):
+                    vectors.append(chosen.encode_frames(torch.cat(frames), real))
+                    frames, real = [], []
+                tell(done, len(items))
+        return np.concatenate(vectors)
+
+    # -- search -------------------------------------------------------------------------------------------------------
+    def build_index(self,
+                    videos: str | Path,
+                    index: str | Path,
+                    prompts: str | None = None,
+                    window: float | None = None,
+                    stride: float | None = None,
+                    backend: dict | None = None,
+                    progress: bool = False) -> IndexReport:
+        """Index a folder of videos, or bring its index up to date. Killed at any moment, the next call goes on.
+
+        Args:
+            videos (str | Path): The folder.
+            index (str | Path): Folder of the index.
+            prompts (str, optional): Which, where several are loaded.
+            window (float, optional): Longer videos are cut into windows of so many seconds. None: 30, or as the index
+                was made.
+            stride (float, optional): Seconds from one window's start to the next one's. None: half a window, or as
+                the index was made.
+            backend (dict, optional): Of the registry ``INDEXES``: ``dict(type='FaissIndex')``,
+                ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or as the index was made.
+            progress (bool): Show a bar. Defaults to False.
+
+        Returns:
+            IndexReport: What was done, and the files that can't be read.
+
+        Raises:
+            ValueError: No videos there, or the index is of another folder.
+            IndexMismatchError: The index was made with another CLIP, other prompts or other windows.
+        """
+        return self._build(videos, index, prompts, window, stride, backend or _AS_IT_IS, progress)
+
+    def _build(self, videos: str | Path, index: str | Path, prompts: str | None, window: float | None,
+               stride: float | None, backend: dict | None, progress: bool,
+               shard: tuple[int, int] = (0, 1)) -> IndexReport:
+        chosen, videos = self._set(prompts), Path(videos)
+        if not videos.is_dir():
+            raise NotADirectoryError(f'no such folder of videos: {videos}')
+        asked = dict(window=window, stride=stride)
+        chosen.loader.start()
+        if Gallery.exists(index):
+            gallery = Gallery(index)
+        else:
+            window = 30. if window is None else float(window)
+            asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
+            gallery = _create(index, videos, dict(chosen.settings, **asked),
+                              _FAISS if backend is _AS_IT_IS else backend, chosen.source())
+        try:
+            gallery.check({**chosen.settings, **{key: value for key, value in asked.items() if value is not None}})
+            if backend and {**gallery.backend, **backend} != gallery.backend:
+                raise IndexMismatchError(f'the index {index} is kept in {gallery.backend}: to move it, make another')
+            if not gallery.is_of(videos):
+                raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
+            with _bar(progress, f'indexing {videos}') as tell:
+                return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
+                                    tell, shard)
+        finally:
+            gallery.close()
+
+    def extract_features(self, videos: str | Path, out: str | Path, shards: int, rank: int = 0, world_size: int = 1,
+                         prompts: str | None = None, window: float | None = None, stride: float | None = None,
+                         progress: bool = False) -> list[IndexReport]:
+        """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
+        there is not encoded again, whatever the number of processes was.
+
+        Args:
+            videos (str | Path): The folder.
+            out (str | Path): Gets a folder for each part.
+            shards (int): Parts, at least as many as processes; the same in every call.
+            rank (int): Number of this process. Defaults to 0.
+            world_size (int): How many there are. Defaults to 1.
+            prompts, window, stride, progress: As :meth:`build_index`.
+
+        Returns:
+            list[IndexReport]: Of each part of this process.
+        """
+        if not 0 <= rank < world_size <= shards:
+            raise ValueError(f'{shards} parts for {world_size} processes, of which this is number {rank}')
+        out = Path(out)
+        kept = [path.name for path in out.glob('part_*')]
+        if any(not name.endswith(f'_of_{shards}') for name in kept):
+            raise ValueError(f'{out} holds features in other parts: {min(kept)}')
+        return [self._build(videos, out / f'part_{shard}_of_{shards}', prompts, window, stride, None, progress,
+                            (shard, shards)) for shard in range(rank, shards, world_size)]
+
+    def search(self,
+               query: str | None = None,
+               index: str | Path = 'gallery',
+               k: int = 5,
+               prompts: str | None = None,
+               video: str | Path | np.ndarray | None = None,
+               image: str | Path | np.ndarray | None = None,
+               merge: bool = True) -> list[Hit]:
+        """Find moments by a text, a video or an image.
+
+        Args:
+            query (str, optional): A text.
+            index (str | Path): Folder of the index. Defaults to ``'gallery'``.
+            k (int): How many. Defaults to 5.
+            prompts (str, optional): Which. None: those that the index was made with.
+            video (str | Path | np.ndarray, optional): A file, or frames uint8 [f, H, W, 3], in place of a text.
+            image (str | Path | np.ndarray, optional): A file, or uint8 [H, W, 3], in place of a text.
+            merge (bool): Of each video only its best moment. Defaults to True.
+
+        Returns:
+            list[Hit]: The best first; each is ``(path, score)`` to whoever unpacks it, and has ``start`` and ``end``.
+
+        Raises:
+            ValueError: Nothing asked for, too much, or more than one thing.
+            IndexMismatchError: The index was made with another CLIP or other prompts.
+            VideoDecodeError: The video or image can't be read.
+        """
+        if sum(item is not None for item in (query, video, image)) != 1:
+            raise ValueError('search by a text, a video or an image: one of them')
+        if query is not None:
+            check_query(query)
+        gallery = self._gallery(index)
+        if prompts is None:
+            prompts = next((name for name, item in self._sets.items() if gallery.fits(item.settings)), None)
+            prompts = prompts or next(iter(self._sets), None)
+        gallery.check(self._set(prompts).settings)
+        if query is not None:
+            vector = self.encode_text(query, prompts)[0]
+        else:
+            vector = (self.encode_image(image, prompts) if video is None else self.encode_video(video, prompts))[0]
+        return gallery.search(vector, k, merge)
+
+    def rank_texts(self, video: str | Path | np.ndarray, texts: Sequence[str],
+                   prompts: str | None = None) -> list[RankedText]:
+        """Texts by how well they fit a video (a file, or frames uint8 [f, H, W, 3]), the best first."""
+        texts = list(texts)
+        scores = self.encode_text(texts, prompts) @ self.encode_video(video, prompts)[0]  # [n, D] @ [D] -> [n]
+        return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')]
+
+    def _gallery(self, folder: str | Path) -> Gallery:
+        """An index, opened once; again when it has changed."""
+        key = str(Path(folder).resolve())
+        known = self._galleries.get(key)
+        if known is not None and not known.is_current():
+            self._galleries.pop(key).close()
+        if key not in self._galleries:
+            self._galleries[key] = Gallery(folder)
+        return self._galleries[key]
+
+
+def check_query(query: str) -> None:
+    """Refuse a text that is no query.
+
+    Raises:
+        ValueError: It is empty or very long.
+    """
+    if not query.strip():
+        raise ValueError('the query is empty')
+    if len(query) > _MAX_QUERY:
+        raise ValueError(f'the query has {len(query.split())} words in {len(query)} characters: the model reads a few '
+                         f'dozen words, at most {_MAX_QUERY} characters are taken')
+
+
+def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None) -> IndexReport:
+    """Make an index of extracted features, or bring it up to date with them. No model is run.
+
+    Args:
+        features (str | Path): What :meth:`TextVideoRetriever.extract_features` wrote, all of it.
+        index (str | Path): Folder of the index.
+        backend (dict, optional): As :meth:`TextVideoRetriever.build_index` takes it, for a new index.
+
+    Returns:
+        IndexReport: What was done.
+
+    Raises:
+        FileNotFoundError: No features there, or not all parts.
+        IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
+    """
+    folders = sorted(Path(features).glob('part_*_of_*'))
+    count = int(folders[0].name.rpartition('_')[2]) if folders else 0
+    if not folders or len(folders) != count or not all(Gallery.exists(folder) for folder in folders):
+        raise FileNotFoundError(f'{features} holds {len(folders)} of {count or "no"} parts of features')
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in folders]
+        if Gallery.exists(index):
+            gallery = Gallery(index)
+        else:
+            for part in parts[1:]:
+                part.check(parts[0].settings)
+            gallery = Gallery.create(index, parts[0].videos, parts[0].settings, backend or _FAISS,
+                                     Gallery.source(folders[0]))
+        with contextlib.closing(gallery):
+            return take_in(gallery, parts)
+
+
+def _create(index: str | Path, videos: Path, settings: dict, backend: dict | None, source: dict) -> Gallery:
+    cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
+    if not find_videos(videos)[0]:
+        raise ValueError(f'no videos in {videos}')
+    return Gallery.create(index, videos, settings, backend, source)
+
+
+@contextlib.contextmanager
+def _bar(show: bool, what: str) -> Iterator:
+    """A function that is told how many of how many are done."""
+    if not show:
+        yield lambda done, total, name='': None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, name='': bar.update(task, completed=done, total=total)

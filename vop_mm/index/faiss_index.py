@@ -1,0 +1,128 @@
+"""Vectors in FAISS, in this process and in one file."""
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from vop_mm.registry import INDEXES
+from vop_mm.utils.files import atomic_write
+
+from .vector_index import VectorIndex
+
+_TRAINING_PER_LIST = 64  # FAISS asks for 39 at least, and takes 256 at most
+_REGROW = 4
+_PART = 10_000
+
+
+@INDEXES.register_module()
+class FaissIndex(VectorIndex):
+    """Exact up to a size; beyond it the vectors are in clusters, and the clusters nearest to a query are looked at.
+
+    Clusters (FAISS's IVF) and no graph (HNSW): building takes minutes where a graph takes hours, and vectors can be
+    removed. They are found anew when the index is four times as large as when they were found.
+
+    Args:
+        folder (str | Path): Where ``vectors.faiss`` is, or will be.
+        dim (int): D.
+        exact_up_to (int): The most vectors that are all compared. Defaults to 20000.
+        num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 64.
+
+    Raises:
+        ImportError: FAISS is not installed.
+        ValueError: The file is damaged, or holds vectors of another length.
+    """
+
+    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 64) -> None:
+        try:
+            import faiss
+        except ImportError:
+            raise ImportError('FAISS is not installed (pip install faiss-cpu)') from None
+        self._faiss = faiss
+        self._file = Path(folder) / 'vectors.faiss'
+        self.dim, self.exact_up_to, self.num_probes = dim, exact_up_to, num_probes
+        self.clear()
+        if self._file.is_file():
+            self._index = self._read()
+
+    def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        ids, vectors = np.asarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
+        if vectors.shape != (len(ids), self.dim):
+            raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {vectors.shape}')
+        self.remove(ids)
+        total = len(self) + len(ids)
+        if total > self.exact_up_to and total >= _REGROW * self._grouped_at():
+            self._regroup(ids, vectors)
+        else:
+            self._index.add_with_ids(vectors, ids)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        if len(self) and len(ids):
+            self._index.remove_ids(self._faiss.IDSelectorBatch(np.asarray(ids, np.int64)))
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if self._is_grouped:
+            self._index.nprobe = self.num_probes
+        return self._index.search(vectors, k)
+
+    def save(self) -> None:
+        with atomic_write(self._file) as file:
+            self._faiss.write_index(self._index, self._faiss.PyCallbackIOWriter(file.write))
+
+    def clear(self) -> None:
+        self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
+
+    def __len__(self) -> int:
+        return self._index.ntotal
+
+    @property
+    def _is_grouped(self) -> bool:
+        return isinstance(self._index, self._faiss.IndexIVFFlat)
+
+    def _grouped_at(self) -> int:
+        """How many vectors the clusters were made for; 0 for none."""
+        return (self._index.nlist // 4)**2 if self._is_grouped else 0
+
+    def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Add vectors to new clusters and move the others there, in parts: memory is that of the two indexes."""
+        total = len(self) + len(ids)
+        count = int(4 * total**0.5)
+        rng, share = np.random.default_rng(0), min(_TRAINING_PER_LIST * count / total, 1)
+        some = np.concatenate([part[rng.random(len(part)) < share]
+                               for _, part in chain(self._parts(), [(ids, vectors)])])
+        index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(self.dim), self.dim, count,
+                                         self._faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1  # no warning: small ones are exact
+        index.train(some)
+        for old_ids, old in self._parts():
+            index.add_with_ids(old, old_ids)
+        index.add_with_ids(vectors, ids)
+        self._index = index
+
+    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All numbers [n] and vectors [n, D], some at a time."""
+        faiss, index = self._faiss, self._index
+        if not self._is_grouped:
+            ids, flat = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)
+            for first in range(0, len(ids), _PART):
+                size = min(_PART, len(ids) - first)
+                yield ids[first:first + size], flat.reconstruct_n(first, size)
+            return
+        for number in range(index.nlist):
+            size = index.invlists.list_size(number)
+            if size:
+                codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
+                yield (faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy(),
+                       codes.view(np.float32).reshape(size, self.dim).copy())
+
+    def _read(self):
+        try:
+            with self._file.open('rb') as file:
+                index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
+        except RuntimeError:
+            raise ValueError(f'{self._file} is damaged; remove it and index again: vectors are taken from the '
+                             'catalogue, not computed again') from None
+        if index.d != self.dim:
+            raise ValueError(f'{self._file} holds vectors of {index.d} values, not {self.dim}')
+        return index

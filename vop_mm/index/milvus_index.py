@@ -1,0 +1,115 @@
+"""Vectors in Milvus: a file of this process (Milvus Lite), or a cluster."""
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from vop_mm.registry import INDEXES
+
+from .vector_index import VectorIndex
+
+_TOKEN = 'VOP_MM_MILVUS_TOKEN'
+_AT_ONCE = 1000  # rows of a request; servers refuse messages of more than 64 MB
+_MAX_K = 16384  # of Milvus
+
+
+@INDEXES.register_module()
+class MilvusIndex(VectorIndex):
+    """A collection of Milvus. A server that asks who one is gets ``$VOP_MM_MILVUS_TOKEN`` (``user:password``).
+
+    Args:
+        folder (str | Path): Where ``milvus.db`` is, or will be, without ``uri``.
+        dim (int): D.
+        uri (str, optional): ``http://host:19530`` of a server or cluster. None: Milvus Lite. Defaults to None.
+        collection (str): Name of the collection. Defaults to ``'vop_mm'``.
+        index_type (str): Of Milvus. Defaults to ``'AUTOINDEX'``, which leaves it to the server.
+        timeout (float): Seconds that connecting may take. Defaults to 10.
+
+    Raises:
+        ImportError: pymilvus, or Milvus Lite, is not installed.
+        ConnectionError: The server can't be reached, or refuses.
+        ValueError: The collection holds vectors of another length.
+    """
+
+    def __init__(self, folder: str | Path, dim: int, uri: str | None = None, collection: str = 'vop_mm',
+                 index_type: str = 'AUTOINDEX', timeout: float = 10.) -> None:
+        try:
+            import pymilvus
+            if uri is None:
+                import milvus_lite  # noqa: F401
+        except ImportError as e:
+            raise ImportError(f'{e.name} is not installed (pip install pymilvus milvus-lite)') from None
+        self._pymilvus = pymilvus
+        self.uri = uri or str(Path(folder) / 'milvus.db')
+        self.dim, self.collection, self.index_type = dim, collection, index_type
+        with self._asking('reached'):
+            self._client = pymilvus.MilvusClient(self.uri, token=os.environ.get(_TOKEN, ''), timeout=timeout)
+            if not self._client.has_collection(collection):
+                self._create()
+            self._client.load_collection(collection)
+            fields = self._client.describe_collection(collection)['fields']
+        found = next((field['params'].get('dim') for field in fields if field['name'] == 'vector'), None)
+        if found is None or int(found) != dim:
+            raise ValueError(f'the collection {collection} at {self.uri} holds no vectors of {dim} values')
+
+    def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        if np.shape(vectors) != (len(ids), self.dim):
+            raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {np.shape(vectors)}')
+        with self._asking():
+            for first in range(0, len(ids), _AT_ONCE):
+                rows = [dict(id=int(i), vector=np.asarray(v, np.float32))
+                        for i, v in zip(ids[first:first + _AT_ONCE], vectors[first:first + _AT_ONCE])]
+                self._client.upsert(self.collection, rows)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        ids = [int(i) for i in ids]
+        with self._asking():
+            for first in range(0, len(ids), _AT_ONCE):
+                self._client.delete(self.collection, ids=ids[first:first + _AT_ONCE])
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.full((len(vectors), k), -np.inf, np.float32)
+        ids = np.full((len(vectors), k), -1, np.int64)
+        with self._asking():
+            found = self._client.search(self.collection, list(np.asarray(vectors, np.float32)), limit=min(k, _MAX_K),
+                                        output_fields=['id'], consistency_level='Strong')
+        for row, hits in enumerate(found):
+            scores[row, :len(hits)] = [hit['distance'] for hit in hits]
+            ids[row, :len(hits)] = [hit['id'] for hit in hits]
+        return scores, ids
+
+    def save(self) -> None:
+        with self._asking():
+            self._client.flush(self.collection)
+
+    def clear(self) -> None:
+        with self._asking():
+            self._client.drop_collection(self.collection)
+            self._create()
+            self._client.load_collection(self.collection)
+
+    def __len__(self) -> int:
+        with self._asking():
+            return self._client.query(self.collection, '', output_fields=['count(*)'],
+                                      consistency_level='Strong')[0]['count(*)']
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _create(self) -> None:
+        types, client = self._pymilvus.DataType, self._client
+        schema = client.create_schema(auto_id=False)
+        schema.add_field('id', types.INT64, is_primary=True)
+        schema.add_field('vector', types.FLOAT_VECTOR, dim=self.dim)
+        indexes = client.prepare_index_params()
+        indexes.add_index('vector', index_type=self.index_type, metric_type='IP')
+        client.create_collection(self.collection, schema=schema, index_params=indexes)
+
+    @contextmanager
+    def _asking(self, what: str = 'used'):
+        try:
+            yield
+        except self._pymilvus.MilvusException as e:
+            raise ConnectionError(f'Milvus at {self.uri} can not be {what}: {e.message}') from None
