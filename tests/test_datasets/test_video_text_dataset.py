@@ -115,7 +115,7 @@ def test_what_the_first_transform_gets(tmp_path):
         dict(video_id='x', video='sub/x.mp4', captions=['a', 'b'], start=2, end=None, kind='event', twin='y')])))
     data = build(tmp_path, pipeline=[], check_files=False, test_mode=True)
     assert data[0] == dict(video_id='x', filename=str(tmp_path / 'videos/sub/x.mp4'), captions=['a', 'b'], start=2,
-                           kind='event', twin='y', video_index=0, sample_idx=0)
+                           kind='event', twin='y', video='sub/x.mp4', video_index=0, sample_idx=0)
 
 
 def test_form_of_mmaction2(whole, tmp_path):
