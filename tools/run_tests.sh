@@ -7,4 +7,7 @@ source tools/_env.sh
 # The models of the tests are tiny: threads would only wait for each other, and for whatever else runs here.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MPLBACKEND="${MPLBACKEND:-Agg}"
-python -m pytest -q "$@" < /dev/null  # without a path: tests/ and projects/, by pyproject.toml
+# Files of tests are shared out over some processes; `bash tools/run_tests.sh -n 0` runs them in one.
+workers=$(nproc)
+[ "$workers" -le 4 ] || workers=4
+python -m pytest -q -n "$workers" --dist loadfile "$@" < /dev/null  # without a path: tests/ and projects/, by pyproject.toml
