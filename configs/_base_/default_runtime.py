@@ -7,7 +7,9 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # the last checkpoint to resume from, and the best one by the dev split
     checkpoint=dict(type='TrainableCheckpointHook', interval=1, max_keep_ckpts=2, save_best='t2v/R1'),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    invalid_loss=dict(type='CheckInvalidLossHook'),
+    validate_on_resume=dict(type='ValidateOnResumeHook'))
 custom_hooks = [dict(type='SetEpochHook'), dict(type='UnreadableVideoHook')]
 
 env_cfg = dict(

@@ -1,12 +1,11 @@
 """Two real processes (gloo) against one with both batches: losses and gradients."""
-import os
-
 import pytest
 import torch
 import torch.distributed as torch_dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.clips import build_retriever, generic, random_frames, random_tokens
+from tests.ranks import on_ranks
 from vop_mm.models.retrievers import text_video_retriever
 from vop_mm.utils.dist import gather_with_grad, world_size
 
@@ -53,16 +52,15 @@ class _GatherOfPeers(torch.autograd.Function):
         return grad[ctx.rows]
 
 
-def run_rank(rank, folder):
-    """One process: every case, saved for the test."""
-    torch.set_num_threads(1)
-    torch_dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=WORLD)
+def run_rank():
+    """One process: every case, for the test."""
+    rank = torch_dist.get_rank()
     half = len(VIDEO_INDEX) // WORLD
     rows, found = slice(rank * half, (rank + 1) * half), {}
     for name, case in CASES.items():
         model = DistributedDataParallel(build(**case))
         found[name] = loss_and_gradients(model, batch(case['dtype'], rows))
-    text_video_retriever.gather_with_grad = _GatherOfPeers.apply
+    text_video_retriever.gather_with_grad = _GatherOfPeers.apply  # in this process, which ends with this function
     model = DistributedDataParallel(build('mask', torch.float64))
     found['peers'] = loss_and_gradients(model, batch(torch.float64, rows))
     x = (torch.arange(6.).view(3, 2) + 10 * rank).requires_grad_()
@@ -76,16 +74,13 @@ def run_rank(rank, folder):
         build('mask', torch.float32)(**dict(batch(torch.float32, rows), video_index=None))
     except ValueError as e:
         found['without index'] = str(e)
-    torch.save(found, os.path.join(folder, f'{rank}.pt'))
-    torch_dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
+def ranks():
     """What both processes found."""
-    folder = str(tmp_path_factory.mktemp('dist'))
-    torch.multiprocessing.spawn(run_rank, args=(folder,), nprocs=WORLD)
-    return [torch.load(f'{folder}/{rank}.pt', weights_only=True) for rank in range(WORLD)]
+    return on_ranks(run_rank, WORLD)
 
 
 @pytest.mark.parametrize('name', CASES)

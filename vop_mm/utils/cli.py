@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 # Errors that speak of the input or the machine. Anything else is a bug, and shows its traceback.
-_EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+_EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError, FloatingPointError)
 _TRACEBACK = 'VOP_MM_TRACEBACK'
 
 

@@ -20,7 +20,8 @@ class TrainableCheckpointHook(CheckpointHook):
     * it is plain, so that it is read back with ``weights_only=True``;
     * it is written beside and renamed, and older ones are removed only then: killed at any moment, the work directory
       holds a whole checkpoint;
-    * one that was made on another CLIP, or by another method, is refused.
+    * one that was made on another CLIP, or by another method, is refused;
+    * where gradients are accumulated, an epoch ends with a step of the optimiser: a checkpoint owes no half gradient.
 
     Args:
         rule (str): How ``save_best`` compares. Defaults to ``'greater'``, right for recalls.
@@ -32,6 +33,11 @@ class TrainableCheckpointHook(CheckpointHook):
             rule = None
         kwargs.setdefault('backend_args', dict(backend='atomic'))
         super().__init__(rule=rule, **kwargs)
+
+    def before_train_epoch(self, runner) -> None:
+        """Count accumulated steps within the epoch; the last ones may be fewer, and are averaged over as many."""
+        if self.by_epoch:
+            runner.optim_wrapper.initialize_count_status(runner.model, 0, len(runner.train_dataloader))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Keep what trains, as plain values."""
