@@ -7,8 +7,15 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
-import vop_mm.apis.experiment  # noqa: F401 - imported once, here, and not in every process
+# Imported once, here, and not in every process that is forked: what tools import when they come to it.
+import matplotlib.pyplot  # noqa: F401
+import mmaction.datasets  # noqa: F401
+import open_clip  # noqa: F401
+import torch._dynamo  # noqa: F401
+
+import vop_mm.apis.experiment  # noqa: F401
 from vop_mm.utils import register_all_modules
 
 register_all_modules()
@@ -32,15 +39,31 @@ def run_tool(tool: str, *args: str, before: Callable[[], None] | None = None,
         subprocess.CompletedProcess: Status, and what it printed.
     """
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        child = os.fork()
-        if child == 0:
-            _run(tool, [str(a) for a in args], before, cwd, out, err)
+        child = fork_tool(tool, *args, out=out, err=err, before=before, cwd=cwd)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess([tool, *args], status, out.read(), err.read())
+
+
+def fork_tool(tool: str, *args: str, out: IO, err: IO, before: Callable[[], None] | None = None,
+              cwd: str | Path = ROOT) -> int:
+    """Start what :func:`run_tool` runs to its end.
+
+    Args:
+        tool, *args, before, cwd: As there.
+        out (IO): A real file that gets what it prints.
+        err (IO): And this one what goes to stderr.
+
+    Returns:
+        int: The process, of which the caller has to take the status.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _run(tool, [str(a) for a in args], before, cwd, out, err)
+    return child
 
 
 def _run(tool: str, args: list[str], before, cwd, out, err) -> None:

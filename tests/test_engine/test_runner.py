@@ -35,5 +35,7 @@ def test_global_batch_and_learning_rate_are_logged(small_demo, tmp_path, batch_s
     assert done.returncode == 0, done.stderr
     log = log_of(tmp_path)
     assert f'Global batch {batch_size}: 1 processes with {batch_size} pairs, 1 steps accumulated' in log
-    assert f'accumulated; learning rate {rate}\n' in log
+    assert f'accumulated; effective learning rate {rate}' in log
+    assert ('(0.005 in the config)' in log) == (rate != '0.005')
+    assert f'1 caption-epochs over 48 pairs of video and caption, {48 // batch_size} updates in each' in log
     assert ('was meant for a global batch of 32' in log) == warns

@@ -1,11 +1,12 @@
 """MMEngine's runner, for models of which little or nothing trains."""
+import math
 import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from vop_mm.registry import RUNNERS
@@ -47,15 +48,19 @@ class RetrievalRunner(Runner):
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
-
     def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate if asked to (see :meth:`mmengine.runner.Runner.scale_lr`) and say what came out."""
+        asked = optim_wrapper.get_lr()['lr'][0]
         super().scale_lr(optim_wrapper, auto_scale_lr)
-        each, steps = self.train_dataloader.batch_size, optim_wrapper._accumulative_counts
-        batch = self.world_size * each * steps
+        loader, accumulated = self.train_dataloader, optim_wrapper._accumulative_counts
+        batch = self.world_size * loader.batch_size * accumulated
         rate = optim_wrapper.get_lr()['lr'][0]
-        self.logger.info(f'Global batch {batch}: {self.world_size} processes with {each} pairs, {steps} steps '
-                         f'accumulated; learning rate {rate:g}')
+        self.logger.info(f'Global batch {batch}: {self.world_size} processes with {loader.batch_size} pairs, '
+                         f'{accumulated} steps accumulated; effective learning rate {rate:g}'
+                         + (f' ({asked:g} in the config)' if rate != asked else ''))
+        if isinstance(self._train_loop, EpochBasedTrainLoop):
+            self.logger.info(f'{self.max_epochs} caption-epochs over {len(loader.dataset):,} pairs of video and caption, '
+                             f'{math.ceil(len(loader) / accumulated):,} updates in each')
         meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
         if batch != meant_for and not auto_scale_lr.get('enable'):
             self.logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is '

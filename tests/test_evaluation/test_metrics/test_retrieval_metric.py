@@ -7,14 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as torch_dist
-import torch.multiprocessing
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import TestLoop as Loop  # under its own name pytest takes it for a test
 from torch.utils.data import DataLoader, Dataset
 
+from tests.ranks import on_ranks
 from tests.test_evaluation import brute_force
 from vop_mm.evaluation import RetrievalMetric
 from vop_mm.evaluation.functional import pair_accuracy, retrieval_metrics
@@ -179,22 +178,16 @@ def test_loop(count, batch, shuffle, collect_device, collect_dir):
 test_loop.__test__ = False
 
 
-def _work(rank, world, folder, cases):
-    torch_dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world)
-    found = [test_loop(*case[:-1], case[-1] and f'{folder}/{number}') for number, case in enumerate(cases)]
-    (folder / f'{rank}.json').write_text(json.dumps(found))
-    torch_dist.destroy_process_group()
-
-
-def test_processes_do_not_matter(tmp_path):
-    # numbers that 2 does not divide, so that the sampler repeats an item; and one that it does
+@pytest.mark.parametrize('world', [2, 4])
+def test_processes_do_not_matter(tmp_path, world):
+    # numbers that 2 and 4 don't divide, so that the sampler repeats items, fewer than processes; and one that 2 does
     cases = [(23, 4, False, 'gpu', None), (23, 1, True, 'gpu', None), (23, 3, True, 'cpu', 'd'),
              (3, 5, False, 'gpu', None), (22, 3, False, 'gpu', None)]
-    torch.multiprocessing.spawn(_work, (2, tmp_path, cases), nprocs=2)
+    found = on_ranks(lambda: dict(found=[
+        test_loop(*case[:-1], case[-1] and f'{tmp_path}/{number}') for number, case in enumerate(cases)]), world)
     single = [test_loop(count, 7, False, 'gpu', None) for count, *_ in cases]
     assert all('pair_accuracy' in metrics for metrics in single[:3])
-    for rank in (0, 1):  # bit for bit, and the same on both
-        assert json.loads((tmp_path / f'{rank}.json').read_text()) == single
+    assert all(rank['found'] == single for rank in found)  # bit for bit, and the same on all
 
 
 # -- what is left out, dumped, said ---------------------------------------------------------------------------------

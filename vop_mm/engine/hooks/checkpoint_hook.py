@@ -1,5 +1,6 @@
 """Saves the trainable part, whole or not at all."""
 import os.path as osp
+from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -33,6 +34,13 @@ class TrainableCheckpointHook(CheckpointHook):
             rule = None
         kwargs.setdefault('backend_args', dict(backend='atomic'))
         super().__init__(rule=rule, **kwargs)
+
+    def before_train(self, runner) -> None:
+        """Prepare, and remove what a killed run had half written."""
+        super().before_train(runner)
+        if is_main_process():
+            for path in (*Path(self.out_dir).glob('.*.pth.*.tmp'), *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')):
+                path.unlink()
 
     def before_train_epoch(self, runner) -> None:
         """Count accumulated steps within the epoch; the last ones may be fewer, and are averaged over as many."""
@@ -72,13 +80,16 @@ class TrainableCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        # Here too MMEngine removes first: its removals are kept back until the new file is there.
+        # Here too MMEngine removes first: its removals are kept back until the new file is there. And it writes the
+        # epoch's checkpoint a second time, with what is best now; a resumed run finds that out by itself, whether or
+        # not it was killed in between (ValidateOnResumeHook).
         backend, self.file_backend = self.file_backend, _Later(self.file_backend)
+        last, self.last_ckpt = self.last_ckpt, None
         try:
             super()._save_best_checkpoint(runner, metrics)
             later = self.file_backend.paths
         finally:
-            self.file_backend = backend
+            self.file_backend, self.last_ckpt = backend, last
         best = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
         for path in later:
             if path not in best and backend.isfile(path):

@@ -1,0 +1,134 @@
+"""Training that is killed, loses a process, or diverges: what is left behind, and what comes out in the end."""
+import os
+import random
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_tools.test_train import TRAIN, options
+from tests.tools import fork_tool, run_script, run_tool, start_tool
+
+EPOCHS, KILLS = 3, 20
+# everything that a checkpoint has to carry: moments, a half accumulated gradient, an average, what is best so far
+CHANGES = {'train_cfg.val_interval': 1, 'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.clip_grad.max_norm': 1.,
+           'randomness.deterministic': True,
+           'custom_hooks': '[{"type": "SetEpochHook"}, {"type": "TrainableEMAHook", "momentum": 0.1}]'}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+class Job:
+    """Training in one process, or in several of one group, as a launcher starts them."""
+
+    def __init__(self, work_dir, data, processes, *flags, **changes):
+        batch = {'train_dataloader.batch_size': 16 // processes}
+        arguments = [TRAIN, '--work-dir', work_dir, *flags, *(['--launcher', 'pytorch'] if processes > 1 else []),
+                     *options(data, **{**CHANGES, **batch, 'train_cfg.max_epochs': EPOCHS, 'param_scheduler.0.T_max': EPOCHS,
+                                         **changes})]
+        self.out, port = tempfile.TemporaryFile('w+'), free_port()
+
+        def rank(number):
+            def before():
+                os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes),
+                                  MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+            return before
+
+        self.ranks = [fork_tool('tools/train.py', *arguments, out=self.out, err=self.out, before=rank(number))
+                      for number in range(processes)]
+        for pid in self.ranks:
+            os.setpgid(pid, pid)  # to be killed with its decoding process
+
+    def wait(self, seconds):
+        """Exit status of each rank that has ended by then."""
+        ended, until = {}, time.monotonic() + seconds
+        while len(ended) < len(self.ranks) and time.monotonic() < until:
+            for pid in self.ranks:
+                if pid not in ended and (found := os.waitpid(pid, os.WNOHANG))[0]:
+                    ended[pid] = os.waitstatus_to_exitcode(found[1])
+            time.sleep(0.005)
+        return ended
+
+    def kill(self, ended=()):
+        for pid in self.ranks:
+            if pid not in ended:
+                os.killpg(pid, signal.SIGKILL)
+        for pid in self.ranks:
+            if pid not in ended:
+                os.waitpid(pid, 0)
+
+    def said(self):
+        self.out.seek(0)
+        return self.out.read()
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def end_state(work_dir):
+    """All that a run leaves but times and dates."""
+    assert not list(work_dir.glob('.*.tmp')), 'something half-written was left'
+    files = {p.name: load(p) for p in work_dir.glob('*.pth')}
+    last = files[f'epoch_{EPOCHS}.pth']
+    history = {name: item['values'] for name, item in last['message_hub']['log_scalars'].items() if 'time' not in name}
+    return dict(files=sorted(files), history=history, state={name: file['state_dict'] for name, file in files.items()},
+                **{key: last[key] for key in ('optimizer', 'param_schedulers', 'not_averaged')})
+
+
+def differences(found, expected, where=''):
+    """Where two states are not the same to the last bit."""
+    if isinstance(expected, dict) and isinstance(found, dict) and found.keys() == expected.keys():
+        return [d for key in expected for d in differences(found[key], expected[key], f'{where}.{key}')]
+    if isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        return [d for i in range(len(expected)) for d in differences(found[i], expected[i], f'{where}.{i}')]
+    same = torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+    return [] if same else [where]
+
+
+def assert_whole(work_dir):
+    """Whatever carries the name of a checkpoint is one, and the last one is there."""
+    epochs = {path: load(path)['meta']['epoch'] for path in work_dir.glob('*.pth')}
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        assert Path(pointer.read_text()) in epochs
+    return max((epoch for path, epoch in epochs.items() if path.name.startswith('epoch_')), default=0)
+
+
+@pytest.fixture(scope='module', params=[1, 2])
+def undisturbed(small_demo, tmp_path_factory, request):
+    """Processes, seconds, and end state of a run that nobody killed."""
+    work_dir, start = tmp_path_factory.mktemp('undisturbed'), time.monotonic()
+    job = Job(work_dir, small_demo, request.param)
+    ended = job.wait(120)
+    assert set(ended.values()) == {0} and len(ended) == request.param, job.said()
+    return request.param, time.monotonic() - start, end_state(work_dir)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_ends_as_if_nothing_had_been(undisturbed, small_demo, tmp_path):
+    processes, seconds, expected = undisturbed
+    seed = random.randrange(10**6)
+    rng, kills, runs, reached = random.Random(seed), 0, 0, set()
+    while kills < KILLS:
+        runs += 1
+        work_dir = tmp_path / str(runs)
+        while True:
+            job = Job(work_dir, small_demo, processes, '--resume')
+            ended = job.wait(rng.uniform(0.1, seconds) if kills < KILLS else 120)
+            if len(ended) == processes:
+                assert set(ended.values()) == {0}, job.said()
+                break
+            job.kill(ended)
+            kills += 1
+            reached.add(assert_whole(work_dir))
+        assert differences(end_state(work_dir), expected) == [], f'seed {seed}'
+    assert len(reached) > 1, 'all kills came before the first checkpoint'
