@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import run_tool
+from tests.tools import obey_permissions, run_tool
 from tests.videos import encode_audio
 
 
@@ -142,10 +142,23 @@ def test_work_directory_that_cannot_be_written(tmp_path, small_demo):
     (tmp_path / 'file').write_text('')
     done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path / 'file' / 'work', *options(small_demo))
     assert_one_line(done, 'file')
-    if os.geteuid() != 0:  # root may write anywhere
-        (tmp_path / 'closed').mkdir(mode=0o500)
-        done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path / 'closed' / 'work', *options(small_demo))
-        assert_one_line(done, 'closed')
+    (tmp_path / 'closed').mkdir(mode=0o500)
+    done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path / 'closed' / 'work', *options(small_demo),
+                    before=obey_permissions)
+    assert_one_line(done, 'closed')
+
+
+def test_work_directory_that_becomes_read_only_keeps_the_last_checkpoint(tmp_path, small_demo):
+    work = tmp_path / 'work'
+    arguments = ['tools/train.py', TRAIN, '--work-dir', work]
+    one = options(small_demo, **{'train_cfg.max_epochs': 1, 'default_hooks.logger.interval': 100})
+    assert run_tool(*arguments, *one).returncode == 0
+    before = {p.name: p.read_bytes() for p in work.glob('*.pth')}
+    work.chmod(0o500)
+    done = run_tool(*arguments, '--resume', *options(small_demo), before=obey_permissions)
+    work.chmod(0o700)
+    assert_one_line(done, "can't be written", str(work))
+    assert {p.name: p.read_bytes() for p in work.glob('*.pth')} == before and len(before) == 2
 
 
 def test_full_disk_while_saving_leaves_the_last_checkpoint(tmp_path, small_demo):

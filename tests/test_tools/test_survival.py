@@ -1,8 +1,11 @@
 """Training that is killed, loses a process, or diverges: what is left behind, and what comes out in the end."""
+import contextlib
 import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import fork_tool, run_script, run_tool, start_tool
+from tests.tools import ROOT, fork_tool
 
 EPOCHS, KILLS = 3, 20
 # everything that a checkpoint has to carry: moments, a half accumulated gradient, an average, what is best so far
@@ -30,11 +33,11 @@ class Job:
     """Training in one process, or in several of one group, as a launcher starts them."""
 
     def __init__(self, work_dir, data, processes, *flags, **changes):
-        batch = {'train_dataloader.batch_size': 16 // processes}
+        size = {'train_dataloader.batch_size': 16 // processes, 'train_cfg.max_epochs': EPOCHS,
+                'param_scheduler.0.T_max': EPOCHS}
         arguments = [TRAIN, '--work-dir', work_dir, *flags, *(['--launcher', 'pytorch'] if processes > 1 else []),
-                     *options(data, **{**CHANGES, **batch, 'train_cfg.max_epochs': EPOCHS, 'param_scheduler.0.T_max': EPOCHS,
-                                         **changes})]
-        self.out, port = tempfile.TemporaryFile('w+'), free_port()
+                     *options(data, **{**CHANGES, **size, **changes})]
+        self.ended, self.out, port = {}, tempfile.TemporaryFile('w+'), free_port()
 
         def rank(number):
             def before():
@@ -49,21 +52,20 @@ class Job:
 
     def wait(self, seconds):
         """Exit status of each rank that has ended by then."""
-        ended, until = {}, time.monotonic() + seconds
-        while len(ended) < len(self.ranks) and time.monotonic() < until:
+        until = time.monotonic() + seconds
+        while len(self.ended) < len(self.ranks) and time.monotonic() < until:
             for pid in self.ranks:
-                if pid not in ended and (found := os.waitpid(pid, os.WNOHANG))[0]:
-                    ended[pid] = os.waitstatus_to_exitcode(found[1])
+                if pid not in self.ended and (found := os.waitpid(pid, os.WNOHANG))[0]:
+                    self.ended[pid] = os.waitstatus_to_exitcode(found[1])
             time.sleep(0.005)
-        return ended
+        return self.ended
 
-    def kill(self, ended=()):
-        for pid in self.ranks:
-            if pid not in ended:
-                os.killpg(pid, signal.SIGKILL)
-        for pid in self.ranks:
-            if pid not in ended:
-                os.waitpid(pid, 0)
+    def kill(self):
+        left = [pid for pid in self.ranks if pid not in self.ended]
+        for pid in left:
+            os.killpg(pid, signal.SIGKILL)
+        for pid in left:
+            os.waitpid(pid, 0)
 
     def said(self):
         self.out.seek(0)
@@ -127,8 +129,66 @@ def test_killed_twenty_times_ends_as_if_nothing_had_been(undisturbed, small_demo
             if len(ended) == processes:
                 assert set(ended.values()) == {0}, job.said()
                 break
-            job.kill(ended)
+            job.kill()
             kills += 1
             reached.add(assert_whole(work_dir))
         assert differences(end_state(work_dir), expected) == [], f'seed {seed}'
     assert len(reached) > 1, 'all kills came before the first checkpoint'
+
+
+@pytest.mark.parametrize(('how', 'timeout'), [(signal.SIGKILL, 1800), (signal.SIGSTOP, 4)], ids=['dies', 'hangs'])
+def test_a_lost_process_ends_the_others(small_demo, tmp_path, how, timeout):
+    """One that dies closes its connections; one that hangs is given up after env_cfg.dist_cfg.timeout seconds."""
+    job = Job(tmp_path, small_demo, 2, **{'env_cfg.dist_cfg.timeout': timeout})
+    first, second = job.ranks
+    while 'Saving checkpoint at 1' not in job.said():
+        assert not job.wait(0.05), job.said()
+    os.kill(second, how)
+    start = time.monotonic()
+    while first not in job.ended and time.monotonic() < start + 60:
+        job.wait(0.1)
+    took = time.monotonic() - start
+    job.kill()
+    assert job.ended.get(first, 0) > 0 and took < 30, f'it waited for {took:.0f} s\n{job.said()}'
+    assert 'error: ' in job.said() and 'Traceback' not in job.said()
+    assert_whole(tmp_path)
+
+
+def test_torchrun_ends_with_an_error_when_a_process_dies(small_demo, tmp_path):
+    """The same as users start it."""
+    out = (tmp_path / 'out').open('w+')
+    job = subprocess.Popen(['bash', ROOT / 'tools/dist_train.sh', TRAIN, '2', '--work-dir', tmp_path / 'work',
+                            *options(small_demo, **{**CHANGES, 'train_dataloader.batch_size': 8,
+                                                    'train_cfg.max_epochs': 1000})],
+                           cwd=ROOT, stdout=out, stderr=out, start_new_session=True,
+                           env={**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'})
+    while not (tmp_path / 'work/epoch_1.pth').is_file():
+        assert job.poll() is None, (tmp_path / 'out').read_text()
+        time.sleep(0.1)
+    ranks = [int(p.name) for p in Path('/proc').iterdir() if p.name.isdigit() and is_rank(p, job.pid)]
+    assert len(ranks) == 2
+    os.kill(random.choice(ranks), signal.SIGKILL)
+    assert job.wait(60) != 0
+    assert 'Signal 9 (SIGKILL)' in (tmp_path / 'out').read_text()
+    assert assert_whole(tmp_path / 'work') >= 1
+
+
+def is_rank(process, launcher):
+    """Whether a folder of /proc is of a process that this torchrun started."""
+    with contextlib.suppress(OSError):
+        parent = int((process / 'stat').read_text().rpartition(')')[2].split()[1])
+        return parent == launcher and b'train.py' in (process / 'cmdline').read_bytes()
+    return False
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_loss_that_is_not_a_number_ends_training_with_the_last_checkpoint_kept(small_demo, tmp_path, processes):
+    explode = {'param_scheduler': '[{"type": "StepLR", "step_size": 1, "gamma": 1e30}]'}
+    job = Job(tmp_path, small_demo, processes, **explode)
+    ended = job.wait(60)
+    assert list(ended.values()) == [1] * processes
+    errors = [line for line in job.said().splitlines() if line.startswith('error: ')]
+    assert len(errors) == processes and len(set(errors)) == 1
+    assert 'the loss is nan at step' in errors[0] and 'of epoch 2' in errors[0] and 'epoch_1.pth' in errors[0]
+    assert [p.name for p in tmp_path.glob('epoch_*.pth')] == ['epoch_1.pth']
+    assert all(torch.isfinite(v).all() for v in load(tmp_path / 'epoch_1.pth')['state_dict'].values())

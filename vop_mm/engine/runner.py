@@ -59,8 +59,9 @@ class RetrievalRunner(Runner):
                          f'{accumulated} steps accumulated; effective learning rate {rate:g}'
                          + (f' ({asked:g} in the config)' if rate != asked else ''))
         if isinstance(self._train_loop, EpochBasedTrainLoop):
-            self.logger.info(f'{self.max_epochs} caption-epochs over {len(loader.dataset):,} pairs of video and caption, '
-                             f'{math.ceil(len(loader) / accumulated):,} updates in each')
+            updates = math.ceil(len(loader) / accumulated)
+            self.logger.info(f'{self.max_epochs} caption-epochs over {len(loader.dataset):,} pairs of video and '
+                             f'caption, {updates:,} updates in each')
         meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
         if batch != meant_for and not auto_scale_lr.get('enable'):
             self.logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is '

@@ -39,7 +39,8 @@ class TrainableCheckpointHook(CheckpointHook):
         """Prepare, and remove what a killed run had half written."""
         super().before_train(runner)
         if is_main_process():
-            for path in (*Path(self.out_dir).glob('.*.pth.*.tmp'), *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')):
+            out, work = Path(self.out_dir), Path(runner.work_dir)
+            for path in (*out.glob('.*.pth.*.tmp'), *work.glob('.last_checkpoint.*.tmp')):
                 path.unlink()
 
     def before_train_epoch(self, runner) -> None:
