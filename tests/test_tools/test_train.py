@@ -132,13 +132,6 @@ def test_zero_shot_is_evaluated_by_any_command(small_demo, tmp_path, launch):
     assert len(found) == 1, log[-2000:]
 
 
-def test_bfloat16_trains_on_a_cpu(small_demo, tmp_path):
-    done = run_tool('tools/train.py', TRAIN, '--amp', '--work-dir', tmp_path,
-                    *options(small_demo, **{'train_cfg.max_epochs': 1}))
-    assert done.returncode == 0, done.stderr
-    assert all(v.dtype == torch.float32 for v in prompts(tmp_path / 'epoch_1.pth').values())
-
-
 @pytest.mark.parametrize('tool', ['tools/train.py', 'tools/test.py', 'tools/data/make_demo.py',
                                   'tools/model_converters/modelscope_to_vop.py',
                                   'tools/analysis_tools/count_parameters.py', 'tools/analysis_tools/compare_methods.py',

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -118,10 +119,12 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
         dtype (str): ``'bfloat16'`` or ``'float16'``.
 
     Raises:
-        ValueError: The config trains nothing.
+        ValueError: The config trains nothing, or there is no GPU to compute in float16.
     """
     if cfg.get('optim_wrapper') is None:
         raise ValueError('--amp is for training, and this config trains nothing')
+    if dtype == 'float16' and not torch.cuda.is_available():
+        raise ValueError('--amp-dtype float16 needs a GPU, and there is none here: bfloat16 runs on a CPU too')
     # bfloat16 has float32's range: no loss scaling, and it runs on a CPU too
     cfg.optim_wrapper.type = 'AmpOptimWrapper' if dtype == 'float16' else 'AutocastOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
