@@ -1,5 +1,6 @@
 """Configs from the command line."""
 import pytest
+import torch
 from mmengine.config import Config
 
 from vop_mm.apis.experiment import load_config, parse_options, shorten, use_amp
@@ -44,7 +45,18 @@ def test_amp_needs_something_to_train():
     cfg = Config.fromfile(CONFIG)
     use_amp(cfg)
     assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.optim_wrapper.dtype == 'bfloat16'
-    use_amp(cfg, 'float16')
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     with pytest.raises(ValueError, match='trains nothing'):
         use_amp(Config.fromfile('configs/baselines/zero_shot_msrvtt.py'))
+
+
+@pytest.mark.parametrize('gpu', [True, False])
+def test_float16_is_for_gpus(monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    cfg = Config.fromfile(CONFIG)
+    if gpu:
+        use_amp(cfg, 'float16')
+        assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.dtype == 'float16'
+    else:
+        with pytest.raises(ValueError, match='float16 needs a GPU'):
+            use_amp(cfg, 'float16')
+        assert cfg.optim_wrapper.type == 'OptimWrapper'

@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> list[dict]:
         tower, value = model.vision_tower, ratio(times[name], times[PLAIN])
         tokens = {patches + sum(p.num_tokens for p in tower.prompts if layer in p.layers)
                   for layer in range(len(model.clip.vision_blocks))}
-        if tower.video_from is None and len(tokens) == 1 and operations[name] < 1.02 * operations[PLAIN] * max(
-                tokens) / patches:  # nothing but tokens was added
+        only_tokens = (tower.video_from == len(model.clip.vision_blocks) and len(tokens) == 1
+                       and operations[name] < 1.02 * operations[PLAIN] * max(tokens) / patches)
+        if only_tokens:
             share, slack, by = max(tokens) / patches, 1.05, 'tokens'
         else:
             share, slack, by = operations[name] / operations[PLAIN], 1.10, 'operations'
