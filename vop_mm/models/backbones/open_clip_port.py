@@ -144,7 +144,7 @@ class OpenCLIP(BaseModule):
                              f'got {tuple(frames.shape[-2:])}')
         patches = visual.conv1(frames).flatten(2).transpose(1, 2)  # [N, C, h, w] -> [N, M, C]
         positions = visual.positional_embedding
-        cls = (visual.class_embedding + positions[0]).to(patches.dtype).expand(len(frames), 1, -1)
+        cls = (visual.class_embedding + positions[0]).to(patches.dtype).expand(frames.shape[0], 1, -1)
         patches = patches + positions[1:].to(patches.dtype)
         return visual.ln_pre(cls), visual.ln_pre(patches)
 

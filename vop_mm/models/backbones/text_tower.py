@@ -83,13 +83,13 @@ class TextTower(BaseModule):
             position = position + num_after
         elif suffix:  # end of text in the last position has moved behind the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
-        x = x[torch.arange(len(x), device=x.device), position]  # [n, P + L + S, C] -> [n, C]
+        x = x[torch.arange(x.shape[0], device=x.device), position]  # [n, P + L + S, C] -> [n, C]
         return F.normalize(at_least_float32(clip.project_text(x)), dim=-1)
 
     @staticmethod
     def _tokens(providers: Iterable[PromptProvider], context: LayerContext) -> list[Tensor]:
         tokens = [p.tokens(context) for p in providers if context.layer in p.layers]
-        return [t.to(context.cls.dtype).expand(len(context.cls), 1, -1, -1).squeeze(1) for t in tokens]
+        return [t.to(context.cls.dtype).expand(context.cls.shape[0], 1, -1, -1).squeeze(1) for t in tokens]
 
 
 def fit_tokens(tokens: Tensor, length: int) -> Tensor:
