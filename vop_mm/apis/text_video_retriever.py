@@ -138,10 +138,21 @@ class TextVideoRetriever:
         Raises:
             ValueError: None are called so.
         """
-        self._set(name).loader.close()
+        self.prompt_set(name).loader.close()
         del self._sets[name]
 
-    def _set(self, name: str | None) -> PromptSet:
+    def prompt_set(self, name: str | None = None) -> PromptSet:
+        """Prompts that are loaded, with what belongs to them.
+
+        Args:
+            name (str, optional): Which, where several are loaded.
+
+        Returns:
+            PromptSet: Its ``settings`` are what an index is compared with, its ``loader`` reads its frames.
+
+        Raises:
+            ValueError: None are called so, or there are several.
+        """
         if name is None and len(self._sets) == 1:
             return next(iter(self._sets.values()))
         if name not in self._sets:
@@ -160,7 +171,7 @@ class TextVideoRetriever:
         Returns:
             np.ndarray: float32 [n, D], unit norm.
         """
-        chosen, texts = self._set(prompts), [texts] if isinstance(texts, str) else list(texts)
+        chosen, texts = self.prompt_set(prompts), [texts] if isinstance(texts, str) else list(texts)
         parts = [chosen.encode_text(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         return np.concatenate(parts) if parts else np.empty((0, chosen.settings['dim']), np.float32)
 
@@ -179,7 +190,7 @@ class TextVideoRetriever:
         Raises:
             VideoDecodeError: A file can't be read; it says which.
         """
-        chosen = self._set(prompts)
+        chosen = self.prompt_set(prompts)
         one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)
         return self._encode([videos] if one else list(videos), chosen, lambda video: (
             chosen.loader.load(str(video)) if isinstance(video, (str, Path)) else chosen.loader.load_frames(video)),
@@ -187,7 +198,7 @@ class TextVideoRetriever:
 
     def encode_image(self, images: str | Path | np.ndarray | Sequence, prompts: str | None = None) -> np.ndarray:
         """Embed images as videos that stand still: n files or arrays, uint8 [H, W, 3] RGB -> float32 [n, D]."""
-        chosen = self._set(prompts)
+        chosen = self.prompt_set(prompts)
         one = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3)
         return self._encode([images] if one else list(images), chosen, chosen.loader.load_image)
 
@@ -237,7 +248,7 @@ class TextVideoRetriever:
     def _build(self, videos: str | Path, index: str | Path, prompts: str | None, window: float | None,
                stride: float | None, backend: dict | None, progress: bool,
                shard: tuple[int, int] = (0, 1)) -> IndexReport:
-        chosen, videos = self._set(prompts), Path(videos)
+        chosen, videos = self.prompt_set(prompts), Path(videos)
         if not videos.is_dir():
             raise NotADirectoryError(f'no such folder of videos: {videos}')
         asked = dict(window=window, stride=stride)
@@ -322,7 +333,7 @@ class TextVideoRetriever:
         if prompts is None:
             prompts = next((name for name, item in self._sets.items() if gallery.fits(item.settings)), None)
             prompts = prompts or next(iter(self._sets), None)
-        gallery.check(self._set(prompts).settings)
+        gallery.check(self.prompt_set(prompts).settings)
         if query is not None:
             vector = self.encode_text(query, prompts)[0]
         else:

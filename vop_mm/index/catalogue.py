@@ -99,6 +99,12 @@ class Catalogue:
         return {os.fsdecode(row[0]): FileState(*row[1:])
                 for row in self._db.execute('SELECT path, size, mtime_ns, hash, error FROM files ORDER BY path')}
 
+    def file(self, path: str) -> FileState | None:
+        """One file, if it is known."""
+        row = self._db.execute('SELECT size, mtime_ns, hash, error FROM files WHERE path = ?',
+                               (os.fsencode(path), )).fetchone()
+        return row and FileState(*row)
+
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
                  vectors: np.ndarray | Sequence = ()) -> None:
         """A file and its clips, in place of what was under its path.
@@ -156,6 +162,12 @@ class Catalogue:
                 f'WHERE clips.id IN ({",".join("?" * len(some))})', some)
             found.update((row[0], Clip(os.fsdecode(row[1]), *row[2:])) for row in rows)
         return found
+
+    def number(self, path: str, start: float) -> int | None:
+        """Of the clip of a file that begins there, in seconds. No other clip ever gets it."""
+        row = self._db.execute('SELECT clips.id FROM clips JOIN files ON files.id = clips.file '
+                               'WHERE path = ? AND start = ?', (os.fsencode(path), start)).fetchone()
+        return row and row[0]
 
     # -- what the index of vectors lacks ------------------------------------------------------------------------------
     def removed(self) -> list[int]:

@@ -49,7 +49,7 @@ def write_search_page(path: str | Path, query: str, hits: Sequence[Hit]) -> None
         query (str): What was asked for.
         hits (Sequence[Hit]): What was found.
     """
-    pictures = DecodeProcess(_picture)
+    pictures = DecodeProcess(picture_of)
     items = []
     for hit in hits:
         try:
@@ -65,8 +65,20 @@ def write_search_page(path: str | Path, query: str, hits: Sequence[Hit]) -> None
         file.write(_PAGE.format(query=html.escape(query), items='\n'.join(items), width=_WIDTH))
 
 
-def _picture(path: str, start: float, end: float) -> bytes:
-    """JPEG of the frame in the middle of a moment."""
+def picture_of(path: str, start: float | None, end: float | None) -> bytes:
+    """JPEG of the frame in the middle of a moment; best called where it may crash and hang.
+
+    Args:
+        path (str): The video.
+        start (float, optional): Seconds. None: the video's start.
+        end (float, optional): Seconds. None: the video's end.
+
+    Returns:
+        bytes: Of the file.
+
+    Raises:
+        VideoDecodeError: The video can't be read.
+    """
     clip = OpenVideo()(dict(filename=path, start=start, end=end))
     index = (clip['clip_start'] + clip['clip_end'] - 1) // 2
     image = Image.fromarray(clip['video_reader'].get_batch([index]).asnumpy()[0])
