@@ -15,7 +15,7 @@ from vop_mm.registry import INDEXES
 
 from .catalogue import Catalogue
 
-_CATALOGUE = 'catalogue.db'
+CATALOGUE = 'catalogue.db'  # in the folder of an index
 _BESIDE = '.new.'  # begins the name of what is written before it is there
 _LOCKED: set[str] = set()  # indexes that this process changes
 
@@ -66,7 +66,7 @@ class Gallery:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.catalogue = Catalogue(self.folder / _CATALOGUE)
+        self.catalogue = Catalogue(self.folder / CATALOGUE)
         try:
             self.settings, self.videos = self.catalogue.get('settings'), self.catalogue.get('videos')
             self.backend = self.catalogue.get('backend')
@@ -112,7 +112,7 @@ class Gallery:
             backend.setdefault('collection', f'vop_mm_{uuid.uuid4().hex[:12]}')
         try:
             with tempfile.TemporaryDirectory(dir=folder, prefix=_BESIDE) as beside:
-                catalogue = Catalogue(Path(beside) / _CATALOGUE, create=True)
+                catalogue = Catalogue(Path(beside) / CATALOGUE, create=True)
                 with catalogue.transaction():
                     contents = dict(settings=settings, videos=os.path.abspath(videos), backend=backend, source=source)
                     for key, value in contents.items():
@@ -121,7 +121,7 @@ class Gallery:
                 # before it is there under its name: a Milvus that can't be reached leaves no index
                 if backend:
                     INDEXES.build(dict(backend, folder=str(folder), dim=settings['dim'])).close()
-                os.replace(Path(beside) / _CATALOGUE, folder / _CATALOGUE)
+                os.replace(Path(beside) / CATALOGUE, folder / CATALOGUE)
         except BaseException:
             if made:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -131,7 +131,7 @@ class Gallery:
     @staticmethod
     def source(folder: str | Path) -> dict:
         """What to load to search an index, as it was given to :meth:`create`."""
-        catalogue = Catalogue(Path(folder) / _CATALOGUE)
+        catalogue = Catalogue(Path(folder) / CATALOGUE)
         try:
             return catalogue.get('source') or {}
         finally:
@@ -140,7 +140,7 @@ class Gallery:
     @staticmethod
     def exists(folder: str | Path) -> bool:
         """Whether there is an index."""
-        return (Path(folder) / _CATALOGUE).is_file()
+        return (Path(folder) / CATALOGUE).is_file()
 
     def close(self) -> None:
         """Let go of files and connections."""
