@@ -1,25 +1,19 @@
 """Running the project's tools in tests, as processes of their own."""
+import contextlib
 import ctypes
+import functools
 import os
-import runpy
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-# Imported once, here, and not in every process that is forked: what tools import when they come to it.
-import matplotlib.pyplot  # noqa: F401
-import mmaction.datasets  # noqa: F401
-import open_clip  # noqa: F401
-import torch._dynamo  # noqa: F401
-
-import vop_mm.apis.experiment  # noqa: F401
-from vop_mm.utils import register_all_modules
-
-register_all_modules()
+import cloudpickle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +22,7 @@ def run_tool(tool: str, *args: str, before: Callable[[], None] | None = None,
              cwd: str | Path = ROOT) -> subprocess.CompletedProcess:
     """Run a Python tool to its end.
 
-    The process is forked from this one, so that the libraries needn't be imported again: a second in place of eight.
+    It is forked from a process that has imported the libraries (``tests/zygote.py``): a second in place of eight.
 
     Args:
         tool (str): Path below the root, ``tools/train.py``.
@@ -40,53 +34,71 @@ def run_tool(tool: str, *args: str, before: Callable[[], None] | None = None,
         subprocess.CompletedProcess: Status, and what it printed.
     """
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        child = fork_tool(tool, *args, out=out, err=err, before=before, cwd=cwd)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        process = ForkedTool(tool, *args, out=out, err=err, before=before, cwd=cwd)
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess([tool, *args], status, out.read(), err.read())
 
 
-def fork_tool(tool: str, *args: str, out: IO, err: IO, before: Callable[[], None] | None = None,
-              cwd: str | Path = ROOT) -> int:
-    """Start what :func:`run_tool` runs to its end.
+class ForkedTool:
+    """A tool that :func:`run_tool` runs to its end, started. It leads a process group.
 
     Args:
         tool, *args, before, cwd: As there.
         out (IO): A real file that gets what it prints.
         err (IO): And this one what goes to stderr.
 
-    Returns:
-        int: The process, of which the caller has to take the status.
+    Attributes:
+        pid (int): Its number.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        _run(tool, [str(a) for a in args], before, cwd, out, err)
-    return child
+
+    def __init__(self, tool: str, *args: str, out: IO, err: IO, before: Callable[[], None] | None = None,
+                 cwd: str | Path = ROOT) -> None:
+        request = cloudpickle.dumps((tool, [str(a) for a in args], before, str(cwd), dict(os.environ)))
+        self._tells, its = socket.socketpair()
+        with its:
+            socket.send_fds(_zygote(), [struct.pack('<Q', len(request))], [out.fileno(), err.fileno(), its.fileno()])
+        _zygote().sendall(request)
+        self._status = None
+        self.pid = self._read(None)
+
+    def poll(self) -> int | None:
+        """Its exit status, once it has ended; that of a signal is negative."""
+        with contextlib.suppress(TimeoutError):
+            return self.wait(0.001)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, after at most so many seconds, or a ``TimeoutError``."""
+        if self._status is None:
+            self._status = self._read(timeout)
+        return self._status
+
+    def kill(self) -> None:
+        """End it at once, with the processes of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def _read(self, timeout: float | None) -> int:
+        self._tells.settimeout(timeout)
+        content = self._tells.recv(8, socket.MSG_WAITALL)
+        if len(content) < 8:
+            raise RuntimeError('the process that forks tools is gone')
+        return struct.unpack('<q', content)[0]
 
 
-def _run(tool: str, args: list[str], before, cwd, out, err) -> None:
-    status = 70
-    try:
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False)
-        os.chdir(cwd)
-        sys.argv = [tool, *args]
-        if before is not None:
-            before()
-        runpy.run_path(str(ROOT / tool), run_name='__main__')
-        status = 0
-    except SystemExit as e:
-        status = e.code if isinstance(e.code, int) else int(e.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+@functools.cache
+def _zygote() -> socket.socket:
+    """Connected with a process that forks tools; it ends with this one."""
+    ours, its = socket.socketpair()
+    with its:
+        subprocess.Popen([sys.executable, '-m', 'tests.zygote', str(its.fileno())], cwd=ROOT, stdin=subprocess.DEVNULL,
+                         pass_fds=[its.fileno()])
+    return ours
 
 
 def start_tool(tool: str, *args: str, cwd: str | Path = ROOT) -> subprocess.Popen:

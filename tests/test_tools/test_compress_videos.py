@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_killed_and_run_again(tmp_path):
     assert not list((tmp_path / 'out').glob('.*'))
 
 
-def test_bad_arguments_are_one_line(made, tmp_path, monkeypatch):
+def test_bad_arguments_are_one_line(made, tmp_path):
     source = made[0]
     (tmp_path / 'thesis').mkdir()
     (tmp_path / 'thesis' / 'thesis.txt').write_text('mine')
@@ -171,7 +172,10 @@ def test_bad_arguments_are_one_line(made, tmp_path, monkeypatch):
                             ((tmp_path / 'twins', tmp_path / 'out'), 'would have the same copy')]:
         done = run_tool(TOOL, *arguments)
         assert done.returncode == 1 and done.stderr.startswith('error: ') and says in done.stderr, done.stderr
-    monkeypatch.setenv('PATH', '')
-    monkeypatch.setitem(__import__('sys').modules, 'imageio_ffmpeg', None)
-    done = run_tool(TOOL, source, tmp_path / 'out')
+    done = run_tool(TOOL, source, tmp_path / 'out', before=without_ffmpeg)
     assert done.returncode == 1 and 'no ffmpeg on PATH' in done.stderr and 'pip install imageio-ffmpeg' in done.stderr
+
+
+def without_ffmpeg():
+    os.environ['PATH'] = ''
+    sys.modules['imageio_ffmpeg'] = None

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import ROOT, fork_tool
+from tests.tools import ROOT, ForkedTool
 
 EPOCHS, KILLS = 3, 20
 # everything that a checkpoint has to carry: moments, a half accumulated gradient, an average, what is best so far
@@ -38,34 +38,26 @@ class Job:
         arguments = [TRAIN, '--work-dir', work_dir, *flags, *(['--launcher', 'pytorch'] if processes > 1 else []),
                      *options(data, **{**CHANGES, **size, **changes})]
         self.ended, self.out, port = {}, tempfile.TemporaryFile('w+'), free_port()
-
-        def rank(number):
-            def before():
-                os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes),
-                                  MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-            return before
-
-        self.ranks = [fork_tool('tools/train.py', *arguments, out=self.out, err=self.out, before=rank(number))
-                      for number in range(processes)]
-        for pid in self.ranks:
-            os.setpgid(pid, pid)  # to be killed with its decoding process
+        self.ranks = []
+        for number in range(processes):
+            place = dict(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
+                         MASTER_PORT=str(port))
+            self.ranks.append(ForkedTool('tools/train.py', *arguments, out=self.out, err=self.out,
+                                         before=lambda place=place: os.environ.update(place)))
 
     def wait(self, seconds):
         """Exit status of each rank that has ended by then."""
         until = time.monotonic() + seconds
         while len(self.ended) < len(self.ranks) and time.monotonic() < until:
-            for pid in self.ranks:
-                if pid not in self.ended and (found := os.waitpid(pid, os.WNOHANG))[0]:
-                    self.ended[pid] = os.waitstatus_to_exitcode(found[1])
+            for number, rank in enumerate(self.ranks):
+                if number not in self.ended and (status := rank.poll()) is not None:
+                    self.ended[number] = status
             time.sleep(0.005)
         return self.ended
 
     def kill(self):
-        left = [pid for pid in self.ranks if pid not in self.ended]
-        for pid in left:
-            os.killpg(pid, signal.SIGKILL)
-        for pid in left:
-            os.waitpid(pid, 0)
+        for rank in self.ranks:
+            rank.kill()
 
     def said(self):
         self.out.seek(0)
@@ -140,16 +132,15 @@ def test_killed_twenty_times_ends_as_if_nothing_had_been(undisturbed, small_demo
 def test_a_lost_process_ends_the_others(small_demo, tmp_path, how, timeout):
     """One that dies closes its connections; one that hangs is given up after env_cfg.dist_cfg.timeout seconds."""
     job = Job(tmp_path, small_demo, 2, **{'env_cfg.dist_cfg.timeout': timeout})
-    first, second = job.ranks
     while 'Saving checkpoint at 1' not in job.said():
         assert not job.wait(0.05), job.said()
-    os.kill(second, how)
+    os.kill(job.ranks[1].pid, how)
     start = time.monotonic()
-    while first not in job.ended and time.monotonic() < start + 60:
+    while 0 not in job.ended and time.monotonic() < start + 60:
         job.wait(0.1)
     took = time.monotonic() - start
     job.kill()
-    assert job.ended.get(first, 0) > 0 and took < 30, f'it waited for {took:.0f} s\n{job.said()}'
+    assert job.ended.get(0, 0) > 0 and took < 30, f'it waited for {took:.0f} s\n{job.said()}'
     assert 'error: ' in job.said() and 'Traceback' not in job.said()
     assert_whole(tmp_path)
 
