@@ -52,7 +52,7 @@ def test_frames_travel_as_uint8(monkeypatch):
 
     monkeypatch.setattr(VideoTextPreprocessor, 'cast_data', record)
     VideoTextPreprocessor()(collated()[0])
-    assert (torch.uint8, (3, 4, 3, 5, 6)) in moved
+    assert moved.count((torch.uint8, (4, 3, 5, 6))) == 3
     assert not [dtype for dtype, _ in moved if dtype.is_floating_point]
 
 
@@ -61,6 +61,26 @@ def test_everything_arrives_on_the_models_device():
     batch = preprocessor(collated()[0])
     assert {k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_meta} == {
         'frames', 'tokens', 'text_video', 'video_index'}
+
+
+def test_all_is_copied_to_a_gpu_from_pinned_memory_and_nothing_waits(monkeypatch):
+    copied, pinned = [], []
+    monkeypatch.setattr(torch.Tensor, 'is_pinned', lambda x: any(x is p for p in pinned))
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda x: pinned.append(x) or x)
+
+    def copy(x, device, non_blocking=False):
+        copied.append((x, device.type, non_blocking))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, 'to', copy)
+    data, _ = collated()
+    pinned.append(data['inputs'][1])  # as a data loader does with pin_memory=True: it is not copied again
+    preprocessor = VideoTextPreprocessor(short_videos='mask')
+    preprocessor._device = torch.device('cuda')
+    preprocessor(data)
+    assert len(copied) == 3 + 4 and len(pinned) == len(copied)
+    assert all(x.is_pinned() and device == 'cuda' and non_blocking for x, device, non_blocking in copied)
+    assert [x for x, *_ in copied][1] is data['inputs'][1]
 
 
 def test_tokens_are_cut_behind_the_last_end_of_text():

@@ -22,6 +22,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         short_videos (str): What the filled-up frames of a video with fewer than F frames are. ``'repeat'``: frames
             like the others (the last one, repeated), as in the published code. ``'mask'``: padding, left out of the
             video. Defaults to ``'repeat'``.
+        non_blocking (bool): Don't wait for copies to the device. Defaults to True.
     """
 
     def __init__(self, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD,
@@ -32,6 +33,16 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         self.short_videos = short_videos
         self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def cast_data(self, data):
+        """Copy to the device; see :meth:`mmengine.model.BaseDataPreprocessor.cast_data`.
+
+        To a GPU always from pinned memory: a copy from any other may wait until the GPU has come to it.
+        """
+        if (isinstance(data, Tensor) and self._non_blocking and self.device.type == 'cuda'
+                and data.device.type == 'cpu' and not data.is_pinned()):
+            data = data.pin_memory()
+        return super().cast_data(data)
 
     def normalize(self, frames: Tensor) -> Tensor:
         """uint8 frames [..., 3, H, W] to CLIP-normalised float32 ones."""
@@ -51,7 +62,8 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             int64, ``data_samples``.
         """
         samples = data['data_samples']
-        frames = self.cast_data(torch.stack(list(data['inputs'])))  # B x [F, 3, H, W] -> [B, F, 3, H, W]
+        # stacked on the device: what the data loader has pinned is copied from where it is
+        frames = torch.stack([self.cast_data(video) for video in data['inputs']])  # B x [F, 3, H, W] -> [B, F, 3, H, W]
         tokens = torch.cat([s.tokens for s in samples])  # B x [n, L] -> [T, L]
         # Attention is causal: nothing behind end of text reaches the embedding. Cut here, where the ids are still on
         # the CPU and looking at them costs no synchronisation.

@@ -2,7 +2,6 @@
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from vop_mm.registry import PROMPTS
 
@@ -24,11 +23,24 @@ class _Recurrent(BaseModule):
         Returns:
             Tensor: [B, F, ``out_width``]; 0 where a frame is padding.
         """
+        out = self.lstm(x)[0]  # [B, F, C']
         if frame_mask is None:
-            return self.lstm(x)[0]
-        # a backward pass over padding would carry it into the real frames
-        packed = pack_padded_sequence(x, frame_mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+            return out
+        if self.lstm.bidirectional:
+            # Backwards, padding would be carried into the real frames: that half is computed with the padding in front.
+            # (Packed sequences would do it at once, but wait for the device to know their lengths.)
+            places = torch.arange(x.shape[1], device=x.device)[None]  # [1, F]
+            padding = (~frame_mask).sum(dim=1, keepdim=True)  # [B, 1]
+            moved = _take(x, (places - padding) % x.shape[1])
+            back = _take(self.lstm(moved)[0], (places + padding) % x.shape[1])
+            width = self.lstm.hidden_size
+            out = torch.cat([out[..., :width], back[..., width:]], dim=-1)
+        return out.masked_fill(~frame_mask[..., None], 0)
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
+    """Frames in another order, each video's own. [B, F, C], [B, F] -> [B, F, C]"""
+    return x.gather(1, places[..., None].expand_as(x))
 
 
 @PROMPTS.register_module()

@@ -129,7 +129,7 @@ class TextVideoRetriever(BaseModel):
         Returns:
             dict | list: ``tensor``: ``dict(video_features [B, D], text_features [T, D])``. ``loss``:
             ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [D] and ``text_features``
-            [n, D].
+            [n, D], on the CPU.
         """
         if mode not in ('tensor', 'predict', 'loss'):
             raise ValueError(f"mode must be 'tensor', 'predict' or 'loss', got {mode!r}")
@@ -141,9 +141,11 @@ class TextVideoRetriever(BaseModel):
             return self._loss(video_features, text_features, text_video, video_index)
         if text_video is None:
             text_video = torch.arange(len(frames), device=frames.device)
-        counts = text_video.bincount(minlength=len(frames)).tolist()
-        for sample, video, texts in zip(data_samples, video_features, text_features.split(counts), strict=True):
-            sample.set_data(dict(video_feature=video, text_features=texts))
+        # to the CPU by the batch: sample by sample the metric would wait for the device as many times
+        videos, texts, rows = (x.cpu() for x in (video_features, text_features, text_video))
+        counts = rows.bincount(minlength=len(frames)).tolist()
+        for sample, video, own in zip(data_samples, videos, texts.split(counts), strict=True):
+            sample.set_data(dict(video_feature=video, text_features=own))
         return data_samples
 
     def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
