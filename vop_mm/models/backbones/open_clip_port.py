@@ -120,6 +120,11 @@ class OpenCLIP(BaseModule):
         return self._text.positional_embedding.shape[0]
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids there are; the largest is end of text."""
+        return self._text.token_embedding.num_embeddings
+
+    @property
     def projections(self) -> list[nn.Parameter]:
         """Parameters of the two final projections."""
         text = self._text.text_projection

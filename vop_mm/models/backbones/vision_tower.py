@@ -42,6 +42,7 @@ class VisionTower(BaseModule):
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.cls_updates = nn.ModuleList(cls_updates)
+        self.num_frames = num_frames
         self.video_from = depth if video_from is None else video_from
         self.recompute = recompute
         if not 0 <= self.video_from <= depth:
