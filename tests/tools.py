@@ -91,6 +91,44 @@ class ForkedTool:
         return struct.unpack('<q', content)[0]
 
 
+def start_ranks(tool: str, *args: str, processes: int, out: IO, err: IO) -> list[ForkedTool]:
+    """Start a tool in several processes of one group, as torchrun does: it finds its place in the environment.
+
+    Args:
+        tool, *args, out, err: As :class:`ForkedTool` takes them.
+        processes (int): How many.
+
+    Returns:
+        list[ForkedTool]: In rank order.
+    """
+    port = str(free_port())
+    places = [dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
+                   MASTER_PORT=port) for rank in range(processes)]
+    return [ForkedTool(tool, *args, out=out, err=err, before=lambda place=place: os.environ.update(place))
+            for place in places]
+
+
+def run_ranks(tool: str, *args: str, processes: int) -> subprocess.CompletedProcess:
+    """Run a tool in several processes of one group to their end; the status is the largest, the output all theirs."""
+    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+        ranks = start_ranks(tool, *args, processes=processes, out=out, err=err)
+        try:
+            status = max(rank.wait() for rank in ranks)
+        finally:
+            for rank in ranks:
+                rank.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([tool, *args], status, out.read(), err.read())
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
 @functools.cache
 def _zygote() -> socket.socket:
     """Connected with a process that forks tools; it ends with this one."""

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_tools.test_survival import free_port
 from tests.test_tools.test_train import TRAIN, options, prompts, scalars
-from tests.tools import ROOT, run_tool
+from tests.tools import ROOT, free_port, run_tool
 
 ZERO_SHOT = 'configs/baselines/zero_shot_demo.py'
 TASKS = 2
@@ -105,8 +104,7 @@ def test_training_is_that_of_one_process(alone, small_demo, tmp_path, launch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('what', ['test', 'zero_shot'])
-@pytest.mark.parametrize('launch', [two_nodes, slurm])
+@pytest.mark.parametrize(('launch', 'what'), [(two_nodes, 'test'), (slurm, 'zero_shot')])
 def test_evaluation_is_that_of_one_process(alone, small_demo, tmp_path, launch, what):
     arguments = (TRAIN, alone / 'epoch_1.pth') if what == 'test' else (ZERO_SHOT, 'none')
     for status, said in launch('test', *arguments, '--work-dir', tmp_path / 'work', '--json', tmp_path / 'found.json',

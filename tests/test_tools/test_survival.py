@@ -3,7 +3,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,19 +13,13 @@ import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import ROOT, ForkedTool
+from tests.tools import ROOT, start_ranks
 
 EPOCHS, KILLS = 3, 20
 # everything that a checkpoint has to carry: moments, a half accumulated gradient, an average, what is best so far
 CHANGES = {'train_cfg.val_interval': 1, 'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.clip_grad.max_norm': 1.,
            'randomness.deterministic': True,
            'custom_hooks': '[{"type": "SetEpochHook"}, {"type": "TrainableEMAHook", "momentum": 0.1}]'}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 class Job:
@@ -37,13 +30,8 @@ class Job:
                 'param_scheduler.0.T_max': EPOCHS}
         arguments = [TRAIN, '--work-dir', work_dir, *flags, *(['--launcher', 'pytorch'] if processes > 1 else []),
                      *options(data, **{**CHANGES, **size, **changes})]
-        self.ended, self.out, port = {}, tempfile.TemporaryFile('w+'), free_port()
-        self.ranks = []
-        for number in range(processes):
-            place = dict(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
-                         MASTER_PORT=str(port))
-            self.ranks.append(ForkedTool('tools/train.py', *arguments, out=self.out, err=self.out,
-                                         before=lambda place=place: os.environ.update(place)))
+        self.ended, self.out = {}, tempfile.TemporaryFile('w+')
+        self.ranks = start_ranks('tools/train.py', *arguments, processes=processes, out=self.out, err=self.out)
 
     def wait(self, seconds):
         """Exit status of each rank that has ended by then."""

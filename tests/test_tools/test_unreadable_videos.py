@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import run_script
+from tests.tools import run_ranks
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def broken(small_demo, tmp_path):
 def train(data, work_dir, share):
     changes = {'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'param_scheduler.0.T_max': 1,
                'custom_hooks.1.max_share': share}
-    return run_script('tools/dist_train.sh', TRAIN, '2', '--work-dir', work_dir, *options(data, **changes))
+    return run_ranks('tools/train.py', TRAIN, '--work-dir', work_dir, '--launcher', 'pytorch',
+                     *options(data, **changes), processes=2)
 
 
 def test_are_named_replaced_and_counted(broken, tmp_path):

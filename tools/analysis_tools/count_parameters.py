@@ -34,8 +34,9 @@ def main() -> int:
     from rich.progress import track
     from rich.table import Table
 
-    rows = [_count(path, args.cfg_options) for path in track(paths, 'counting', transient=True,
-                                                            console=Console(stderr=True))]
+    clip_flops = {}
+    rows = [_count(path, args.cfg_options, clip_flops)
+            for path in track(paths, 'counting', transient=True, console=Console(stderr=True))]
     table = Table()
     for head in ('method', 'trainable', 'paper\'s count', '%', 'checkpoint MB', 'forward GFLOPs', 'x CLIP',
                  'training step GFLOPs'):
@@ -61,7 +62,7 @@ def _percent(row: dict) -> str:
     return '100' if row['paper_percent'] == 100 else f'{row["paper_percent"]:.3f}'
 
 
-def _count(path: str, options: list[str] | None) -> dict:
+def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> dict:
     import torch
     from mmengine.config import Config
 
@@ -75,16 +76,20 @@ def _count(path: str, options: list[str] | None) -> dict:
     cfg.model.clip.weights = None
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-        plain = MODELS.build(dict(type='TextVideoRetriever', clip=cfg.model.clip, tuning=dict(type='ZeroShot')))
     paper_count = counting.count_as_paper(model)
     frames = cfg.model.num_frames
+    clip = json.dumps([cfg.model.clip.to_dict(), frames], sort_keys=True)
+    if clip not in clip_flops:  # counted once, for all methods
+        with torch.device('meta'):
+            plain = MODELS.build(dict(type='TextVideoRetriever', clip=cfg.model.clip, tuning=dict(type='ZeroShot')))
+        clip_flops[clip] = counting.count_flops(plain, frames)
     return dict(config=str(path), method=cfg.get('method') or Path(path).stem,
                 trainable=counting.count_trainable(model), paper_count=paper_count,
                 paper_percent=round(100 * paper_count / counting.count_backbone_as_paper(model), 3),
                 checkpoint_bytes=counting.checkpoint_bytes(model, cfg),
                 forward_flops=counting.count_flops(model, frames),
                 training_flops=counting.count_flops(model, frames, training=True),
-                clip_flops=counting.count_flops(plain, frames))
+                clip_flops=clip_flops[clip])
 
 
 if __name__ == '__main__':

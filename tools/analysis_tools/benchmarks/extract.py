@@ -4,6 +4,7 @@ The targets follow from what there is to compute: for VoP the ratio of token cou
 prompts are computed the ratio of counted operations. Weights are random, all models embed the same batch in turn.
 """
 import argparse
+import copy
 
 from ._models import add_arguments as add_model_arguments
 from ._models import build_models, precision, random_batch
@@ -15,7 +16,7 @@ PLAIN = 'open_clip encode_image'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
     add_model_arguments(parser, [f'configs/vop/{name}_msrvtt.py' for name in
-                                 ('vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c')], batch_size=2, repeat=10)
+                                 ('vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c')], batch_size=8, repeat=5)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -33,8 +34,9 @@ def run(args: argparse.Namespace) -> list[dict]:
     ways = {PLAIN: lambda: plain.encode_image(pictures, normalize=True)}
     ways.update({name: (lambda model=model: model.encode_video(frames)) for name, model in models.items()})
     with torch.inference_mode(), precision(args):
-        times = measure(ways, args.repeat, 'embedding', warm_up=2)
-    operations = {name: count(way) for name, way in ways.items()}
+        times = measure(ways, args.repeat, 'embedding', warm_up=1)
+    operations = {PLAIN: count(plain, 'encode_image', pictures)}
+    operations.update({name: count(model, 'encode_video', frames) for name, model in models.items()})
     rows = [dict(what=name, figure=f'{args.batch_size / min(times[name]):.2f} videos/s',
                  value=args.batch_size / min(times[name])) for name in ways]
     patches = first.clip.num_patches + 1
@@ -52,10 +54,12 @@ def run(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def count(way) -> int:
-    """Floating point operations; with gradients, without which attention's fast path would not be counted."""
+def count(model, method: str, frames) -> int:
+    """Floating point operations of a method of a model, on the meta device: an LSTM on another is not counted."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        way()
+    model = copy.deepcopy(model).to('meta')
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # without, attention's fast path isn't counted
+        getattr(model, method)(frames.to('meta'))
     return counter.get_total_flops()
