@@ -1,7 +1,6 @@
 """A checkpoint to share: the hash in its name, what it holds, and that it is read like any other."""
 import hashlib
 import json
-import pickle
 
 import pytest
 import torch
@@ -38,19 +37,6 @@ def test_holds_what_trains_under_its_hash(tmp_path, ending):
 
     again = run_tool(TOOL, path, tmp_path / 'again' / f'mine.v1{ending}')
     assert again.returncode == 0 and [p.name for p in (tmp_path / 'again').iterdir()] == [path.name]
-
-
-class Attack:
-    def __reduce__(self):
-        return open, ('attacked', 'w')
-
-
-def test_refuses_what_would_run_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(dict(state_dict=dict(w=torch.ones(1)), meta=dict(x=Attack())), 'crafted.pth', pickle_module=pickle)
-    done = run_tool(TOOL, 'crafted.pth', 'out.pth', cwd=tmp_path)
-    assert done.returncode == 1 and 'crafted.pth is refused' in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ['crafted.pth']
 
 
 @pytest.mark.parametrize(('source', 'out', 'status', 'says'), [
