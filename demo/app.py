@@ -1,0 +1,69 @@
+"""A web page that searches videos: python demo/app.py [INDEX | NAME=INDEX ...]"""
+import argparse
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_QUICKSTART = ('work_dirs/quickstart/index', 'work_dirs/quickstart_quick/index')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='A web page that searches videos by a sentence or a clip.')
+    parser.add_argument('indexes', nargs='*', metavar='INDEX',
+                        help='folder that tools/index_videos.py made, or NAME=FOLDER. Each was made with one set of '
+                             'prompts; the page lets you choose among them (default: the index of tools/quickstart.sh)')
+    parser.add_argument('--texts', metavar='FILE', type=Path,
+                        help='texts that uploaded clips are compared with: one a line, or an annotation (.json). '
+                             'Default: captions of the test split that the index was made for, where it is at hand')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, this machine)')
+    parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
+    parser.add_argument('--device', default='cpu', help='default: cpu')
+    parser.add_argument('--max-upload-mb', type=float, default=100, help='size of an uploaded file (default: 100)')
+    parser.add_argument('--timeout', type=float, default=20, help='seconds that decoding a file may take (default: 20)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.max_upload_mb <= 0 or args.timeout <= 0:
+        raise ValueError('--max-upload-mb and --timeout must be more than 0')
+    if importlib.util.find_spec('gradio') is None:
+        raise ImportError('the page needs gradio: pip install -e ".[optional]"')
+    indexes = name_indexes(args.indexes or [quickstart_index()])
+
+    from vop_mm.apis.search_app.collection import index_config, open_collections
+    from vop_mm.apis.search_app.server import serve
+    from vop_mm.apis.search_app.texts import gather_texts
+
+    texts = gather_texts(args.texts, [index_config(index) for index in indexes.values()])
+    collections = open_collections(indexes, args.device, args.timeout)
+    serve(collections, texts, args.host, args.port, int(args.max_upload_mb * 2**20), args.timeout)
+
+
+def quickstart_index() -> Path:
+    """The index that the quickstart made."""
+    for path in _QUICKSTART:
+        if (ROOT / path / 'catalogue.db').is_file():
+            return ROOT / path
+    raise FileNotFoundError('no index: name one, or make the demo\'s by bash tools/quickstart.sh')
+
+
+def name_indexes(given: list) -> dict[str, Path]:
+    """Folders by name: the one that is given, or the method of the prompts."""
+    from vop_mm.apis.search_app.collection import default_name
+    named: dict[str, Path] = {}
+    for item in map(str, given):
+        name, equals, folder = item.partition('=')
+        if not equals or Path(item).is_dir():
+            name, folder = default_name(item), item
+            if name in named:
+                name = f'{name} ({folder})'
+        if not name or name in named:
+            raise ValueError(f'{item}: each set of prompts takes another name: NAME=FOLDER')
+        named[name] = Path(folder)
+    return named
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,138 @@
+"""What the page shows, as HTML. Every text that comes from outside is escaped here."""
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import PurePath
+
+from vop_mm.visualization.search_page import moment
+
+from ..text_video_retriever import RankedText
+from .collection import Found, Status
+
+_PLAYED = frozenset(('.m4v', '.mkv', '.mov', '.mp4', '.ogv', '.webm'))  # containers that browsers may play
+_FAILED_SHOWN = 100
+
+
+def printable(name: str) -> str:
+    """A file's name as text: it needn't be UTF-8."""
+    return name.encode(errors='replace').decode()
+
+
+def message(text: str) -> str:
+    """One clear message."""
+    return f'<p class="vop-message" role="alert">{escape(printable(text))}</p>'
+
+
+def hint(text: str) -> str:
+    """What to do here."""
+    return f'<p class="vop-hint">{escape(text)}</p>'
+
+
+def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequence[str]]) -> str:
+    """Moments as cards with players.
+
+    Args:
+        found (Sequence[Found]): The best first.
+        collection (int): Number of the collection, for addresses.
+        captions (Mapping[str, Sequence[str]]): What is known of videos, by real path.
+
+    Returns:
+        str: HTML.
+    """
+    if not found:
+        return message('nothing found: the index has no clips')
+    items = [_card(rank, item, collection, captions) for rank, item in enumerate(found, 1)]
+    return f'<ol class="vop-cards">{"".join(items)}</ol>'
+
+
+def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Sequence[str]]) -> str:
+    name, suffix = escape(printable(found.name)), PurePath(found.name).suffix.lower()
+    address = f'{collection}/{found.number}?v={found.version}'
+    if suffix in _PLAYED:
+        screen = (f'<video controls playsinline preload="metadata" poster="pictures/{address}" '
+                  f'src="clips/{address}#t={found.start:.2f},{found.end:.2f}"></video>')
+        kind, why = '', 'This browser can not play it: download it.'
+    else:
+        screen, kind, why = '', ' vop-unplayed', f'Browsers can not play {escape(suffix)}: download it.'
+    known = captions.get(os.path.realpath(found.path)) if captions else None
+    says = f'<p class="vop-caption">{escape(known[0])}</p>' if known else ''
+    return (f'<li class="vop-card{kind}"><div class="vop-screen">{screen}'
+            f'<img class="vop-still" alt="" loading="lazy" src="pictures/{address}"></div>'
+            f'<div class="vop-line"><b class="vop-rank">{rank}</b>'
+            f'<span class="vop-score" title="cosine of query and clip">{found.score:.3f}</span>'
+            f'<span class="vop-moment">{moment(found.start, found.end)}</span>'
+            f'<a class="vop-download" href="clips/{address}" download="{escape(PurePath(printable(found.name)).name)}" '
+            f'title="download the video">download</a></div>{says}'
+            f'<p class="vop-name" title="{name}">{name}</p><p class="vop-why">{why}</p></li>')
+
+
+def drop_zone(collection: int, max_upload: int) -> str:
+    """The place for a clip, and the one for what it finds; ``page.js`` moves the file."""
+    return (f'<label id="vop-drop" data-collection="{collection}" data-most="{max_upload}">'
+            '<input type="file" accept="video/*"><b>Drop a clip here, or choose one</b>'
+            f'<span>up to {max_upload / 2**20:,.4g} MB; it is compared with the index, and removed</span></label>'
+            '<div id="vop-neighbours" aria-live="polite"></div>')
+
+
+def uploaded(name: str, picture: bytes) -> str:
+    """The clip that was uploaded: its name and a JPEG of it."""
+    data = base64.b64encode(picture).decode()
+    return (f'<figure class="vop-uploaded"><img alt="" src="data:image/jpeg;base64,{data}">'
+            f'<figcaption>{escape(printable(name))}</figcaption></figure>')
+
+
+def ranked_texts(texts: Sequence[RankedText], total: int, source: str) -> str:
+    """Texts with scores, the best first.
+
+    Args:
+        texts (Sequence[RankedText]): The best ones.
+        total (int): Of how many.
+        source (str): Where they come from.
+    """
+    items = ''.join(f'<li><span class="vop-score">{item.score:.3f}</span> {escape(item.text)}</li>' for item in texts)
+    return (f'<h3>Nearest texts</h3><ol class="vop-texts">{items}</ol>'
+            f'<p class="vop-hint">of {_count(total, "text")}: {escape(printable(source))}</p>')
+
+
+def summary(status: Status) -> str:
+    """One line about an index."""
+    failed = f', {_count(len(status.failed), "file")} not read' if status.failed else ''
+    return (f'<p class="vop-summary">{_count(status.clips, "clip")} of {_count(status.files, "video")}{failed}</p>')
+
+
+def status_table(name: str, index: str, status: Status) -> str:
+    """All about an index.
+
+    Args:
+        name (str): Of its prompts.
+        index (str): Its folder.
+        status (Status): What it holds.
+    """
+    settings = status.settings
+    windows = (f'{settings["window"]:g} s long, one every {settings["stride"]:g} s'
+               if settings.get('window') else 'none: whole videos')
+    rows = [('Prompt set', name), ('Index', index), ('Videos', status.videos),
+            ('Clips', f'{status.clips:,}' + (f', and {status.waiting:,} changes that a search does not see yet: '
+                                             'indexing goes on, or was interrupted' if status.waiting else '')),
+            ('Files', f'{status.files:,} read, {len(status.failed):,} can not be read'),
+            ('Windows', windows), ('CLIP', settings['CLIP']), ('Prompts', settings['prompts']),
+            ('Embedding', f'{settings["dim"]} values'), ('Back end', status.backend),
+            ('Last change', f'{status.changed:%Y-%m-%d %H:%M:%S}')]
+    table = ''.join(f'<tr><th scope="row">{title}</th><td>{escape(printable(str(text)))}</td></tr>'
+                    for title, text in rows)
+    return f'<table class="vop-status">{table}</table>{_failed(status.failed)}'
+
+
+def _failed(failed: Sequence[tuple[str, str]]) -> str:
+    if not failed:
+        return ''
+    rows = ''.join(f'<tr><td>{escape(printable(name))}</td><td>{escape(printable(reason))}</td></tr>'
+                   for name, reason in failed[:_FAILED_SHOWN])
+    more = f'<p class="vop-hint">and {len(failed) - _FAILED_SHOWN:,} more</p>' if len(failed) > _FAILED_SHOWN else ''
+    return (f'<h3>Files that can not be read</h3><table class="vop-status vop-failed">{rows}</table>{more}'
+            '<p class="vop-hint">They are tried again when the folder is indexed again.</p>')
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number:,} {what}{"" if number == 1 else "s"}'

@@ -1,0 +1,57 @@
+// Where a video can't be played here, its picture stands in its place; of several videos one plays at a time.
+document.addEventListener('error', (event) => {
+  const video = event.target;
+  if (!video.matches?.('.vop-card video')) return;
+  video.closest('.vop-card').classList.add('vop-unplayed');
+  video.remove();  // the next results bring a new one
+}, true);
+document.addEventListener('play', (event) => {
+  document.querySelectorAll('.vop-card video').forEach((video) => {
+    if (video !== event.target) video.pause();
+  });
+}, true);
+
+// Clips are posted as they are; the answer is HTML.
+let uploads = 0;
+function say(place, kind, text) {
+  const line = document.createElement('p');
+  line.className = kind;
+  line.setAttribute('role', kind === 'vop-message' ? 'alert' : 'status');
+  line.textContent = text;
+  place.replaceChildren(line);
+}
+async function upload(file) {
+  const place = document.querySelector('#vop-neighbours');
+  const { collection, most } = document.querySelector('#vop-drop').dataset;
+  const number = ++uploads;
+  if (file.size > Number(most)) {
+    say(place, 'vop-message', `${file.name} is too large: at most ${Number((most / 2 ** 20).toPrecision(4))} MB are taken`);
+    return;
+  }
+  say(place, 'vop-hint', `Comparing ${file.name} ...`);
+  try {
+    const name = new URLSearchParams({ name: file.name });
+    const response = await fetch(`nearest/${collection}?${name}`, { method: 'POST', body: file });
+    const answer = await response.text();
+    if (number !== uploads) return;  // another clip was given in the meantime
+    if (response.headers.get('content-type')?.startsWith('text/html')) place.innerHTML = answer;
+    else say(place, 'vop-message', `${file.name} was not taken: ${answer}`);
+  } catch {
+    if (number === uploads) say(place, 'vop-message', `${file.name} could not be uploaded`);
+  }
+}
+document.addEventListener('change', (event) => {
+  if (!event.target.matches?.('#vop-drop input') || !event.target.files.length) return;
+  upload(event.target.files[0]);
+  event.target.value = '';  // so that the same clip can be given again
+});
+for (const kind of ['dragover', 'dragleave', 'drop']) {
+  document.addEventListener(kind, (event) => {
+    const zone = document.querySelector('#vop-drop');
+    if (!zone?.offsetParent) return;  // another tab is open
+    event.preventDefault();  // a file that is dropped beside it is not opened
+    const inside = event.target.closest?.('#vop-drop') === zone;
+    zone.classList.toggle('vop-over', kind === 'dragover' && inside);
+    if (kind === 'drop' && inside && event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
+  });
+}

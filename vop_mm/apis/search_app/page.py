@@ -1,0 +1,150 @@
+"""The page itself: a search box, a place for clips, the state of the index."""
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from vop_mm.datasets.errors import VideoDecodeError
+from vop_mm.utils.cli import one_line
+
+from . import cards
+from .collection import Collection
+from .media import Pictures
+from .texts import Texts
+
+_MAX_RESULTS = 48
+_TEXTS_SHOWN = 5
+_LOOK_AGAIN = 5  # seconds between looks at the index
+_FOLDER = Path(__file__).parent
+_HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
+         '<p>Type a sentence, get the moment. Give a clip, get its neighbours.</p></div>')
+
+
+class SearchPage:
+    """Answers of the page, and the page.
+
+    Args:
+        collections (Sequence[Collection]): One for each set of prompts.
+        texts (Texts): What the page offers.
+        pictures (Pictures): Makes stills.
+        max_upload (int): Bytes of an uploaded file.
+    """
+
+    def __init__(self, collections: Sequence[Collection], texts: Texts, pictures: Pictures,
+                 max_upload: int) -> None:
+        self.collections = {collection.name: collection for collection in collections}
+        self.numbers = {collection.name: number for number, collection in enumerate(collections)}
+        self.texts, self.pictures, self.max_upload = texts, pictures, max_upload
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+    def search(self, query: str | None, prompts: str, count: float, every: bool) -> str:
+        """HTML of what a query finds, or a message."""
+        try:
+            found = self.collections[prompts].search(query or '', _count(count), merge=not every)
+        except (ValueError, OSError) as e:
+            return cards.message(_told(e))
+        return cards.cards(found, self.numbers[prompts], self.texts.captions)
+
+    def search_again(self, query: str | None, prompts: str, count: float, every: bool) -> str:
+        """The same when something else than the query has changed."""
+        return self.search(query, prompts, count, every) if (query or '').strip() else cards.hint('Type a sentence.')
+
+    def nearest(self, prompts: str, path: str, name: str) -> str:
+        """HTML of what is nearest to an uploaded clip, or a message.
+
+        Args:
+            prompts (str): Name of the collection.
+            path (str): The file.
+            name (str): What it was called where it came from.
+        """
+        collection = self.collections[prompts]
+        try:
+            vector = collection.encode_video(path)
+            picture = self.pictures.of(path)
+            found = collection.nearest(vector)
+            texts = collection.rank_texts(vector, self.texts.compared, _TEXTS_SHOWN)
+        except VideoDecodeError as e:
+            return cards.message(f"{name} can't be read as a video: {e.reason}")
+        except (ValueError, OSError) as e:
+            return cards.message(_told(e))
+        return (cards.uploaded(name, picture)
+                + cards.ranked_texts(texts, len(self.texts.compared), self.texts.source)
+                + '<h3>Nearest clips</h3>' + cards.cards(found, self.numbers[prompts], self.texts.captions))
+
+    def drop_zone(self, prompts: str) -> str:
+        """HTML of the place for a clip; new where other prompts are chosen, since what these found goes."""
+        return cards.drop_zone(self.numbers[prompts], self.max_upload)
+
+    def status(self, prompts: str) -> tuple[str, str]:
+        """HTML of one line about the index, and of all about it."""
+        collection = self.collections[prompts]
+        try:
+            status = collection.status()
+        except (ValueError, OSError) as e:
+            return cards.message(_told(e)), cards.message(_told(e))
+        return cards.summary(status), cards.status_table(prompts, str(collection.index), status)
+
+    # -- the page -----------------------------------------------------------------------------------------------------
+    def build(self) -> gr.Blocks:
+        """The page, to be mounted with :meth:`options`."""
+        names = list(self.collections)
+        with gr.Blocks(title='Text-video search', analytics_enabled=False) as page:
+            with gr.Row():
+                with gr.Column(scale=3, min_width=300):
+                    gr.HTML(_HEAD)
+                with gr.Column(scale=1, min_width=200):
+                    line = gr.HTML(elem_id='vop-summary')
+            prompts = gr.Radio(names, value=names[0], label='Prompt set', elem_id='vop-prompts',
+                               info='Each searches the index that was made with it.')
+            with gr.Tab('Search'):
+                with gr.Row(equal_height=True):
+                    query = gr.Textbox(show_label=False, placeholder='a red square moves left', elem_id='vop-query',
+                                       scale=8, container=False)
+                    button = gr.Button('Search', variant='primary', elem_id='vop-search', scale=1, min_width=100)
+                examples = gr.Examples([[text] for text in self.texts.examples], query, label='Examples')
+                with gr.Row():
+                    count = gr.Slider(1, _MAX_RESULTS, 8, step=1, label='Results', elem_id='vop-count', min_width=240)
+                    every = gr.Checkbox(False, label='All moments of a video', elem_id='vop-every', min_width=240,
+                                        info='Not only the best one of each.')
+                results = gr.HTML(cards.hint('Type a sentence.'), elem_id='vop-results')
+            with gr.Tab('Upload a clip'):
+                zone = gr.HTML(self.drop_zone(names[0]))
+            with gr.Tab('Index'):
+                table = gr.HTML(elem_id='vop-index')
+            self._connect(page, prompts, line, query, button, examples, count, every, results, zone, table)
+        return page.queue(max_size=64, default_concurrency_limit=1)
+
+    def _connect(self, page, prompts, line, query, button, examples, count, every, results, zone, table) -> None:
+        quiet = dict(api_visibility='private', show_progress='hidden')
+        shown = dict(api_visibility='private', show_progress='minimal', concurrency_id='search')
+        asked, changed = [query, prompts, count, every], [prompts.change, count.release, every.change]
+        gr.on([button.click, query.submit], self.search, asked, results, **shown)
+        examples.load_input_event.then(self.search, asked, results, **shown)
+        gr.on(changed, self.search_again, asked, results, **shown)
+        prompts.change(self.drop_zone, prompts, zone, concurrency_id='status', **quiet)
+        gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table],
+              concurrency_id='status', **quiet)
+
+    @staticmethod
+    def options() -> dict:
+        """How the page is mounted: looks, and nothing that Gradio would serve besides."""
+        return dict(
+            theme=gr.themes.Default(primary_hue='blue', neutral_hue='slate', font=['system-ui', 'sans-serif'],
+                                 font_mono=['ui-monospace', 'monospace']),
+            css_paths=[_FOLDER / 'page.css'],
+            head=f'<script>{(_FOLDER / "page.js").read_text(encoding="utf-8")}</script>',
+            footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False,
+            run_history=False, enable_monitoring=False)
+
+
+def _count(value: float) -> int:
+    """What a request says may be anything."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return min(max(int(value), 1), _MAX_RESULTS)
+    return 1
+
+
+def _told(error: Exception) -> str:
+    """An error as one line, without the kind of error that a tool would show."""
+    return one_line(error) if isinstance(error, OSError) else ' '.join(str(error).split())

@@ -1,0 +1,109 @@
+"""Texts that the page offers: examples to search by, and what an uploaded clip is compared with."""
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from vop_mm.datasets.annotation import read_annotation
+from vop_mm.datasets.errors import AnnotationError
+
+_EXAMPLES = ('a person is cooking', 'a dog runs over grass', 'people dance', 'a car drives along a road',
+              'somebody plays the guitar')
+_MAX_TEXTS = 10_000
+_MAX_CAPTIONS = 1_000  # of captions that nobody asked for: all of them are encoded for the first clip
+_MAX_EXAMPLE = 60  # characters: what fits on a button
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of a page.
+
+    Attributes:
+        compared (Sequence[str]): What uploaded clips are compared with.
+        source (str): Where those come from, for people.
+        examples (Sequence[str]): To search by.
+        captions (Mapping[str, Sequence[str]]): What is known of videos, by real path.
+    """
+    compared: Sequence[str]
+    source: str
+    examples: Sequence[str]
+    captions: Mapping[str, Sequence[str]]
+
+
+def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
+    """Texts for a page.
+
+    Args:
+        file (str | Path, optional): With what uploaded clips are compared with. None: captions of the test splits that
+            the configs name, or a few examples.
+        configs (Sequence[Config]): Of the indexes.
+
+    Returns:
+        Texts: All of them.
+
+    Raises:
+        ValueError: The file holds no texts, or too many.
+    """
+    captions = {path: texts for cfg in configs for path, texts in captions_of(cfg).items()}
+    known = list(dict.fromkeys(text for texts in captions.values() for text in texts))
+    if file is not None:
+        compared, source = read_texts(file), f'those of {Path(file).name}'
+    elif known:
+        compared, source = known[:_MAX_CAPTIONS], 'captions of the test split'
+    else:
+        compared, source = _EXAMPLES, 'a few examples; --texts FILE brings others'
+    return Texts(compared, source, some_examples(known or compared), captions)
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """Texts of a file: an annotation's captions (``.json``), or one a line.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        list[str]: Each text once, in the file's order.
+
+    Raises:
+        ValueError: No such file, one of another form, an empty or a very long one.
+    """
+    path = Path(path)
+    if path.suffix == '.json':
+        texts = [caption for entry in read_annotation(str(path))[1] for caption in entry['captions']]
+    else:
+        try:
+            texts = path.read_text(encoding='utf-8-sig').splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f'{path} is not a text file (UTF-8)') from None
+    texts = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if not 0 < len(texts) <= _MAX_TEXTS:
+        raise ValueError(f'{path} holds {len(texts)} texts: 1 to {_MAX_TEXTS} are taken')
+    return texts
+
+
+def captions_of(cfg: Config) -> dict[str, list[str]]:
+    """Captions of the test split that a config names.
+
+    Args:
+        cfg (Config): Of any index; relative paths in it are those of the working directory.
+
+    Returns:
+        dict[str, list[str]]: By the video's real path; whole videos only. Empty where there is no good annotation.
+    """
+    dataset = cfg.test_dataloader.dataset
+    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+    try:
+        entries = read_annotation(os.path.join(root, dataset.get('ann_file') or ''))[1]
+    except AnnotationError:
+        return {}
+    folder = os.path.join(root, prefix.get('video') or '')
+    return {os.path.realpath(os.path.join(folder, entry['video'])): entry['captions']
+            for entry in entries if not entry.get('start') and entry.get('end') is None}
+
+
+def some_examples(texts: Sequence[str], count: int = 6) -> list[str]:
+    """A few short texts, from all over the list."""
+    short = [text for text in dict.fromkeys(texts) if len(text) <= _MAX_EXAMPLE]
+    return short[::max(1, len(short) // count)][:count]
