@@ -47,11 +47,16 @@ class StopBeforeSecondEpoch(Hook):
             raise RuntimeError('stopped on purpose')
 
 
+def with_this_module():
+    """In the tool's process: what is registered above is known there."""
+
+
 def train(work_dir, data, *flags, epochs=2, hooks=(EMA,), **changes):
     hooks = [dict(type='SetEpochHook'), *hooks]
     changes = {'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1, 'custom_hooks': json.dumps(hooks),
                **changes}
-    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *flags, *options(data, **changes))
+    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *flags, *options(data, **changes),
+                    before=with_this_module)
     assert done.returncode == 0, done.stderr
     return torch.load(Path(work_dir) / f'epoch_{epochs}.pth', weights_only=True)
 
