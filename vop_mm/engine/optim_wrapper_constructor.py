@@ -1,5 +1,7 @@
 """The optimiser holds what trains, and nothing else."""
-from mmengine.optim import DefaultOptimWrapperConstructor
+from functools import partial
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from vop_mm.models.tuning import trainable_parameters
@@ -10,7 +12,8 @@ from vop_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZE
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds the optimiser over the parameters that train. MMEngine's default hands it the frozen ones too.
 
-    With ``paramwise_cfg`` MMEngine's own rules decide on groups, and the frozen parameters are taken out of them.
+    With ``paramwise_cfg`` MMEngine's own rules decide on groups, and the frozen parameters are taken out of them. Where
+    gradients are clipped, their norm is logged without a wait for the device.
 
     Raises:
         ValueError: Nothing trains.
@@ -37,4 +40,15 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         else:
             optimizer_cfg['params'] = trainable
         wrapper_cfg = self.optim_wrapper_cfg.copy()
-        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(optimizer_cfg)))
+        wrapper = OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(optimizer_cfg)))
+        wrapper._clip_grad = partial(_clip_grad, wrapper)
+        return wrapper
+
+
+def _clip_grad(wrapper: OptimWrapper) -> None:
+    # MMEngine's own waits at every step for the norm of the gradients, to log it. The message hub takes it as it is.
+    parameters = [p for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
+    if parameters:
+        norm = wrapper.clip_func(parameters, **wrapper.clip_grad_kwargs)
+        if norm is not None:  # clipped by value
+            wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)

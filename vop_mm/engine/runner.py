@@ -11,6 +11,8 @@ from torch import nn
 
 from vop_mm.registry import RUNNERS
 
+from .message_hub import DeferredMessageHub
+
 
 @RUNNERS.register_module()
 class RetrievalRunner(Runner):
@@ -18,7 +20,8 @@ class RetrievalRunner(Runner):
 
     * without CUDA the processes of a launcher talk through gloo (MMEngine's set-up calls CUDA);
     * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would be refused;
-    * it says how large the global batch is, and warns where the learning rate was meant for another.
+    * it says how large the global batch is, and warns where the learning rate was meant for another;
+    * values of training steps are fetched from the device when they are logged or saved, not at every step.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -29,6 +32,10 @@ class RetrievalRunner(Runner):
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')
             torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
         super().setup_env(env_cfg)
+
+    def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
+        """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
+        return DeferredMessageHub.get_instance(**{'name': self._experiment_name, **(message_hub or {})})
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model where several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""

@@ -10,20 +10,48 @@ from vop_mm.registry import HOOKS
 class CheckInvalidLossHook(Hook):
     """Ends training at a loss that is infinite or not a number, before anything of it is saved.
 
-    It looks at every step, at the value that MMEngine has fetched for the log: no other wait for the device.
+    It costs no wait for the device: it looks at losses as they are fetched for a log line, at all of them, and names
+    the first bad step. Before a validation and before a checkpoint is written it has those fetched that still wait.
     """
+    # behind the logger, which has losses fetched, and before the hook that saves
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, int]] = []  # epoch and batch of those whose loss was not looked at yet
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Look at the step's loss.
+        """Look at the losses that have been fetched.
 
         Raises:
-            FloatingPointError: It is infinite or not a number.
+            FloatingPointError: One is infinite or not a number.
         """
-        loss = runner.message_hub.get_scalar('train/loss').current()
-        if not math.isfinite(loss):
-            last = runner.message_hub.get_info('last_ckpt', None)
-            kept = f'the last checkpoint, {last}, is from before' if last else 'no checkpoint was written'
-            raise FloatingPointError(
-                f'the loss is {loss} at step {batch_idx + 1} of epoch {runner.epoch + 1}: {kept}. A smaller learning '
-                'rate (optim_wrapper.optimizer.lr), clipped gradients (optim_wrapper.clip_grad.max_norm) or bfloat16 '
-                'in place of float16 may help')
+        self._steps.append((runner.epoch, batch_idx))
+        waits_for = getattr(runner.message_hub, 'waits_for', None)  # MMEngine's own hub has fetched everything
+        if waits_for is None or not waits_for('train/loss'):
+            self._check(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        self._check(runner)
+
+    def before_val(self, runner) -> None:
+        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        self._check(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        self._check(runner)
+
+    def _check(self, runner) -> None:
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        losses = runner.message_hub.get_scalar('train/loss').data[0][-len(steps):]
+        for (epoch, batch_idx), loss in zip(steps[-len(losses):], losses, strict=True):
+            if not math.isfinite(loss):
+                last = runner.message_hub.get_info('last_ckpt', None)
+                kept = f'the last checkpoint, {last}, is from before' if last else 'no checkpoint was written'
+                raise FloatingPointError(
+                    f'the loss is {loss} at step {batch_idx + 1} of epoch {epoch + 1}: {kept}. A smaller learning '
+                    'rate (optim_wrapper.optimizer.lr), clipped gradients (optim_wrapper.clip_grad.max_norm) or '
+                    'bfloat16 in place of float16 may help')
