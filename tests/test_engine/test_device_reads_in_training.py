@@ -61,8 +61,8 @@ def as_mmengine_does():
 def train(work_dir, data, before=with_this_module, **changes):
     """Reads of every step and batch; log lines; the checkpoint's histories."""
     hooks = [*HOOKS_OF_A_RUN, dict(type='CountReads', file=str(work_dir / 'reads.json'))]
-    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, before=before,
-                    *options(data, **{**CHANGES, 'custom_hooks': json.dumps(hooks), **changes}))
+    changes = {**CHANGES, 'custom_hooks': json.dumps(hooks), **changes}
+    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *options(data, **changes), before=before)
     assert done.returncode == 0, done.stderr
     history = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['message_hub']['log_scalars']
     return (json.loads((work_dir / 'reads.json').read_text()),
@@ -111,7 +111,7 @@ def test_features_of_a_batch_come_back_together(deferred):
     assert deferred[0]['val'] == [3]  # 12 videos in one batch: those of videos, of texts, and whose these are
 
 
-# -- one step -----------------------------------------------------------------------------------------------------------
+# -- one step ----------------------------------------------------------------------------------------------------------
 def collated(videos=4):
     """A batch as the data loader gives it; a video is shorter than the others, and two are the same."""
     generator = torch.Generator().manual_seed(0)
