@@ -63,7 +63,7 @@ RUNNER_CONSTRUCTORS = _child('runner constructor', MMENGINE_RUNNER_CONSTRUCTORS)
 LOOPS = _child('loop', MMENGINE_LOOPS)
 HOOKS = _child('hook', MMENGINE_HOOKS, 'vop_mm.engine')
 LOG_PROCESSORS = _child('log processor', MMENGINE_LOG_PROCESSORS)
-STRATEGIES = _child('strategy', MMENGINE_STRATEGIES)
+STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'vop_mm.engine')
 
 # evaluation, visualisation, the rest
 METRICS = _child('metric', MMENGINE_METRICS, 'vop_mm.evaluation')

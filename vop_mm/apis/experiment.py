@@ -153,10 +153,14 @@ def build_runner(cfg: Config) -> Runner:
         cfg (Config): From :func:`load_config`.
 
     Returns:
-        Runner: Ready to ``train()`` or ``test()``.
+        Runner: Ready to ``train()`` or ``test()``. One process leaves the config's ``strategy`` aside: it has nothing
+        to shard.
     """
     register_all_modules()
     from vop_mm.registry import RUNNERS
+    if cfg.get('strategy') and cfg.launcher == 'none':
+        cfg.pop('strategy')
+        cfg.runner_type = 'RetrievalRunner'
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

@@ -1,10 +1,12 @@
 """Running an experiment: runner, hooks, optimiser, checkpoints."""
 from .autocast_optim_wrapper import AutocastOptimWrapper
+from .fsdp_strategy import RetrievalFSDPStrategy
 from .hooks import *  # noqa: F401,F403
 from .log_processor import RetrievalLogProcessor
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
-from .runner import RetrievalRunner
+from .runner import FlexibleRetrievalRunner, RetrievalRunner
 
 __all__ = [
-    'AutocastOptimWrapper', 'RetrievalLogProcessor', 'RetrievalRunner', 'TrainableOptimWrapperConstructor'
+    'AutocastOptimWrapper', 'FlexibleRetrievalRunner', 'RetrievalFSDPStrategy', 'RetrievalLogProcessor',
+    'RetrievalRunner', 'TrainableOptimWrapperConstructor'
 ]

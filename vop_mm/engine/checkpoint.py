@@ -68,12 +68,14 @@ def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
     A checkpoint without optimiser state (``best_*``) keeps nothing else; one with it can be resumed from.
 
     Args:
-        checkpoint (dict): As ``Runner.save_checkpoint`` hands it to its hooks.
+        checkpoint (dict): As ``Runner.save_checkpoint`` hands it to its hooks, with the whole model's state dict; of a
+            sharded model, it is empty in all processes but the main one.
         model (TextVideoRetriever): The model that it is of.
         cfg (Config): The experiment's config.
     """
-    state = trainable_state_dict(model)
-    checkpoint['state_dict'] = OrderedDict((k, v.detach().cpu().clone()) for k, v in state.items())
+    state = checkpoint['state_dict']
+    checkpoint['state_dict'] = OrderedDict((name, state[name].detach().cpu().clone())
+                                           for name in _shapes(model) if name in state)
     meta = checkpoint['meta']
     dataset = (meta.get('dataset_meta') or {}).get('dataset')
     checkpoint['meta'] = _plain({**meta, _META_KEY: describe(model, cfg, dataset)})
@@ -130,20 +132,38 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     clip = made_on.get('clip')
     if clip and clip['arch'] != model.clip.arch_name:
         raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has {model.clip.arch_name}')
-    found, wanted = checkpoint['state_dict'], trainable_state_dict(model)
+    found, wanted = checkpoint['state_dict'], _shapes(model)
     missing, extra = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
     if missing or extra:
         detail = f'it lacks {missing[0]}' if missing else f'it holds {extra[0]}'
         raise CheckpointError(f'the checkpoint (method {made_on.get("method")}) doesn\'t fit this model: {detail}'
                               + (f' and {len(missing) + len(extra) - 1} more' if len(missing) + len(extra) > 1 else ''))
-    for name, tensor in wanted.items():
-        if found[name].shape != tensor.shape:
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
             raise CheckpointError(f'the checkpoint (method {made_on.get("method")}) doesn\'t fit this model: {name} is '
-                                  f'{tuple(found[name].shape)}, wanted {tuple(tensor.shape)}')
+                                  f'{tuple(found[name].shape)}, wanted {tuple(shape)}')
     if clip and clip['fingerprint'] != model.clip.fingerprint:
         raise CheckpointError(f'the checkpoint was made on other CLIP weights: fingerprint {clip["fingerprint"]}, this '
                               f'model\'s CLIP ({model.clip.arch_name}, weights {model.clip.weights}) has '
                               f'{model.clip.fingerprint}')
+
+
+def keep_identity(model: nn.Module) -> None:
+    """Note what a checkpoint of this model holds and belongs to, before it is sharded.
+
+    A shard has neither the name nor the shape; :func:`pack` and :func:`match` go by what is noted.
+
+    Args:
+        model (TextVideoRetriever): Not yet wrapped.
+    """
+    model.whole_shapes = _shapes(model)
+    model.clip.fingerprint  # noqa: B018 - taken now
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    if hasattr(model, 'whole_shapes'):
+        return model.whole_shapes
+    return {name: value.shape for name, value in trainable_state_dict(model).items()}
 
 
 def load_trainable(model: nn.Module, filename: str) -> dict:

@@ -1,12 +1,14 @@
-"""MMEngine's runner, for models of which little or nothing trains."""
+"""MMEngine's runners, for models of which little or nothing trains."""
 import math
 import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
 
 from vop_mm.registry import RUNNERS
@@ -27,10 +29,7 @@ class RetrievalRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Set up processes; see :meth:`mmengine.runner.Runner.setup_env`."""
         if self.distributed and not torch_dist.is_initialized() and not torch.cuda.is_available():
-            if self.launcher == 'slurm':
-                _take_environment_from_slurm()
-            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-            torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+            init_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
@@ -59,20 +58,60 @@ class RetrievalRunner(Runner):
         """Scale the learning rate if asked to (see :meth:`mmengine.runner.Runner.scale_lr`) and say what came out."""
         asked = optim_wrapper.get_lr()['lr'][0]
         super().scale_lr(optim_wrapper, auto_scale_lr)
-        loader, accumulated = self.train_dataloader, optim_wrapper._accumulative_counts
-        batch = self.world_size * loader.batch_size * accumulated
-        rate = optim_wrapper.get_lr()['lr'][0]
-        self.logger.info(f'Global batch {batch}: {self.world_size} processes with {loader.batch_size} pairs, '
-                         f'{accumulated} steps accumulated; effective learning rate {rate:g}'
-                         + (f' ({asked:g} in the config)' if rate != asked else ''))
+        loader = self.train_dataloader
+        log_global_batch(self.logger, optim_wrapper, asked, auto_scale_lr, self.world_size, loader.batch_size)
         if isinstance(self._train_loop, EpochBasedTrainLoop):
-            updates = math.ceil(len(loader) / accumulated)
+            updates = math.ceil(len(loader) / optim_wrapper._accumulative_counts)
             self.logger.info(f'{self.max_epochs} caption-epochs over {len(loader.dataset):,} pairs of video and '
                              f'caption, {updates:,} updates in each')
-        meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
-        if batch != meant_for and not auto_scale_lr.get('enable'):
-            self.logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is '
-                                f'{batch}: pass --auto-scale-lr, or change train_dataloader.batch_size')
+
+
+@RUNNERS.register_module()
+class FlexibleRetrievalRunner(FlexibleRunner):
+    """MMEngine's ``FlexibleRunner``, which leaves the model and its distribution to a ``strategy``.
+
+    Values of training steps are fetched from the device when they are logged or saved, as in :class:`RetrievalRunner`.
+    """
+
+    def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
+        """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
+        return DeferredMessageHub.get_instance(**{'name': self.experiment_name, **(message_hub or {})})
+
+
+def init_gloo(launcher: str, timeout: float | None = None) -> None:
+    """Let the processes of a launcher talk through gloo, where there is no CUDA.
+
+    Args:
+        launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        timeout (float, optional): Seconds to wait for the others; None is torch's default.
+    """
+    if launcher == 'slurm':
+        _take_environment_from_slurm()
+    torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+
+
+def log_global_batch(logger: MMLogger, optim_wrapper: OptimWrapper, asked: float, auto_scale_lr: dict | None,
+                     world_size: int, batch_size: int) -> None:
+    """Say how large a step is, and warn where the learning rate was meant for another size.
+
+    Args:
+        logger (MMLogger): Where to.
+        optim_wrapper (OptimWrapper): With the learning rate that training starts from.
+        asked (float): The config's learning rate.
+        auto_scale_lr (dict, optional): The config's, with ``base_batch_size``.
+        world_size (int): Processes.
+        batch_size (int): Pairs that one of them takes.
+    """
+    accumulated = optim_wrapper._accumulative_counts
+    batch = world_size * batch_size * accumulated
+    rate = optim_wrapper.get_lr()['lr'][0]
+    logger.info(f'Global batch {batch}: {world_size} processes with {batch_size} pairs, {accumulated} steps '
+                f'accumulated; effective learning rate {rate:g}'
+                + (f' ({asked:g} in the config)' if rate != asked else ''))
+    meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
+    if batch != meant_for and not auto_scale_lr.get('enable'):
+        logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is {batch}: pass '
+                       '--auto-scale-lr, or change train_dataloader.batch_size')
 
 
 def _take_environment_from_slurm() -> None:

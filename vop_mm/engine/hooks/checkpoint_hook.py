@@ -10,7 +10,7 @@ from torch import nn
 from vop_mm.registry import HOOKS
 from vop_mm.utils.files import atomic_write
 
-from ..checkpoint import match, pack, unpack
+from ..checkpoint import CheckpointError, match, pack, unpack
 
 
 @HOOKS.register_module()
@@ -53,7 +53,9 @@ class TrainableCheckpointHook(CheckpointHook):
         pack(checkpoint, _model(runner), runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse another model's checkpoint; give MMEngine its objects back."""
+        """Refuse another model's checkpoint, or one that can't be resumed from; give MMEngine its objects back."""
+        if runner._resume and not runner._has_loaded and 'optimizer' not in checkpoint:
+            raise CheckpointError('the checkpoint has no optimiser\'s state to go on with: resume from an epoch_N.pth')
         match(checkpoint, _model(runner))
         unpack(checkpoint)
 

@@ -5,6 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import HOOKS
@@ -40,7 +41,13 @@ class TrainableEMAHook(Hook):
         self._swapped = False
 
     def before_train(self, runner) -> None:
-        """Start from the parameters, or from a resumed average."""
+        """Start from the parameters, or from a resumed average.
+
+        Raises:
+            ValueError: The model is sharded (FSDP): no average of shards is gathered for a checkpoint.
+        """
+        if isinstance(runner.model, FullyShardedDataParallel):
+            raise ValueError('TrainableEMAHook doesn\'t work with FSDP: take it out of custom_hooks')
         start = self._other or _parameters(runner)
         self._other = {name: start[name].detach().to(p.device, p.dtype, copy=True)
                          for name, p in _parameters(runner).items()}

@@ -1,0 +1,135 @@
+"""Sharded training (FSDP) in two real processes, against one that holds everything."""
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from tests.ranks import on_ranks
+from tests.test_models.test_methods import build
+from tests.test_tools.test_train import options, scalars
+from tests.tools import run_ranks, run_tool
+from vop_mm.engine import RetrievalFSDPStrategy
+
+CONFIG = 'configs/large/full_mini_clip_fsdp_demo.py'
+EPOCHS, PAIRS, MAX_NORM = 2, 16, 5.
+# Adam, for it keeps two states of a parameter; its eps so large that a gradient of rounding moves nothing
+CHANGES = {'train_cfg.max_epochs': EPOCHS, 'train_cfg.val_interval': 1, 'param_scheduler.0.T_max': EPOCHS,
+           'optim_wrapper.optimizer': '{"type": "AdamW", "lr": 0.1, "eps": 1., "_delete_": True}',
+           'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.clip_grad': {'max_norm': MAX_NORM}}
+
+
+def run(tool, data, *arguments, processes=1, **changes):
+    changes = options(data, **{**CHANGES, 'train_dataloader.batch_size': PAIRS // processes, **changes})
+    if processes == 1:
+        return run_tool(tool, CONFIG, *arguments, *changes)
+    return run_ranks(tool, CONFIG, *arguments, '--launcher', 'pytorch', *changes, processes=processes)
+
+
+def read(work_dir, epoch):
+    return torch.load(work_dir / f'epoch_{epoch}.pth', weights_only=True)
+
+
+@pytest.fixture(scope='module')
+def trained(small_demo, tmp_path_factory):
+    """Work directories of undisturbed runs, by their number of processes."""
+    folders = {}
+    for processes in (1, 2):
+        folders[processes] = tmp_path_factory.mktemp(f'trained_{processes}')
+        done = run('tools/train.py', small_demo, '--work-dir', folders[processes], processes=processes)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def test_trains_as_one_process_does(trained):
+    one, two = (scalars(trained[processes]) for processes in (1, 2))
+    assert len(one) == len(two) == EPOCHS * 3  # 48 pairs
+    for key in ('loss', 'lr', 'grad_norm'):
+        found, expected = ([line[key] for line in lines if key in line] for lines in (two, one))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert max(line['grad_norm'] for line in two if 'grad_norm' in line) > 2 * MAX_NORM  # clipping was at work
+    start, expected, found = (torch.load(path, weights_only=True)['state_dict'] for path in (
+        trained[1] / 'epoch_1.pth', trained[1] / f'epoch_{EPOCHS}.pth', trained[2] / f'epoch_{EPOCHS}.pth'))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert max((expected[name] - start[name]).abs().max() for name in expected) > 1e-3
+
+
+def test_writes_the_checkpoint_of_one_process(trained):
+    one, two = (read(trained[processes], EPOCHS) for processes in (1, 2))
+    assert one.keys() == two.keys() and list(one['state_dict']) == list(two['state_dict'])
+    assert two['meta'].keys() == one['meta'].keys() and two['meta']['vop_mm'] == one['meta']['vop_mm']
+    assert two['param_schedulers'] == one['param_schedulers']
+    assert two['message_hub']['log_scalars'].keys() == one['message_hub']['log_scalars'].keys()
+    for state in (one['optimizer']['state'], two['optimizer']['state']):
+        assert len(state) == len(one['state_dict']) and set(state[0]) == {'step', 'exp_avg', 'exp_avg_sq'}
+    torch.testing.assert_close(two['optimizer'], one['optimizer'], rtol=1e-4, atol=1e-7)
+    best, = trained[2].glob('best_t2v_R1_*.pth')
+    assert set(torch.load(best, weights_only=True)) == {'meta', 'state_dict'}
+
+
+def test_is_evaluated_by_any_number_of_processes(trained, small_demo, tmp_path):
+    for processes in (1, 2):
+        done = run('tools/test.py', small_demo, trained[2] / f'epoch_{EPOCHS}.pth', '--work-dir', tmp_path, '--json',
+                   tmp_path / f'{processes}.json', processes=processes)
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / f'{processes}.json').read_text()) for processes in (1, 2))
+    assert one == two and one['num_videos'] == 13
+
+
+@pytest.mark.parametrize(('wrote', 'goes_on'), [(2, 2), (2, 1), (1, 2)])
+def test_is_resumed_by_any_number_of_processes(trained, small_demo, tmp_path, wrote, goes_on):
+    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, '--resume', trained[wrote] / 'epoch_1.pth',
+               processes=goes_on)
+    assert done.returncode == 0, done.stderr
+    assert 'resumed epoch: 1' in done.stdout + done.stderr
+    expected, found = read(trained[goes_on], EPOCHS), read(tmp_path, EPOCHS)
+    exact = dict(rtol=0, atol=0) if wrote == goes_on else dict(rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found['state_dict'], expected['state_dict'], **exact)
+    torch.testing.assert_close(found['optimizer'], expected['optimizer'], **exact)
+
+
+def test_what_does_not_go_together_is_refused(trained, small_demo, tmp_path):
+    hooks = '[{"type": "SetEpochHook"}, {"type": "TrainableEMAHook"}]'
+    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, processes=2, custom_hooks=hooks)
+    assert done.returncode == 1 and "TrainableEMAHook doesn't work with FSDP" in done.stderr
+    best, = trained[2].glob('best_*.pth')
+    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, '--resume', best)
+    assert done.returncode == 1 and 'resume from an epoch_N.pth' in done.stderr
+    with pytest.raises(ValueError, match=r'tools/dist_train\.sh'):
+        RetrievalFSDPStrategy(work_dir=str(tmp_path), env_kwargs=dict(launcher='none'))
+
+
+def shard():
+    """A model of every block of which one process holds half."""
+    os.environ['LOCAL_RANK'] = str(torch.distributed.get_rank())
+    found = {}
+    for method in ('full', 'vop'):
+        whole = build(method, dtype=torch.float32)
+        strategy = RetrievalFSDPStrategy(work_dir=os.environ['WORK_DIR'], experiment_name=method,
+                                         env_kwargs=dict(launcher='pytorch', randomness=dict(seed=0)))
+        model, _ = strategy.prepare(
+            build(method, dtype=torch.float32), dispatch_kwargs=dict(train_micro_batch_size_per_gpu=4),
+            optim_wrapper=dict(constructor='TrainableOptimWrapperConstructor', optimizer=dict(type='SGD', lr=0.1)))
+        inside = model.module
+        found[method] = dict(
+            units=[isinstance(block, FullyShardedDataParallel)
+                   for block in [*inside.clip.vision_blocks, *inside.clip.text_blocks]],
+            count=sum(isinstance(module, FullyShardedDataParallel) for module in model.modules()),
+            held=sum(p.numel() for p in model.parameters()), scale=inside.clip.logit_scale.detach(),
+            wanted=sum(p.numel() for p in whole.parameters()), fingerprint=inside.clip.fingerprint,
+            expected_fingerprint=whole.clip.fingerprint)
+    return found
+
+
+def test_every_block_is_sharded(tmp_path, monkeypatch):
+    monkeypatch.setenv('WORK_DIR', str(tmp_path))
+    ranks = on_ranks(shard, 2)
+    for method in ('full', 'vop'):
+        for found in (rank[method] for rank in ranks):
+            assert all(found['units']) and found['count'] == len(found['units']) + 1
+            assert found['held'] < 0.51 * found['wanted'] and found['scale'].shape == ()
+            assert found['fingerprint'] == found['expected_fingerprint']
+        held = sum(rank[method]['held'] for rank in ranks)
+        assert held == ranks[0][method]['wanted'] + 1  # the logit scale twice

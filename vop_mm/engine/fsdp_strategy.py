@@ -1,0 +1,172 @@
+"""Fully sharded training: every process holds a shard of the parameters, their gradients and the optimiser's state."""
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import mmengine
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+
+from vop_mm.registry import STRATEGIES
+from vop_mm.utils.files import atomic_write
+
+from .checkpoint import keep_identity
+from .runner import init_gloo, log_global_batch
+
+_WRAPPED = '_fsdp_wrapped_module.'
+
+
+@STRATEGIES.register_module()
+class RetrievalFSDPStrategy(FSDPStrategy):
+    """MMEngine's ``FSDPStrategy``, for the retriever and for the checkpoints of this project.
+
+    * One FSDP unit is one residual block of either encoder; what is left (embeddings, projections, prompts) is the
+      outermost one. CLIP's logit scale, a scalar, is whole in every process: the loss is that of the whole batch
+      everywhere, and so is its gradient.
+    * A checkpoint is what a run of one process writes, the optimiser's state included: gathered, written whole or not
+      at all, and resumed from on any number of processes, with this strategy or without.
+    * Gradients are clipped by the norm of all of them, not of a process's shard.
+    * It runs without CUDA, through gloo.
+
+    Args:
+        model_wrapper (dict, optional): Arguments of ``MMFullyShardedDataParallel`` that differ from the above, such as
+            ``dict(sharding_strategy='SHARD_GRAD_OP')``. Defaults to None.
+        **kwargs: As in :class:`mmengine._strategy.DDPStrategy`.
+
+    Raises:
+        ValueError: There is no launcher: one process has nothing to shard.
+    """
+
+    def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
+        super().__init__(model_wrapper=model_wrapper, state_dict_cfg='full', **kwargs)
+        # torch gathers all states of the optimiser in one buffer, and trusts that moving them to the CPU copies them
+        self.optim_state_dict_config.offload_to_cpu = torch.cuda.is_available()
+
+    def _setup_env(self, *, launcher: str | None = None, **kwargs) -> None:
+        if launcher == 'none':
+            raise ValueError('FSDP shards a model over processes: start them with tools/dist_train.sh CONFIG GPUS')
+        super()._setup_env(launcher=launcher, **kwargs)
+
+    def _setup_distributed(self, launcher: str, **kwargs) -> None:
+        if torch.cuda.is_available():
+            super()._setup_distributed(launcher, **kwargs)
+        else:
+            init_gloo(launcher, kwargs.get('timeout'))
+
+    # -- the model --------------------------------------------------------------------------------------------------
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        keep_identity(model)
+        blocks = {id(block) for block in [*model.clip.vision_blocks, *model.clip.text_blocks]}
+        scale = model.clip.logit_scale
+        scale.data = scale.data.to(get_device())  # the wrapper leaves what it ignores where it is
+        self.model_wrapper = dict(
+            dict(type='MMFullyShardedDataParallel', use_orig_params=True, backward_prefetch='BACKWARD_PRE',
+                 auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks),
+                 ignored_states=[scale]),
+            **(self.model_wrapper or {}))
+        if not torch.cuda.is_available():
+            self.model_wrapper['device_id'] = torch.device('cpu')
+        with warnings.catch_warnings():  # of torch's to MMEngine: set_state_dict_type has a successor
+            warnings.simplefilter('ignore', FutureWarning)
+            return super()._wrap_model(model)
+
+    # -- the optimiser ----------------------------------------------------------------------------------------------
+    def build_optim_wrapper(self, optim_wrapper: dict, model: nn.Module | None = None):
+        """Build the optimiser over this process's shards; see :meth:`mmengine._strategy.FSDPStrategy`."""
+        built = super().build_optim_wrapper(optim_wrapper, model)
+        # the wrapper lists parameters in another order; theirs is that of the numbers in a checkpoint
+        place, names = {name: i for i, name in enumerate(self.id_to_name.values())}, _names(model)
+        groups = built.optimizer.param_groups
+        for group in groups:
+            group['params'].sort(key=lambda p: place[names[id(p)]])
+        groups.sort(key=lambda group: place[names[id(group['params'][0])]])
+        if getattr(built, 'clip_func', None) is nn.utils.clip_grad_norm_:
+            built._clip_grad = partial(_clip_grad, built, model)
+        return built
+
+    def _scale_lr(self) -> None:
+        asked = self.optim_wrapper.get_lr()['lr'][0]
+        super()._scale_lr()
+        log_global_batch(self.logger, self.optim_wrapper, asked, self._auto_scale_lr, self.world_size,
+                         self.dispatch_kwargs['train_micro_batch_size_per_gpu'])
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def optim_state_dict(self) -> dict:
+        """The optimiser's state as a single process has it: parameters are numbered, tensors are whole.
+
+        Returns:
+            dict: ``state, param_groups``, on the CPU of the main process; elsewhere empty.
+        """
+        gathered = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        if not gathered:
+            return gathered
+        groups = self._names_in_groups()
+        number = {name: i for i, name in enumerate(name for names in groups for name in names)}
+        own = self.optim_wrapper.state_dict()
+        return dict(own, state=dict(sorted((number[name], state) for name, state in gathered['state'].items())),
+                    param_groups=[dict(group, params=[number[name] for name in names])
+                                  for group, names in zip(own['param_groups'], groups, strict=True)])
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Take this process's shards of an optimiser's state.
+
+        Args:
+            state_dict (dict): As :meth:`optim_state_dict` gives it, or as a run of one process saved it.
+        """
+        groups = self._names_in_groups()
+        names = [name for group in groups for name in group]
+        named = dict(state={names[i]: state for i, state in state_dict['state'].items()},
+                     param_groups=[dict(group, params=list(own))
+                                   for group, own in zip(state_dict['param_groups'], groups, strict=True)])
+        shards = FullyShardedDataParallel.optim_state_dict_to_load(self.model, self.optim_wrapper.optimizer, named)
+        self.optim_wrapper.load_state_dict(dict(state_dict, **shards))
+
+    def _names_in_groups(self) -> list[list[str]]:
+        names = _names(self.model)
+        return [[names[id(p)] for p in group['params']] for group in self.optim_wrapper.optimizer.param_groups]
+
+    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, save_param_scheduler: bool = True,
+                        extra_ckpt: dict | None = None, callback: Callable | None = None) -> None:
+        """Gather a checkpoint in the main process, which writes it whole or not at all. To be called by all of them.
+
+        Args:
+            filename (str): The file.
+            save_optimizer (bool): Keep the optimiser's state. Defaults to True.
+            save_param_scheduler (bool): Keep the schedules' state. Defaults to True.
+            extra_ckpt (dict, optional): What else it holds. Defaults to None.
+            callback (Callable, optional): Changes it before it is written. Defaults to None.
+        """
+        checkpoint = dict(extra_ckpt or {}, state_dict=self.model.state_dict())
+        if save_optimizer and hasattr(self, 'optim_wrapper'):
+            checkpoint['optimizer'] = self.optim_state_dict()
+        if save_param_scheduler and hasattr(self, 'param_schedulers'):
+            checkpoint['param_schedulers'] = self.scheduler_state_dict()
+        checkpoint['meta'] = dict(checkpoint.get('meta', {}), seed=self.seed, time=time.strftime('%Y%m%d_%H%M%S'),
+                                  mmengine_version=mmengine.__version__)
+        if callback is not None:
+            callback(checkpoint)
+        if is_main_process():
+            with atomic_write(filename) as file:
+                torch.save(checkpoint, file)
+
+    def resume(self, filename: str, **kwargs) -> dict:
+        """Resume; see :meth:`mmengine._strategy.SingleDeviceStrategy.resume`. The file is read into host memory."""
+        return super().resume(filename, **dict(kwargs, map_location='cpu'))
+
+
+def _clip_grad(wrapper: OptimWrapper, model: FullyShardedDataParallel) -> None:
+    # by all processes, also by one whose shards hold nothing that trains
+    norm = model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
+    wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    """The names that parameters had before they were wrapped."""
+    return {id(p): name.replace(_WRAPPED, '') for name, p in model.named_parameters()}
