@@ -56,7 +56,8 @@ Most test clips have a twin: the same frames in reverse, with the opposite capti
 and can't tell a clip from its reverse: about 50% pair accuracy is what they get by design. VoP^F+P knows about order.
 
 Next:
-  python tools/search.py $out/index "a cyan cross moves left"
+  python tools/search.py $out/index "a red triangle becomes blue"
+  python demo/app.py $out/index    # the same as a web page
   python tools/test.py configs/vop/vop_demo.py $best
   python tools/train.py configs/vop/vop_demo.py --work-dir work_dirs/mine
   bash tools/run_tests.sh

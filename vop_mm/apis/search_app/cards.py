@@ -12,6 +12,7 @@ from .collection import Found, Status
 
 _PLAYED = frozenset(('.m4v', '.mkv', '.mov', '.mp4', '.ogv', '.webm'))  # containers that browsers may play
 _FAILED_SHOWN = 100
+_QUERY_SHOWN = 120  # characters
 
 
 def printable(name: str) -> str:
@@ -27,6 +28,13 @@ def message(text: str) -> str:
 def hint(text: str) -> str:
     """What to do here."""
     return f'<p class="vop-hint">{escape(text)}</p>'
+
+
+def heading(query: str, prompts: str) -> str:
+    """What was asked for, and of which prompts."""
+    query = ' '.join(query.split())
+    shown = query if len(query) <= _QUERY_SHOWN else f'{query[:_QUERY_SHOWN]} ...'
+    return f'<p class="vop-asked">“{escape(printable(shown))}”, {escape(prompts)}</p>'
 
 
 def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequence[str]]) -> str:

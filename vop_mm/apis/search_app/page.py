@@ -44,7 +44,11 @@ class SearchPage:
             found = self.collections[prompts].search(query or '', _count(count), merge=not every)
         except (ValueError, OSError) as e:
             return cards.message(_told(e))
-        return cards.cards(found, self.numbers[prompts], self.texts.captions)
+        return cards.heading(query, prompts) + cards.cards(found, self.numbers[prompts], self.texts.captions)
+
+    def search_example(self, example: Sequence[str], *options) -> tuple[str, str]:
+        """An example that was chosen, for the box, and what it finds."""
+        return example[0], self.search(example[0], *options)
 
     def search_again(self, query: str | None, prompts: str, count: float, every: bool) -> str:
         """The same when something else than the query has changed."""
@@ -102,7 +106,8 @@ class SearchPage:
                     query = gr.Textbox(show_label=False, placeholder='a red square moves left', elem_id='vop-query',
                                        scale=8, container=False)
                     button = gr.Button('Search', variant='primary', elem_id='vop-search', scale=1, min_width=100)
-                examples = gr.Examples([[text] for text in self.texts.examples], query, label='Examples')
+                examples = gr.Dataset(components=[query], samples=[[text] for text in self.texts.examples],
+                                      label='Examples', elem_id='vop-examples')
                 with gr.Row():
                     count = gr.Slider(1, _MAX_RESULTS, 8, step=1, label='Results', elem_id='vop-count', min_width=240)
                     every = gr.Checkbox(False, label='All moments of a video', elem_id='vop-every', min_width=240,
@@ -120,7 +125,7 @@ class SearchPage:
         shown = dict(api_visibility='private', show_progress='minimal', concurrency_id='search')
         asked, changed = [query, prompts, count, every], [prompts.change, count.release, every.change]
         gr.on([button.click, query.submit], self.search, asked, results, **shown)
-        examples.load_input_event.then(self.search, asked, results, **shown)
+        examples.click(self.search_example, [examples, *asked[1:]], [query, results], **shown)
         gr.on(changed, self.search_again, asked, results, **shown)
         prompts.change(self.drop_zone, prompts, zone, concurrency_id='status', **quiet)
         gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table],

@@ -1,0 +1,463 @@
+"""demo/app.py, driven as people do: in a real browser, and past it with requests that no browser makes."""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.broken_videos import break_video
+from tests.browser import chromium, serving
+from tests.checkpoints import demo_config, write_checkpoint
+from tests.tools import ROOT, run_tool
+from tests.videos import encode_video, read_index
+from vop_mm.apis import TextVideoRetriever
+from vop_mm.index import Gallery
+
+EVIL = '<img src=x onerror=window.hacked=1>${window.hacked=2}{{value}}"\'&.mp4'
+WINDOW, STRIDE = 4., 1.
+
+
+@pytest.fixture(scope='module')
+def folder(small_demo, tmp_path_factory):
+    """Where the page runs: demo data, videos (one can't be read, one can't be played), and an index of each of two
+    sets of prompts."""
+    folder = tmp_path_factory.mktemp('page')
+    (folder / 'data').mkdir()
+    (folder / 'data' / 'demo').symlink_to(small_demo)
+    videos = folder / 'videos'
+    videos.mkdir()
+    for path in sorted((small_demo / 'videos').glob('test_*.mp4')):  # links, as tools/quickstart.sh makes them
+        (videos / path.name).symlink_to(path)
+    encode_video(videos / 'long.mp4', 150)
+    encode_video(videos / 'evil.mp4', 20, first=300)
+    (videos / 'evil.mp4').rename(videos / EVIL)
+    encode_video(videos / 'old.avi', 30, codec='mpeg4', first=500)
+    (videos / 'bad.mp4').write_text('<b>no video</b>')
+    for seed, name in enumerate(('vop_f_p', 'vop')):
+        cfg = demo_config(f'vop/{name}_demo.py')
+        (folder / f'{name}.py').write_text(cfg.pretty_text)
+        write_checkpoint(folder / f'{name}.pth', cfg, seed)
+        done = run_tool('tools/index_videos.py', 'videos', name, '--config', f'{name}.py', '--checkpoint',
+                        f'{name}.pth', '--window', str(WINDOW), '--stride', str(STRIDE), cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope='module')
+def retriever(folder):
+    """What the page has to agree with."""
+    return TextVideoRetriever(folder / 'vop_f_p.py', {'vop_f_p': folder / 'vop_f_p.pth', 'vop': folder / 'vop.pth'})
+
+
+@pytest.fixture(scope='module')
+def server(folder):
+    with serving('vop_f_p', 'plain=vop', '--max-upload-mb', '1', '--timeout', '20', cwd=folder) as server:
+        yield server
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope='module')
+def page(browser, server):
+    """The page, opened once; ``page.asked`` are the addresses that it asked for, ``page.wrong`` what went wrong."""
+    page = browser.new_page(viewport=dict(width=1280, height=900))
+    page.set_default_timeout(30_000)
+    page.asked, page.wrong = [], []
+    page.on('request', lambda request: page.asked.append(request.url))
+    page.on('pageerror', lambda error: page.wrong.append(str(error)))
+    page.on('console', lambda line: line.type == 'error' and page.wrong.append(line.text))
+    page.goto(server.url)
+    page.wait_for_selector('#vop-summary .vop-summary')
+    return page
+
+
+def search(page, query, prompts='VoP^F+P'):
+    """Type, click, wait for what comes; names and scores that are shown."""
+    page.get_by_role('tab', name='Search').click()
+    page.fill('#vop-query textarea', query)
+    page.click('#vop-search')
+    wait_for_text(page, '#vop-results .vop-asked', f'“{query}”, {prompts}')
+    return shown(page, '#vop-results')
+
+
+def wait_for_text(page, place, text):
+    page.locator(place).filter(has_text=text).first.wait_for()
+
+
+def shown(page, place):
+    return list(zip(page.locator(f'{place} .vop-name').all_inner_texts(),
+                    map(float, page.locator(f'{place} .vop-card .vop-score').all_inner_texts())))
+
+
+def upload(page, path):
+    page.get_by_role('tab', name='Upload').click()
+    page.set_input_files('#vop-drop input', path)
+    page.wait_for_selector('#vop-neighbours :is(.vop-cards, .vop-message)')
+
+
+def agrees(found, hits):
+    """Whether the page shows what was found: names in order, but for scores that look the same, and scores."""
+    expected = [(os.path.basename(hit.path), hit.score) for hit in hits]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1.1e-3)
+    assert {name for name, _ in found} == {name for name, _ in expected}
+    return True
+
+
+# -- in the browser ---------------------------------------------------------------------------------------------------
+def test_a_query_finds_what_the_retriever_finds(page, folder, retriever, small_demo):
+    query = 'a red triangle becomes blue'
+    hits = retriever.search(query, folder / 'vop_f_p', 8, prompts='vop_f_p')
+    assert agrees(search(page, query), hits)
+    captions = {e['video']: e['captions'] for e in json.loads((small_demo / 'test.json').read_text())['data_list']}
+    cards = page.locator('#vop-results .vop-card').all()
+    known = 0
+    for card in cards:
+        name = card.locator('.vop-name').inner_text()
+        known += name in captions
+        assert card.locator('.vop-caption').all_inner_texts() == captions.get(name, [])[:1]
+    assert len(cards) == 8 and known >= 4
+    done = run_tool('tools/search.py', folder / 'vop_f_p', query, '-k', '8', '--json')
+    assert [hit['path'] for hit in json.loads(done.stdout)] == [hit.path for hit in hits]
+
+
+def test_other_prompts_search_their_own_index(page, folder, retriever):
+    query = 'a yellow ring grows'
+    search(page, query)
+    page.get_by_label('plain').check()
+    wait_for_text(page, '#vop-results .vop-asked', f'“{query}”, plain')
+    assert agrees(shown(page, '#vop-results'), retriever.search(query, folder / 'vop', 8, prompts='vop'))
+    page.get_by_role('tab', name='Index').click()
+    wait_for_text(page, '#vop-index', 'VoP, fingerprint')
+    page.get_by_label('VoP^F+P').check()
+    wait_for_text(page, '#vop-index', 'VoP^F+P, fingerprint')
+
+
+def test_an_example_is_searched(page, folder, retriever):
+    page.get_by_role('tab', name='Search').click()
+    example = page.locator('#vop-examples button').nth(1)
+    text = example.inner_text().strip()
+    example.click()
+    wait_for_text(page, '#vop-results .vop-asked', f'“{text}”, VoP^F+P')
+    assert page.input_value('#vop-query textarea') == text
+    assert agrees(shown(page, '#vop-results'), retriever.search(text, folder / 'vop_f_p', 8, prompts='vop_f_p'))
+
+
+def test_a_moment_plays_from_its_start_to_its_end(page):
+    page.get_by_role('tab', name='Search').click()
+    page.get_by_label('All moments').check()
+    page.locator('#vop-count input[type=number]').fill('48')
+    search(page, 'a white square')
+    video = page.locator('.vop-card', has_text='long.mp4').filter(has_text='0:02-0:06').locator('video')
+    video.scroll_into_view_if_needed()
+    page.wait_for_function('v => v.readyState >= 2', arg=video.element_handle())
+    video.click()  # on the picture: it plays
+    page.wait_for_function('v => !v.paused && v.currentTime > 2.3', arg=video.element_handle())
+    pixels = video.evaluate("""v => {
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [v.videoWidth, v.videoHeight];
+        canvas.getContext('2d').drawImage(v, 0, 0);
+        return [v.currentTime, canvas.width, canvas.height,
+                ...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data];
+    }""")
+    seconds, width, height = pixels[:3]
+    frame = np.array(pixels[3:], np.uint8).reshape(height, width, 4)[..., :3]
+    assert (width, height) == (80, 48) and 50 <= read_index(frame) < 150  # frames have their numbers painted in
+    assert abs(read_index(frame) - 25 * seconds) < 5
+    video.evaluate('v => { v.playbackRate = 4; }')
+    page.wait_for_function('v => v.paused', arg=video.element_handle())
+    assert video.evaluate('v => v.currentTime') == pytest.approx(6, abs=0.3)
+
+
+def test_what_a_browser_cannot_play_is_shown_and_downloaded(page, folder):
+    search(page, 'a white square')
+    card = page.locator('.vop-card', has_text='old.avi').first
+    assert card.locator('video').count() == 0 and 'can not play .avi: download it' in card.inner_text()
+    card.scroll_into_view_if_needed()
+    page.wait_for_function('i => i.complete && i.naturalWidth == 80', arg=card.locator('img').element_handle())
+    with page.expect_download() as download:
+        card.get_by_text('download', exact=True).click()
+    assert Path(download.value.path()).read_bytes() == (folder / 'videos' / 'old.avi').read_bytes()
+    assert download.value.suggested_filename == 'old.avi'
+
+
+def test_a_video_that_fails_to_play_is_replaced_by_its_picture(page):
+    search(page, 'a white square')
+    card = page.locator('.vop-card', has_text='long.mp4').first
+    card.locator('video').evaluate('v => { v.src = "theme.css"; v.load(); }')
+    page.wait_for_function('c => c.classList.contains("vop-unplayed")', arg=card.element_handle())
+    assert card.locator('video').count() == 0 and card.locator('img').is_visible()
+    assert 'download it' in card.inner_text()
+
+
+def test_names_are_text(page, folder):
+    found = search(page, '<img src=x onerror=window.hacked=3>')
+    assert EVIL in [name for name, _ in found]
+    copy = folder / EVIL
+    shutil.copy(folder / 'videos' / EVIL, copy)
+    upload(page, copy)
+    assert page.locator('#vop-neighbours figcaption').inner_text() == EVIL
+    assert EVIL in [name for name, _ in shown(page, '#vop-neighbours')][:1]
+    assert page.evaluate('() => window.hacked') is None
+    assert page.locator('img[src="x"]').count() == 0
+
+
+def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, retriever, small_demo):
+    clip = sorted((small_demo / 'videos').glob('test_*.mp4'))[4]
+    upload(page, clip)
+    found = shown(page, '#vop-neighbours')
+    assert found[0] == (clip.name, 1.)
+    assert agrees(found, retriever.search(video=clip, index=folder / 'vop_f_p', k=8, prompts='vop_f_p'))
+    entries = json.loads((small_demo / 'test.json').read_text())['data_list']
+    texts = list(dict.fromkeys(caption for entry in entries for caption in entry['captions']))
+    ranked = retriever.rank_texts(clip, texts, prompts='vop_f_p')[:5]
+    lines = page.locator('#vop-neighbours .vop-texts li').all_inner_texts()
+    assert [line.split(maxsplit=1)[1] for line in lines] == [item.text for item in ranked]
+    assert [float(line.split()[0]) for line in lines] == pytest.approx([item.score for item in ranked], abs=1e-3)
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('text.mp4', b'<html>404 Not Found</html>' * 20, "text.mp4 can't be read as a video: "),
+    ('empty.mp4', b'', "empty.mp4 can't be read as a video: "),
+    ('crash.mp4', 'crash', "crash.mp4 can't be read as a video: the decoder died"),
+    ('large.mp4', bytes(2**20 + 1), 'large.mp4 is too large: at most 1 MB are taken'),
+])
+def test_a_bad_file_is_one_message_and_the_page_goes_on(page, server, tmp_path, small_demo, name, content, message):
+    path = tmp_path / name
+    if content == 'crash':
+        encode_video(path, 100)
+        break_video(path, 'crash')
+    else:
+        path.write_bytes(content)
+    upload(page, path)
+    messages = page.locator('#vop-neighbours .vop-message').all_inner_texts()
+    assert len(messages) == 1 and messages[0].startswith(message) and '\n' not in messages[0]
+    assert not any(str(place) in messages[0] for place in (tmp_path, server.scratch))
+    assert 'Traceback' not in server.said() and not list(server.scratch.glob('*.*'))
+    clip = sorted((small_demo / 'videos').glob('test_*.mp4'))[0]
+    upload(page, clip)
+    page.wait_for_selector('#vop-neighbours .vop-cards')
+    assert shown(page, '#vop-neighbours')[0][0] == clip.name
+
+
+@pytest.mark.parametrize('query, message', [
+    ('', 'the query is empty'),
+    ('  ', 'the query is empty'),
+    ('word ' * 10_000, 'the query has 10000 words'),
+], ids=['empty', 'blank', 'long'])
+def test_a_bad_query_is_one_message(page, query, message):
+    search(page, 'a circle')
+    page.fill('#vop-query textarea', query)
+    page.click('#vop-search')
+    wait_for_text(page, '#vop-results .vop-message', message)
+    assert page.locator('#vop-results').inner_text().startswith(message) and not shown(page, '#vop-results')
+    assert search(page, 'a circle')
+
+
+def test_the_page_fits_on_a_phone(page):
+    search(page, 'a white square')
+    page.set_viewport_size(dict(width=360, height=740))
+    for tab in ('Upload', 'Index', 'Search'):
+        page.get_by_role('tab', name=tab).click()
+        assert page.evaluate('() => document.documentElement.scrollWidth') <= 360
+    page.set_viewport_size(dict(width=1280, height=900))
+
+
+def test_nothing_is_asked_of_another_host_and_nothing_went_wrong(page, server):
+    assert len(page.asked) > 50
+    assert all(url.startswith((server.url + '/', 'data:', 'blob:')) for url in page.asked)
+    assert [line for line in page.wrong if 'theme.css' not in line] == []
+
+
+def test_the_state_of_the_index_follows_the_index(page, folder):
+    page.get_by_role('tab', name='Index').click()
+    table = page.locator('#vop-index')
+    wait_for_text(page, '#vop-index', '16 read, 1 can not be')
+    assert table.locator('.vop-failed td').nth(0).inner_text() == 'bad.mp4'
+    assert 'not a' in table.locator('.vop-failed td').nth(1).inner_text()
+    assert 'MiniCLIP, fingerprint' in table.inner_text() and '4 s long, one every 1 s' in table.inner_text()
+    encode_video(folder / 'videos' / 'new.mp4', 20, first=700)
+    done = run_tool('tools/index_videos.py', 'videos', 'vop_f_p', cwd=folder)
+    assert done.returncode == 0 and '1 added' in done.stdout, done.stderr
+    wait_for_text(page, '#vop-index', '17 read, 1 can not be')
+    upload(page, folder / 'videos' / 'new.mp4')
+    assert shown(page, '#vop-neighbours')[0] == ('new.mp4', 1.)
+    (folder / 'vop_f_p').rename(folder / 'away')
+    try:
+        page.wait_for_selector('#vop-summary .vop-message')
+        page.get_by_role('tab', name='Search').click()
+        page.click('#vop-search')
+        wait_for_text(page, '#vop-results .vop-message', 'no search index: vop_f_p')
+    finally:
+        (folder / 'away').rename(folder / 'vop_f_p')
+    assert search(page, 'a circle')
+
+
+# -- past the browser -------------------------------------------------------------------------------------------------
+def clip_numbers(folder, name):
+    """Numbers of a video's clips."""
+    gallery = Gallery(folder / 'vop_f_p')
+    starts, _ = gallery.catalogue.clips_of_file(name)
+    numbers = [gallery.catalogue.number(name, start) for start, _ in starts]
+    gallery.close()
+    return numbers
+
+
+def test_a_clip_is_served_whole_and_in_ranges(server, folder):
+    number = clip_numbers(folder, 'long.mp4')[0]
+    content = (folder / 'videos' / 'long.mp4').read_bytes()
+    status, headers, body = server.ask(f'/clips/0/{number}')
+    assert (status, body, headers['content-type']) == (200, content, 'video/mp4')
+    assert headers['content-disposition'].startswith('inline') and headers['x-content-type-options'] == 'nosniff'
+    status, headers, body = server.ask(f'/clips/0/{number}', Range='bytes=100-199')
+    assert (status, body, headers['content-range']) == (206, content[100:200], f'bytes 100-199/{len(content)}')
+    assert server.ask(f'/clips/0/{number}', Range=f'bytes={len(content)}-')[0] == 416
+    status, headers, body = server.ask(f'/pictures/0/{number}')
+    assert status == 200 and headers['content-type'] == 'image/jpeg' and body[:3] == b'\xff\xd8\xff'
+
+
+def test_only_files_of_the_index_are_served(server, folder, small_demo):
+    secret = folder / 'secret.mp4'
+    shutil.copy(folder / 'videos' / 'long.mp4', secret)
+    paths = [*map(str, (secret, ROOT / 'README.md', folder / 'videos' / 'long.mp4', folder / 'vop_f_p' / 'catalogue.db',
+                        small_demo / 'test.json', '/etc/passwd', '/proc/self/environ'))]
+    asked = ['/clips/0/99999', '/clips/2/1', '/clips/0/-1', f'/clips/0/{2**64}', '/clips/0/1/../../etc/passwd',
+             '/clips/0/..%2f..%2fsecret.mp4', '/clips/0/%2e%2e/%2e%2e/secret.mp4', '/pictures/0/99999', '/clips/0/',
+             '/static/../../README.md', '/assets/%2e%2e/%2e%2e/app.py', '/static/..%2f..%2f..%2fblocks.py',
+             '/gradio_api/custom_component/x/client/component/index.js', '/docs', '/openapi.json',
+             '/monitoring/summary']
+    for path in paths:
+        asked += [path, f'/file={path}', f'/gradio_api/file={path}', f'/gradio_api/file/{path}',
+                  f'/gradio_api/file=videos/../{path.lstrip("/")}', f'/gradio_api/file=%2e%2e/%2e%2e{path}',
+                  f'/gradio_api/file={path.replace("/", "%2f")}', f'/static/../../../../../../../..{path}',
+                  f'/gradio_api/proxy=file://{path}', f'/gradio_api/stream/{path}', f'/clips/0/{path}',
+                  f'/assets/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..{path}']
+    asked += [f'/gradio_api/proxy={server.url}/', f'/gradio_api/file={server.url}/theme.css']
+    for path in asked:
+        status, _, body = server.ask(path)
+        assert status in (400, 404) and len(body) < 200, (path, status, body[:300])
+    assert server.ask('/gradio_api/file=' + paths[0], 'HEAD')[0] == 404
+
+
+def test_a_file_that_has_changed_is_not_served(server, folder):
+    """The index knows what it lists; a link that points elsewhere by now is something else."""
+    path = folder / 'videos' / 'old.avi'
+    number, kept = clip_numbers(folder, 'old.avi')[0], path.with_suffix('.kept')
+    assert server.ask(f'/clips/0/{number}')[0] == 200
+    path.rename(kept)
+    try:
+        assert server.ask(f'/clips/0/{number}')[0] == 404
+        path.symlink_to('/etc/passwd')
+        for kind in ('clips', 'pictures'):
+            status, _, body = server.ask(f'/{kind}/0/{number}')
+            assert status == 404 and b'has changed' in body
+    finally:
+        kept.rename(path)
+    assert server.ask(f'/clips/0/{number}')[0] == 200
+
+
+def test_events_take_plain_values_only(server, folder):
+    """Gradio copies files and fetches addresses that stand in values of events."""
+    config = json.loads(server.ask('/config')[2])
+    event = next(d['id'] for d in config['dependencies'] if len(d['inputs']) == 4)
+    good = dict(data=['a circle', 'VoP^F+P', 3, False], fn_index=event, session_hash='abc')
+    status, _, body = server.ask('/gradio_api/queue/join', 'POST', json.dumps(good).encode(),
+                                 **{'Content-Type': 'application/json'})
+    assert status == 200 and b'event_id' in body
+    for path in ('/etc/passwd', 'http://127.0.0.1:1/x'):
+        file = dict(path=path, meta=dict(_type='gradio.FileData'))
+        for value in (file, [file]):
+            bad = dict(good, data=[value, 'VoP^F+P', 3, False])
+            assert server.ask('/gradio_api/queue/join', 'POST', json.dumps(bad).encode(),
+                              **{'Content-Type': 'application/json'})[0] == 400
+    for method, path in (('POST', '/gradio_api/upload'), ('POST', '/gradio_api/run/predict'), ('POST', '/clips/0/1'),
+                         ('POST', '/gradio_api/call/search'), ('POST', '/gradio_api/process_recording')):
+        assert server.ask(path, method, b'{}')[0] in (404, 405), path
+
+
+def test_requests_that_are_too_large_or_from_elsewhere_are_refused(server):
+    status, _, body = server.ask('/nearest/0?name=a.mp4', 'POST', **{'Content-Length': str(2**20 + 1)})
+    assert status == 413 and b'a.mp4 is too large: at most 1 MB' in body
+    assert server.ask('/gradio_api/queue/join', 'POST', **{'Content-Length': str(10**9)})[0] == 413
+    assert server.ask('/nearest/0', 'POST', **{'Transfer-Encoding': 'chunked'})[0] == 411
+    assert server.ask('/nearest/7', 'POST', b'x')[0] == 404
+    assert server.ask('/nearest/0', 'POST', b'x', **{'Sec-Fetch-Site': 'cross-site'})[0] == 403
+    assert server.ask('/', Host='evil.example')[0] == 400
+    status, headers, body = server.ask('/', Host=server.host)
+    assert status == 200 and "default-src 'self'" in headers['content-security-policy']
+    assert server.host.startswith('127.0.0.1:')
+    external = set(re.findall(rb'(?:src|href)="(https?://[^"]+)', body))
+    assert not external, external
+
+
+def test_an_upload_that_ends_early_leaves_nothing(server):
+    before, deadline = set(server.scratch.iterdir()), time.time() + 30
+    host, port = server.host.split(':')
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b'POST /nearest/0?name=a.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n'
+                           + bytes(300_000))
+        while set(server.scratch.iterdir()) == before and time.time() < deadline:
+            time.sleep(0.02)
+        assert set(server.scratch.iterdir()) > before
+    while set(server.scratch.iterdir()) != before and time.time() < deadline:
+        time.sleep(0.02)
+    assert set(server.scratch.iterdir()) == before
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('args, message', [
+    (('nothing', ), 'no search index: nothing'),
+    (('a=nothing', ), 'no search index: nothing'),
+    (('videos', ), 'no search index: videos'),
+    (('vop', 'vop_f_p', 'VoP=vop'), 'takes another name'),
+    (('vop', '--texts', 'nothing.txt'), 'nothing.txt'),
+    (('vop', '--texts', 'empty.txt'), 'empty.txt holds 0 texts'),
+    (('vop', '--texts', 'vop.pth'), 'vop.pth is not a text file'),
+    (('vop', '--timeout', '0'), 'must be more than 0'),
+    (('vop', '--port', '99999'), 'can not listen on 127.0.0.1, port 99999'),
+    (('vop', '--host', '203.0.113.9'), 'can not listen on 203.0.113.9'),
+    (('other', ), 'was made with other settings: prompts'),
+    (('gone', ), 'not found'),
+])
+def test_bad_input_is_one_line(folder, args, message):
+    (folder / 'empty.txt').write_text('\n')
+    for name in ('other', 'gone'):  # indexes whose checkpoint is another one now, or is gone
+        if not (folder / name).exists() and name in args:
+            shutil.copytree(folder / 'vop', folder / name)
+            _set_checkpoint(folder / name, folder / ('moved.pth' if name == 'gone' else 'again.pth'))
+            write_checkpoint(folder / 'again.pth', demo_config('vop/vop_demo.py'), 7)
+    done = run_tool('demo/app.py', *args, cwd=folder)
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert done.returncode == 1 and len(errors) == 1 and message in errors[0], done.stderr
+    assert 'Traceback' not in done.stderr and 'search page' not in done.stdout
+
+
+def _set_checkpoint(index, path):
+    gallery = Gallery(index)
+    with gallery.catalogue.transaction():
+        gallery.catalogue.set('source', dict(gallery.catalogue.get('source'), checkpoint=str(path)))
+    gallery.close()
+
+
+def test_without_an_index_it_takes_the_quickstarts(folder, tmp_path):
+    app = tmp_path / 'demo' / 'app.py'
+    app.parent.mkdir()
+    shutil.copy(ROOT / 'demo' / 'app.py', app)
+    done = run_tool(str(app), cwd=tmp_path)
+    assert done.returncode == 1 and 'bash tools/quickstart.sh' in done.stderr and 'Traceback' not in done.stderr
+    index = tmp_path / 'work_dirs' / 'quickstart_quick' / 'index'
+    index.parent.mkdir(parents=True)
+    shutil.copytree(folder / 'vop', index)
+    with serving(cwd=tmp_path, app=str(app)) as server:
+        assert b'Text-video search' in server.ask('/')[2]
+        os.kill(server.tool.pid, signal.SIGTERM)
+        assert server.tool.wait(30) == 143 and not server.scratch.exists()
