@@ -1,0 +1,46 @@
+"""Start-up: what imports take beyond torch's own, and how soon --help is there.
+
+Everything runs in a process of its own, in turn, many times over; medians, of imports the median difference to torch's
+in the same round. Of several rounds the first is not counted: it brings files into the system's cache.
+"""
+import argparse
+import statistics
+import subprocess
+import sys
+
+from ._models import ROOT
+from ._rounds import measure
+
+TORCH = 'import torch'
+IMPORTS = ('vop_mm', 'vop_mm.apis.experiment')
+TOOLS = ('tools/train.py', 'tools/test.py')
+MOST = 3.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds (default: 5)')
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """Measure; rows as benchmark.py prints them."""
+    if args.repeat < 1:
+        raise ValueError(f'--repeat must be at least 1, got {args.repeat}')
+    commands = {TORCH: ['-c', TORCH], **{name: ['-c', f'{TORCH}, {name}'] for name in IMPORTS},
+                **{name: [str(ROOT / name), '--help'] for name in TOOLS}}
+    times = measure({name: lambda command=command: _python(command) for name, command in commands.items()},
+                    args.repeat, 'starting', warm_up=int(args.repeat > 1))
+    torch_alone = statistics.median(times[TORCH])
+    rows = [dict(what=TORCH, figure=f'{torch_alone:.2f} s', value=torch_alone)]
+    for name in IMPORTS:
+        beyond = statistics.median(a - b for a, b in zip(times[name], times[TORCH], strict=True))
+        rows.append(_row(f'import {name}, beyond torch', beyond))
+    return rows + [_row(f'{name} --help', statistics.median(times[name])) for name in TOOLS]
+
+
+def _row(what: str, seconds: float) -> dict:
+    return dict(what=what, figure=f'{seconds:.2f} s', value=seconds, target=f'less than {MOST:g} s', met=seconds < MOST)
+
+
+def _python(arguments: list[str]) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
