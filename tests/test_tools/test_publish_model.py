@@ -2,12 +2,16 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from safetensors import safe_open
 
+from tests.checkpoints import write_checkpoint
 from tests.test_engine.test_checkpoint import build, save
 from tests.tools import run_tool
+from vop_mm.apis import TextVideoRetriever
 from vop_mm.engine.checkpoint import load_trainable
 
 TOOL = 'tools/model_converters/publish_model.py'
@@ -37,6 +41,26 @@ def test_holds_what_trains_under_its_hash(tmp_path, ending):
 
     again = run_tool(TOOL, path, tmp_path / 'again' / f'mine.v1{ending}')
     assert again.returncode == 0 and [p.name for p in (tmp_path / 'again').iterdir()] == [path.name]
+
+
+def test_is_complete_with_a_clip(tmp_path):
+    """The config of another method gives the CLIP alone: files of two methods share it, and embed as they did."""
+    frames = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
+    files, expected = {}, {}
+    for method in ('vop', 'vop_f_p'):
+        cfg = Config.fromfile(f'configs/vop/{method}_demo.py')
+        cfg.work_dir = '/home/me/secret'
+        source = write_checkpoint(tmp_path / f'{method}.pth', cfg, seed=1)
+        expected[method] = TextVideoRetriever(cfg, source)
+        assert run_tool(TOOL, source, tmp_path / 'out' / f'{method}.safetensors').returncode == 0
+        files[method], = (tmp_path / 'out').glob(f'{method}-*')
+        content = files[method].read_bytes()
+        assert b'secret' not in content and b'mini_clip.safetensors' not in content
+    found = TextVideoRetriever('configs/baselines/zero_shot_demo.py', files)
+    for method, alone in expected.items():
+        np.testing.assert_array_equal(found.encode_video(frames, prompts=method), alone.encode_video(frames))
+        np.testing.assert_array_equal(found.encode_text('a red cross moves left', prompts=method),
+                                      alone.encode_text('a red cross moves left'))
 
 
 @pytest.mark.parametrize(('source', 'out', 'status', 'says'), [

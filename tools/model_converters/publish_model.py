@@ -3,7 +3,8 @@
     python tools/model_converters/publish_model.py work_dirs/vop_msrvtt/best_t2v_R1_epoch_5.pth vop_msrvtt.pth
 
 writes vop_msrvtt-HASH.pth, HASH being the first 8 digits of the file's SHA-256. A name that ends in .safetensors gives
-that format. Either is read wherever a checkpoint is.
+that format. Either is read wherever a checkpoint is. Of the config it keeps the model and its pipeline of frames and
+texts, so that it is complete with a CLIP alone.
 """
 import argparse
 from pathlib import Path
@@ -24,10 +25,15 @@ def main() -> int:
     args = parse_args()
     import hashlib
 
+    from vop_mm.apis.prompt_set import published_config
     from vop_mm.engine.checkpoint import load_from_local_safely, serialise
     from vop_mm.utils.files import atomic_write
 
-    content = serialise(load_from_local_safely(args.checkpoint, map_location='cpu'), args.out.suffix)
+    checkpoint = load_from_local_safely(args.checkpoint, map_location='cpu')
+    meta = checkpoint.get('meta') or {}
+    if cfg := published_config(meta.pop('cfg', '')):
+        meta['cfg'] = cfg
+    content = serialise(checkpoint, args.out.suffix)
     path = args.out.with_stem(f'{args.out.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

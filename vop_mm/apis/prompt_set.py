@@ -140,6 +140,28 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
     return found
 
 
+def published_config(text: str) -> str | None:
+    """What :func:`with_checkpoints_config` takes of a checkpoint's config, for a file to share: the model and how
+    frames and texts are made for it, no path of CLIP weights, no data set, nothing of the run.
+
+    Args:
+        text (str): Of a checkpoint's metadata.
+
+    Returns:
+        str | None: Of the published file's; None where the config names no model or no test pipeline.
+
+    Raises:
+        CheckpointError: It is no plain config.
+    """
+    cfg = Config(read_config_text(text))
+    if 'model' not in cfg or 'test_dataloader' not in cfg:
+        return None
+    cfg.model.clip.weights = None
+    kept = {key: cfg[key] for key in ('method', 'model') if key in cfg}
+    return Config(dict(kept, test_dataloader=dict(dataset=dict(
+        pipeline=cfg.test_dataloader.dataset.pipeline)))).pretty_text
+
+
 def read_config_text(text: str) -> dict:
     """Read a config as MMEngine writes it, running nothing of it: ``name = value`` with dicts, lists and plain values.
 

@@ -202,7 +202,7 @@ def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
     import json
 
     meta = checkpoint.get('meta') or {}
-    meta = {key: meta[key] for key in (_META_KEY, 'dataset_meta', 'epoch') if key in meta}
+    meta = {key: meta[key] for key in (_META_KEY, 'dataset_meta', 'epoch', 'cfg') if key in meta}
     state = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
     if suffix == '.safetensors':
         from safetensors.torch import save
