@@ -13,6 +13,7 @@ from tests.ranks import on_ranks
 from tests.test_models.test_methods import FRAMES, METHODS, build
 from tests.test_tools.test_train import TRAIN, options, scalars
 from tests.tools import run_tool
+from vop_mm.engine.log_processor import RetrievalLogProcessor
 from vop_mm.engine.message_hub import DeferredMessageHub
 from vop_mm.engine.runner import RetrievalRunner
 from vop_mm.registry import HOOKS
@@ -109,6 +110,14 @@ def test_a_loss_that_is_not_a_number_between_two_logs_is_found_before_anything_i
 
 def test_features_of_a_batch_come_back_together(deferred):
     assert deferred[0]['val'] == [3]  # 12 videos in one batch: those of videos, of texts, and whose these are
+
+
+def test_a_log_line_says_a_gpus_memory_without_a_read(monkeypatch):
+    reset = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda: 300 * 2**20 + 5)
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda: reset.append(True))
+    assert RetrievalLogProcessor()._get_max_memory(None) == 300 and reset
 
 
 # -- one step ----------------------------------------------------------------------------------------------------------
