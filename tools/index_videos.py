@@ -24,6 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--backend', choices=('faiss', 'milvus'), help='where vectors are looked up (default: faiss)')
     parser.add_argument('--milvus-uri', metavar='URI',
                         help='http://host:19530 of a Milvus server; none for a Milvus Lite file in the index')
+    parser.add_argument('--num-probes', type=int, metavar='N',
+                        help='clusters that FAISS looks at for a query of a large index: more find more, in more time; '
+                             'may be another each time (default: 64)')
     parser.add_argument('--device', default='cpu', help='default: cpu')
     parser.add_argument('--bf16', action='store_true', help='compute in bfloat16')
     parser.add_argument('--batch-size', type=int, default=32, help='clips that are encoded together (default: 32)')
@@ -35,6 +38,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.milvus_uri and args.backend == 'faiss':
         parser.error('--milvus-uri is of --backend milvus')
+    if args.num_probes is not None and (args.backend == 'milvus' or args.milvus_uri):
+        parser.error('--num-probes is of --backend faiss')
     return args
 
 
@@ -49,10 +54,10 @@ def main() -> int:
     backend = None
     if args.backend == 'milvus' or args.milvus_uri:
         backend = dict(type='MilvusIndex', **(dict(uri=args.milvus_uri) if args.milvus_uri else {}))
-    elif args.backend == 'faiss':
-        backend = dict(type='FaissIndex')
+    elif args.backend == 'faiss' or args.num_probes is not None:
+        backend = dict(type='FaissIndex', **({} if args.num_probes is None else dict(num_probes=args.num_probes)))
     if args.features is not None:
-        from vop_mm.apis.text_video_retriever import take_in_features
+        from vop_mm.index import take_in_features
         report = take_in_features(args.features, args.index, backend)
     else:
         report = build(args, backend)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.tools import run_tool
@@ -14,15 +15,16 @@ from vop_mm.apis import TextVideoRetriever
 from vop_mm.datasets.decoding import DecordReader
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.engine.checkpoint import CheckpointError
-from vop_mm.index import IndexMismatchError
+from vop_mm.index import Gallery, IndexMismatchError
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """Configs and checkpoints of three methods that leave CLIP alone, and of two that don't."""
+    """Configs and checkpoints of three methods that leave CLIP alone, and of three that don't."""
     folder = tmp_path_factory.mktemp('checkpoints')
     names = dict(vop='vop/vop_demo.py', f_p='vop/vop_f_p_demo.py', c='vop/vop_c_demo.py',
-                 partial='baselines/partial_demo.py', adapter='baselines/adapter_attn_demo.py')
+                 full='baselines/full_demo.py', partial='baselines/partial_demo.py',
+                 adapter='baselines/adapter_attn_demo.py')
     made = {}
     for seed, (name, config) in enumerate(names.items()):
         cfg = demo_config(config)
@@ -51,6 +53,7 @@ def test_embeddings_are_those_of_the_test_tool(files, small_demo, demo_folder):
     half = TextVideoRetriever(cfg, checkpoint, bf16=True)
     for exact, rough in ((texts, half.encode_text(list(dump['captions']))), (videos, half.encode_video(paths))):
         assert (exact * rough).sum(1).min() > 0.995 and np.abs(exact - rough).max() > 1e-5
+        assert rough.dtype == np.float32
     ranked = retriever.rank_texts(paths[3], list(dump['captions']))
     scores = texts @ videos[3]
     assert [r.text for r in ranked] == [dump['captions'][i] for i in np.argsort(-scores, kind='stable')]
@@ -87,6 +90,28 @@ def test_checkpoints_on_one_backbone_are_as_each_alone(files, small_demo):
     np.testing.assert_allclose(several.encode_text(texts, prompts='f_p'), alone['f_p'][1], atol=1e-6)
 
 
+def test_two_prompt_sets_in_one_process_give_what_two_processes_give(files, small_demo, tmp_path):
+    videos, query = small_demo / 'videos', 'a red square moves to the left'
+    one = TextVideoRetriever(files['vop'][0], {name: files[name][1] for name in ('vop', 'c')})
+    for name in ('vop', 'c'):
+        (tmp_path / f'{name}.py').write_text(files[name][0].pretty_text)
+        done = run_tool('tools/index_videos.py', videos, tmp_path / name, '--config', tmp_path / f'{name}.py',
+                        '--checkpoint', files[name][1])
+        assert done.returncode == 0, done.stderr
+        found = json.loads(run_tool('tools/search.py', tmp_path / name, query, '--json').stdout)
+        one.build_index(videos, tmp_path / f'{name}_in_one', prompts=name)
+        hits = one.search(query, tmp_path / f'{name}_in_one')  # each index is asked with its own prompts
+        assert [hit.path for hit in hits] == [hit['path'] for hit in found]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit['score'] for hit in found], atol=1e-6)
+        apart, together = Gallery(tmp_path / name), Gallery(tmp_path / f'{name}_in_one')
+        assert apart.settings == together.settings
+        for path in apart.catalogue.files():
+            np.testing.assert_allclose(together.catalogue.clips_of_file(path)[1],
+                                       apart.catalogue.clips_of_file(path)[1], atol=1e-6)
+    with pytest.raises(IndexMismatchError, match='other settings: prompts'):
+        one.search(query, tmp_path / 'vop', prompts='c')
+
+
 def test_memory_grows_by_the_prompts_alone(tmp_path):
     """By what the process holds: a CLIP of 100 MB, and ten sets of prompts of a few kB."""
     arch = dict(embed_dim=64, vision_cfg=dict(image_size=32, patch_size=16, width=512, head_width=64, layers=4),
@@ -121,7 +146,7 @@ def _resident() -> int:
 def test_a_method_that_changes_clip_can_not_share_it(files):
     retriever = TextVideoRetriever(files['vop'][0], {'vop': files['vop'][1]})
     before = retriever.encode_text(['a square'])
-    for name, method in (('partial', 'Partial'), ('adapter', r'Adapter\^ATTN')):
+    for name, method in (('full', 'Full'), ('partial', 'Partial'), ('adapter', r'Adapter\^ATTN')):
         with pytest.raises(CheckpointError, match=rf'method {method}\) can not share a backbone: it changes weights'):
             retriever.add_prompts(name, files[name][1])
         with pytest.raises(ValueError, match=f'the method {method} changes CLIP itself'):
@@ -177,6 +202,13 @@ def test_queries_that_are_refused(files, tmp_path):
         TextVideoRetriever(*files['f_p']).search('a', index=index)
     with pytest.raises(IndexMismatchError, match='other settings: prompts'):
         TextVideoRetriever(*files['f_p']).build_index(tmp_path / 'videos', index)
+    other = files['vop'][0].copy()
+    weights = load_file(other.model.clip.weights)
+    weights['visual.proj'] *= 1.01
+    save_file(weights, tmp_path / 'other.safetensors')
+    other.model.clip.weights = str(tmp_path / 'other.safetensors')
+    with pytest.raises(IndexMismatchError, match='other settings: CLIP .*, fingerprint .*, not '):
+        TextVideoRetriever(other).search('a', index=index)
     with pytest.raises(FileNotFoundError, match='no search index'):
         retriever.search('a', index=tmp_path / 'nothing')
     for path in broken_videos(tmp_path).values():

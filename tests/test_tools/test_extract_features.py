@@ -2,13 +2,15 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 
 import numpy as np
 import pytest
 
 from tests.checkpoints import demo_config, write_checkpoint
-from tests.tools import run_tool
+from tests.tools import obey_permissions, run_tool
+from vop_mm.index import Catalogue, Gallery
 
 SHARDS = 5
 
@@ -24,8 +26,10 @@ def folder(small_demo, tmp_path_factory):
     return folder
 
 
-def extract(folder, out, rank, world_size, *args, names=('RANK', 'WORLD_SIZE', 'LOCAL_RANK')):
+def extract(folder, out, rank, world_size, *args, names=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), permissions=None):
     def before():
+        if permissions is not None:
+            permissions()
         os.environ.update(zip(names, (str(rank), str(world_size), '0')))
     return run_tool('tools/extract_features.py', 'videos', out, '--config', 'config.py', '--checkpoint', 'a.pth',
                     '--shards', SHARDS, '--window', '2', *args, before=before, cwd=folder)
@@ -78,10 +82,41 @@ def test_two_ranks_and_one_give_the_same_index(folder):
     assert vectors(folder / 'index_two').keys() == {key for key in expected if key[0] != gone}
 
 
+def test_a_part_that_was_killed_is_not_taken_in_and_goes_on(folder):
+    def die():  # in the middle of the sixth file
+        real, calls = Catalogue.put_file, []
+
+        def put_file(self, *args, **kwargs):
+            calls.append(args)
+            real(self, *args, **kwargs)
+            if len(calls) == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Catalogue.put_file = put_file
+
+    command = ('tools/extract_features.py', 'videos', 'killed', '--config', 'config.py', '--checkpoint', 'a.pth',
+               '--shards', '1', '--batch-size', '1')
+    assert run_tool(*command, before=die, cwd=folder).returncode == -signal.SIGKILL
+    files = Gallery(folder / 'killed' / 'part_0_of_1').catalogue.files()
+    assert len(files) == 5
+    early = take_in(folder, 'killed', 'index_killed')
+    assert early.returncode == 1 and 'part_0_of_1 is not finished' in early.stderr, early.stderr
+    assert not (folder / 'index_killed').exists()
+    done = run_tool(*command, cwd=folder)
+    known = sum(state.error is None for state in files.values())
+    clips = len(os.listdir(folder / 'videos')) - 1
+    assert f'{clips} clips, of them {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
+    assert f'{clips} added' in take_in(folder, 'killed', 'index_killed').stdout
+    search = run_tool('tools/search.py', 'killed/part_0_of_1', 'a', cwd=folder)
+    assert search.returncode == 1 and 'holds a part of features and no index' in search.stderr
+
+
 def test_bad_input_is_one_line(folder, tmp_path):
     (tmp_path / 'out' / 'part_0_of_9').mkdir(parents=True)
+    (tmp_path / 'locked').mkdir(mode=0o500)
     for done, message in ((extract(folder, tmp_path / 'out', 0, 1), 'holds features in other parts'),
                           (extract(folder, 'new', 0, 9), '5 parts for 9 processes'),
+                          (extract(folder, tmp_path / 'locked' / 'out', 0, 1, permissions=obey_permissions),
+                           'Permission denied'),
                           (take_in(folder, 'nothing', 'new'), 'holds 0 of no parts')):
         assert done.returncode == 1 and message in done.stderr, done.stderr
         assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1

@@ -6,15 +6,20 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.checkpoints import demo_config, write_checkpoint
-from tests.tools import run_tool
+from tests.test_tools.test_crafted_pickle import Code
+from tests.tools import free_port, obey_permissions, run_tool
 from tests.videos import encode_video, read_index
 from vop_mm.apis import TextVideoRetriever
+from vop_mm.engine.checkpoint import CheckpointError
+from vop_mm.index import Gallery
 
 
 @pytest.fixture(scope='module')
@@ -95,11 +100,10 @@ def test_queries_and_names_are_escaped_in_a_page(folder, tmp_path):
     (('index', 'a', '-k', '0'), 'k must be at least 1'),
     (('index', 'a', '--html', 'nowhere/a.html'), 'no such folder: nowhere'),
 ])
-def test_bad_queries_are_one_line(folder, args, message):
-    done = run_tool('tools/search.py', *args, cwd=folder)
-    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert done.returncode == 1 and len(errors) == 1 and message in errors[0], done.stderr
-    assert 'Traceback' not in done.stderr
+def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
+    before = contents(folder / 'index')
+    assert_one_line(run_tool('tools/search.py', *args, cwd=folder), message)
+    assert contents(folder / 'index') == before
 
 
 @pytest.mark.parametrize('args, message', [
@@ -111,11 +115,135 @@ def test_bad_queries_are_one_line(folder, args, message):
     (('videos', 'new', '--config', 'config.py', '--window', '0'), 'windows take a length'),
     (('videos', 'new', '--config', 'config.py', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
     (('videos', 'new', '--config', 'config.py', '--checkpoint', 'config.py'), 'not a readable checkpoint'),
+    (('videos', 'new', '--config', 'nothing.py'), 'config not found: nothing.py'),
+    (('videos', 'index', '--backend', 'milvus'), 'to move it, make another'),
+    (('videos', 'index', '--num-probes', '0'), 'num_probes must be at least 1'),
+    (('empty', 'new', '--config', 'config.py'), 'no videos in empty'),
+    (('empty', 'index'), 'is of the videos in'),
 ])
 def test_bad_builds_are_one_line_and_change_nothing(folder, args, message):
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file() and path.name != 'lock'}
-    done = run_tool('tools/index_videos.py', *args, cwd=folder)
+    (folder / 'empty').mkdir(exist_ok=True)
+    before = contents(folder)
+    assert_one_line(run_tool('tools/index_videos.py', *args, cwd=folder), message)
+    assert contents(folder) == before and not (folder / 'new').exists()
+
+
+def test_a_folder_that_has_become_empty_is_not_forgotten(folder, tmp_path):
+    index = copy_of(folder, tmp_path)
+    for path in (tmp_path / 'videos').iterdir():
+        path.unlink()
+    before = contents(index)
+    done = run_tool('tools/index_videos.py', tmp_path / 'videos', index)
+    assert_one_line(done, 'no videos in')
+    assert contents(index) == before
+
+
+@pytest.mark.parametrize('locked, mode, tool, message', [
+    ('index', 0o500, 'index_videos', 'catalogue.db can not be written'),
+    ('index/catalogue.db', 0o400, 'index_videos', 'can not be written'),
+    ('videos', 0, 'index_videos', 'Permission denied'),
+    ('.', 0o500, 'index_videos new', 'Permission denied'),
+    ('index', 0, 'search', 'Permission denied'),
+    ('index/catalogue.db', 0, 'search', 'Permission denied'),
+    ('.', 0o500, 'search page', 'Permission denied'),
+])
+def test_no_permission_is_one_line_and_changes_nothing(folder, tmp_path, locked, mode, tool, message):
+    index = copy_of(folder, tmp_path)
+    (tmp_path / 'videos' / 'long [b].mp4').unlink()  # there is something to do
+    before = contents(tmp_path)
+    (tmp_path / locked).chmod(mode)
+    try:
+        done = run_tool(*{
+            'index_videos': ('tools/index_videos.py', tmp_path / 'videos', index),
+            'index_videos new': ('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'new', '--config',
+                                 folder / 'config.py'),
+            'search': ('tools/search.py', index, 'a red square'),
+            'search page': ('tools/search.py', index, 'a red square', '--html', tmp_path / 'page.html'),
+        }[tool], before=obey_permissions)
+    finally:
+        (tmp_path / locked).chmod(0o700)
+    assert_one_line(done, message)
+    assert contents(tmp_path) == before
+
+
+def test_files_that_can_not_be_reached_are_reported_and_stay(folder, tmp_path):
+    index, videos = copy_of(folder, tmp_path), tmp_path / 'videos'
+    count = len(list(videos.iterdir()))
+    videos.chmod(0o400)  # names can be read, files can not
+    done = run_tool('tools/index_videos.py', videos, index, before=obey_permissions)
+    videos.chmod(0o700)
+    assert done.returncode == 0 and f'0 removed, 0 unchanged, {count} can not be read' in done.stdout, done.stderr
+    assert "'long [b].mp4': Permission denied" in done.stdout
+    again = run_tool('tools/index_videos.py', videos, index, '--json', tmp_path / 'report.json')
+    assert f'{count - 1} unchanged, 1 can not be read' in again.stdout, again.stderr
+    assert json.loads((tmp_path / 'report.json').read_text())['encoded'] == 0
+
+
+def test_an_index_that_can_not_be_written_is_searched(folder, tmp_path):
+    index = copy_of(folder, tmp_path)
+    for path in (index, *index.iterdir()):
+        path.chmod(0o500)
+    done = run_tool('tools/search.py', index, 'a red square', '--json', before=obey_permissions)
+    index.chmod(0o700)
+    assert done.returncode == 0 and len(json.loads(done.stdout)) == 5, done.stderr
+
+
+def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path):
+    pytest.importorskip('milvus_lite')
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    port = free_port()
+    server, database, _ = start_server_in_thread(str(tmp_path / 'server'), port=port)
+    make = 'tools/index_videos.py', folder / 'videos', tmp_path / 'index', '--config', folder / 'config.py'
+    done = run_tool(*make, '--milvus-uri', f'http://127.0.0.1:{port}')
+    assert done.returncode == 0, done.stderr
+    found = run_tool('tools/search.py', tmp_path / 'index', 'a red square', '--json')
+    assert len(json.loads(found.stdout)) == 5, found.stderr
+    server.stop(0)
+    database.close()
+    before = contents(tmp_path)
+    assert_one_line(run_tool('tools/search.py', tmp_path / 'index', 'a red square'), 'can not be reached')
+    assert_one_line(run_tool(*make), 'can not be reached')
+    assert contents(tmp_path) == before
+
+    lite = tmp_path / 'lite'
+    assert run_tool(*make[:2], lite, *make[3:], '--backend', 'milvus').returncode == 0
+    gallery = Gallery(lite)
+    assert_one_line(run_tool('tools/search.py', lite, 'a red square'), 'another process may have it open')
+    gallery.close()  # lets others have it
+    again = run_tool('tools/search.py', lite, 'a red square', '--json')
+    assert [hit['path'] for hit in json.loads(again.stdout)] == [hit['path'] for hit in json.loads(found.stdout)]
+
+
+def test_a_crafted_checkpoint_is_refused_and_not_run(folder, tmp_path):
+    content = torch.load(folder / 'a.pth', weights_only=True)
+    torch.save(dict(content, message_hub=Code(str(tmp_path / 'it_ran'))), tmp_path / 'crafted.pth')
+    before = contents(folder)
+    assert_one_line(run_tool('tools/search.py', folder / 'index', 'a', '--checkpoint', tmp_path / 'crafted.pth'),
+                    'refused')
+    for several in (False, True):
+        with pytest.raises(CheckpointError, match='refused'):
+            TextVideoRetriever(str(folder / 'config.py'),
+                               {'a': tmp_path / 'crafted.pth'} if several else tmp_path / 'crafted.pth')
+    assert not (tmp_path / 'it_ran').exists() and contents(folder) == before
+
+
+def assert_one_line(done, message):
     errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert done.returncode == 1 and len(errors) == 1 and message in errors[0], done.stderr
-    after = {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file() and path.name != 'lock'}
-    assert after == before and not (folder / 'new').exists()
+    assert 'Traceback' not in done.stderr + done.stdout and len(done.stderr) < 600 and not done.stdout
+
+
+def contents(folder):
+    """Every file's bytes."""
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def copy_of(folder, to):
+    """The index of a copy of the videos."""
+    shutil.copytree(folder / 'videos', to / 'videos')
+    shutil.copytree(folder / 'index', to / 'index')
+    db = sqlite3.connect(to / 'index' / 'catalogue.db')
+    db.execute("UPDATE meta SET value = ? WHERE key = 'videos'", (json.dumps(str(to / 'videos')), ))
+    db.commit()
+    db.close()
+    return to / 'index'

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from vop_mm.index import Gallery, Hit, IndexMismatchError, IndexReport, cut_windows, find_videos, index_folder, take_in
+from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, find_videos, index_folder
+from vop_mm.index.gallery import DEFAULT_BACKEND
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
@@ -20,8 +21,6 @@ from .prompt_set import PromptSet, backbone_names, read_config_text, shared_back
 
 _MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
 _DEFAULT = 'default'
-_FAISS: dict = dict(type='FaissIndex')
-_AS_IT_IS: dict = {}  # the back end of an index that is there, FAISS for a new one
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,8 @@ class TextVideoRetriever:
             stride (float, optional): Seconds from one window's start to the next one's. None: half a window, or as
                 the index was made.
             backend (dict, optional): Of the registry ``INDEXES``: ``dict(type='FaissIndex')``,
-                ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or as the index was made.
+                ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or as the index was made. Of an index that
+                is there some options can change: ``dict(num_probes=256)``.
             progress (bool): Show a bar. Defaults to False.
 
         Returns:
@@ -243,7 +243,7 @@ class TextVideoRetriever:
             ValueError: No videos there, or the index is of another folder.
             IndexMismatchError: The index was made with another CLIP, other prompts or other windows.
         """
-        return self._build(videos, index, prompts, window, stride, backend or _AS_IT_IS, progress)
+        return self._build(videos, index, prompts, window, stride, backend or {}, progress)
 
     def _build(self, videos: str | Path, index: str | Path, prompts: str | None, window: float | None,
                stride: float | None, backend: dict | None, progress: bool,
@@ -259,11 +259,11 @@ class TextVideoRetriever:
             window = 30. if window is None else float(window)
             asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
             gallery = _create(index, videos, dict(chosen.settings, **asked),
-                              _FAISS if backend is _AS_IT_IS else backend, chosen.source())
+                              None if backend is None else {**DEFAULT_BACKEND, **backend}, chosen.source())
         try:
             gallery.check({**chosen.settings, **{key: value for key, value in asked.items() if value is not None}})
-            if backend and {**gallery.backend, **backend} != gallery.backend:
-                raise IndexMismatchError(f'the index {index} is kept in {gallery.backend}: to move it, make another')
+            if backend is not None:
+                gallery.adjust(backend)
             if not gallery.is_of(videos):
                 raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
             with _bar(progress, f'indexing {videos}') as tell:
@@ -369,38 +369,6 @@ def check_query(query: str) -> None:
     if len(query) > _MAX_QUERY:
         raise ValueError(f'the query has {len(query.split())} words in {len(query)} characters: the model reads a few '
                          f'dozen words, at most {_MAX_QUERY} characters are taken')
-
-
-def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None) -> IndexReport:
-    """Make an index of extracted features, or bring it up to date with them. No model is run.
-
-    Args:
-        features (str | Path): What :meth:`TextVideoRetriever.extract_features` wrote, all of it.
-        index (str | Path): Folder of the index.
-        backend (dict, optional): As :meth:`TextVideoRetriever.build_index` takes it, for a new index.
-
-    Returns:
-        IndexReport: What was done.
-
-    Raises:
-        FileNotFoundError: No features there, or not all parts.
-        IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
-    """
-    folders = sorted(Path(features).glob('part_*_of_*'))
-    count = int(folders[0].name.rpartition('_')[2]) if folders else 0
-    if not folders or len(folders) != count or not all(Gallery.exists(folder) for folder in folders):
-        raise FileNotFoundError(f'{features} holds {len(folders)} of {count or "no"} parts of features')
-    with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in folders]
-        if Gallery.exists(index):
-            gallery = Gallery(index)
-        else:
-            for part in parts[1:]:
-                part.check(parts[0].settings)
-            gallery = Gallery.create(index, parts[0].videos, parts[0].settings, backend or _FAISS,
-                                     Gallery.source(folders[0]))
-        with contextlib.closing(gallery):
-            return take_in(gallery, parts)
 
 
 def _create(index: str | Path, videos: Path, settings: dict, backend: dict | None, source: dict) -> Gallery:

@@ -1,4 +1,5 @@
 """What an index knows of its files: names, content, moments and vectors, in an SQLite file."""
+import errno
 import json
 import os
 import sqlite3
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _SCHEMA = """
+-- of 4 kB, SQLite's own, two rows with vectors of 2 kB would not fill one
+PRAGMA page_size = 16384;
+BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 -- BLOB: a name needn't be UTF-8
 CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, hash TEXT,
@@ -21,6 +25,7 @@ CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL 
 CREATE INDEX clips_by_file ON clips (file);
 -- what the index of vectors has not been told yet
 CREATE TABLE changes (clip INTEGER PRIMARY KEY, added INTEGER NOT NULL);
+COMMIT;
 """
 _SOME = 500  # values in a query; old versions of SQLite take 999
 
@@ -52,6 +57,7 @@ class Catalogue:
 
     Raises:
         FileNotFoundError: There is none, and none is to be made.
+        PermissionError: It can't be read.
         ValueError: It is something else, or damaged.
     """
 
@@ -59,12 +65,14 @@ class Catalogue:
         path = Path(path)
         if not create and not path.is_file():
             raise FileNotFoundError(f'no search index: {path.parent}')
+        if not create and not os.access(path, os.R_OK):  # SQLite doesn't say why
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         self._path = path
         # several threads of a web page may ask, one at a time
         self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
         try:
             if create:
-                self._db.executescript(f'BEGIN; {_SCHEMA} COMMIT;')
+                self._db.executescript(_SCHEMA)
             self._db.execute('SELECT count(*) FROM meta').fetchone()
         except sqlite3.DatabaseError as e:
             self._db.close()

@@ -30,14 +30,18 @@ class FaissIndex(VectorIndex):
 
     Raises:
         ImportError: FAISS is not installed.
-        ValueError: The file is damaged, or holds vectors of another length.
+        ValueError: The file is damaged, or holds vectors of another length; no clusters are to be looked at.
     """
+
+    adjustable = frozenset(('exact_up_to', 'num_probes'))
 
     def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 64) -> None:
         try:
             import faiss
         except ImportError:
             raise ImportError('FAISS is not installed (pip install faiss-cpu)') from None
+        if num_probes < 1:
+            raise ValueError(f'num_probes must be at least 1, got {num_probes}')
         self._faiss = faiss
         self._file = Path(folder) / 'vectors.faiss'
         self.dim, self.exact_up_to, self.num_probes = dim, exact_up_to, num_probes

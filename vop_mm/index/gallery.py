@@ -14,7 +14,9 @@ import numpy as np
 from vop_mm.registry import INDEXES
 
 from .catalogue import Catalogue
+from .vector_index import VectorIndex
 
+DEFAULT_BACKEND: dict = dict(type='FaissIndex')
 CATALOGUE = 'catalogue.db'  # in the folder of an index
 _BESIDE = '.new.'  # begins the name of what is written before it is there
 _LOCKED: set[str] = set()  # indexes that this process changes
@@ -71,12 +73,12 @@ class Gallery:
             self.settings, self.videos = self.catalogue.get('settings'), self.catalogue.get('videos')
             self.backend = self.catalogue.get('backend')
             # features are only kept, and taken in by an index later
-            self.vectors = self.backend and INDEXES.build(
-                dict(self.backend, folder=str(self.folder), dim=self.settings['dim']))
+            self.vectors = self.backend and self._open(self.backend)
         except BaseException:
             self.catalogue.close()
             raise
         self.generation = self.catalogue.get('generation', 0)
+        self._size: int | None = None  # of the index of vectors; a server takes its time to count
 
     @classmethod
     def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict | None,
@@ -162,6 +164,33 @@ class Gallery:
                 raise IndexMismatchError(f'the index {self.folder} was made with other settings: '
                                          f'{key} {self.settings.get(key)}, not {value}')
 
+    def adjust(self, backend: dict) -> None:
+        """Change options of the back end that need no other index; they are kept when indexing ends.
+
+        Args:
+            backend (dict): Some or all of its config.
+
+        Raises:
+            IndexMismatchError: Another back end, or an option that can't change.
+            ValueError: There are features alone.
+        """
+        self._check_searchable()
+        changed = {key: value for key, value in backend.items() if self.backend.get(key) != value}
+        if changed.keys() - self.vectors.adjustable:
+            raise IndexMismatchError(f'the index {self.folder} is kept in {self.backend}: to move it, make another')
+        if changed:
+            vectors = self._open({**self.backend, **changed})
+            self.vectors.close()
+            self.vectors, self.backend = vectors, {**self.backend, **changed}
+
+    def _open(self, backend: dict) -> VectorIndex:
+        return INDEXES.build(dict(backend, folder=str(self.folder), dim=self.settings['dim']))
+
+    def _check_searchable(self) -> None:
+        if self.vectors is None:
+            raise ValueError(f'{self.folder} holds a part of features and no index: tools/index_videos.py --features '
+                             'makes one of all parts')
+
     def fits(self, settings: dict) -> bool:
         """Whether :meth:`check` would pass."""
         return all(self.settings.get(key) == value for key, value in settings.items())
@@ -219,7 +248,19 @@ class Gallery:
         with self.catalogue.transaction():
             self.catalogue.changes_done()
             self.catalogue.set('generation', self.generation + 1)
+            self.catalogue.set('backend', self.backend)
         self.generation += 1
+        self._size = None
+
+    def finished(self, value: bool) -> None:
+        """Note of features, which have no index of vectors that would show it, whether all files are in."""
+        if self.vectors is None:
+            with self.catalogue.transaction():
+                self.catalogue.set('finished', value)
+
+    def is_finished(self) -> bool:
+        """Whether all files are in features; see :meth:`finished`."""
+        return self.catalogue.get('finished', False)
 
     def repair(self) -> None:
         """Note that the index of vectors has to be filled again where it lost or never had what it was told."""
@@ -242,11 +283,15 @@ class Gallery:
             list[Hit]: At most ``k``, the best first.
 
         Raises:
-            ValueError: ``k`` is less than 1, or indexing was interrupted before anything could be found.
+            ValueError: ``k`` is less than 1, there are features alone, or indexing was interrupted before anything
+                could be found.
         """
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
-        total, asked = len(self.vectors), k + 8
+        self._check_searchable()
+        if self._size is None:
+            self._size = len(self.vectors)
+        total, asked = self._size, k + 8
         if not total and self.catalogue.num_clips():
             raise ValueError(f'the index {self.folder} is not finished, or lost its vectors: index its folder again '
                              '(what is in the catalogue is not encoded again)')

@@ -98,57 +98,16 @@ def index_folder(gallery: Gallery,
             raise ValueError(f'no videos in {gallery.videos} (nothing was changed)')
         found = {path: state for path, state in found.items() if shard_of(path, shard[1]) == shard[0]}
         gallery.repair()
+        gallery.finished(False)
         run = _Run(gallery, loader, encode, batch_size, num_workers, found, progress)
         run.process()
         run.remove_others(dict(unreadable))
         progress(len(found), len(found), 'writing the index')
         gallery.synchronize()
+        gallery.finished(True)
         run.report.clips = gallery.catalogue.num_clips()
         run.report.failed = sorted([*run.report.failed, *unreadable])
         return run.report
-
-
-def take_in(gallery: Gallery, features: Sequence[Gallery]) -> IndexReport:
-    """Bring an index up to date with features that were extracted in parts.
-
-    Args:
-        gallery (Gallery): The index.
-        features (Sequence[Gallery]): All parts.
-
-    Returns:
-        IndexReport: What was done.
-
-    Raises:
-        IndexMismatchError: Features of another CLIP, other prompts or other settings; the index stays as it is.
-        BlockingIOError: Another process changes the index.
-    """
-    with gallery.locked():
-        for part in features:
-            gallery.check(part.settings)
-        gallery.repair()
-        report, before, seen = IndexReport(), gallery.catalogue.files(), set()
-        for part in features:
-            with gallery.catalogue.transaction():
-                for path, state in part.catalogue.files().items():
-                    seen.add(path)
-                    if state.error:
-                        report.failed.append((path, state.error))
-                    if before.get(path) == state:
-                        report.unchanged += state.error is None
-                        continue
-                    gallery.catalogue.put_file(path, state, *(part.catalogue.clips_of_file(path)))
-                    if state.error is None:
-                        known = before.get(path)
-                        report.added += known is None or known.error is not None
-                        report.changed += known is not None and known.error is None
-        with gallery.catalogue.transaction():
-            for path in before.keys() - seen:
-                gallery.catalogue.remove_file(path)
-                report.removed += before[path].error is None
-        gallery.synchronize()
-        report.clips = gallery.catalogue.num_clips()
-        report.failed.sort()
-        return report
 
 
 def find_videos(folder: str | Path) -> tuple[dict[str, FileState], list[tuple[str, str]]]:
@@ -248,9 +207,12 @@ class _Run:
                 self._tell(path)
             else:
                 todo.append(path)
-        for path, state in look_ahead(pool, self._look, todo, 4 * self.num_workers):
+        for path, (state, may_be_there) in look_ahead(pool, self._look, todo, 4 * self.num_workers):
             known = self.before.get(path)
-            if state.error:
+            if state.error and may_be_there and known is not None and known.error is None:
+                self.report.failed.append((path, state.error))  # what is known of it stays
+                self._tell(path)
+            elif state.error:
                 self._fail(_File(path, state), state.error)
             elif known is not None and known.hash == state.hash and known.error is None:
                 with self.catalogue.transaction():
@@ -277,12 +239,13 @@ class _Run:
     def _full(self, path: str) -> str:
         return os.path.join(self.gallery.videos, path)
 
-    def _look(self, path: str) -> FileState:
+    def _look(self, path: str) -> tuple[FileState, bool]:
+        """A file's state; and, of one that can't be read, whether it may be there all the same (no permission)."""
         try:
             stat = os.stat(self._full(path))
-            return FileState(stat.st_size, stat.st_mtime_ns, hash_file(self._full(path)), None)
+            return FileState(stat.st_size, stat.st_mtime_ns, hash_file(self._full(path)), None), True
         except OSError as e:
-            return FileState(None, None, None, e.strerror or str(e))
+            return FileState(None, None, None, e.strerror or str(e)), not isinstance(e, FileNotFoundError)
 
     def _measure(self, file: _File) -> float | str:
         try:

@@ -1,6 +1,8 @@
 """Vectors in Milvus: a file of this process (Milvus Lite), or a cluster."""
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,39 +15,58 @@ from .vector_index import VectorIndex
 _TOKEN = 'VOP_MM_MILVUS_TOKEN'
 _AT_ONCE = 1000  # rows of a request; servers refuse messages of more than 64 MB
 _MAX_K = 16384  # of Milvus
+_LITE_FILES = Counter()  # how many indexes of this process have a file of Milvus Lite open
 
 
 @INDEXES.register_module()
 class MilvusIndex(VectorIndex):
     """A collection of Milvus. A server that asks who one is gets ``$VOP_MM_MILVUS_TOKEN`` (``user:password``).
 
+    A file of Milvus Lite is open in one process at a time. Milvus Lite (3.2) goes through the numbers of all vectors in
+    Python at each query, whatever index it has, so that no index would make it fast: all vectors are compared.
+
     Args:
         folder (str | Path): Where ``milvus.db`` is, or will be, without ``uri``.
         dim (int): D.
         uri (str, optional): ``http://host:19530`` of a server or cluster. None: Milvus Lite. Defaults to None.
         collection (str): Name of the collection. Defaults to ``'vop_mm'``.
-        index_type (str): Of Milvus. Defaults to ``'AUTOINDEX'``, which leaves it to the server.
+        index_type (str, optional): Of Milvus. None: ``'AUTOINDEX'``, which leaves it to the server, and ``'FLAT'`` for
+            Milvus Lite. Defaults to None.
         timeout (float): Seconds that connecting may take. Defaults to 10.
 
     Raises:
         ImportError: pymilvus, or Milvus Lite, is not installed.
-        ConnectionError: The server can't be reached, or refuses.
+        ConnectionError: The server can't be reached, or refuses; the file is open in another process.
         ValueError: The collection holds vectors of another length.
     """
 
+    adjustable = frozenset(('timeout', ))
+
     def __init__(self, folder: str | Path, dim: int, uri: str | None = None, collection: str = 'vop_mm',
-                 index_type: str = 'AUTOINDEX', timeout: float = 10.) -> None:
+                 index_type: str | None = None, timeout: float = 10.) -> None:
         try:
             import pymilvus
             if uri is None:
                 import milvus_lite  # noqa: F401
         except ImportError as e:
             raise ImportError(f'{e.name} is not installed (pip install pymilvus milvus-lite)') from None
-        self._pymilvus = pymilvus
-        self.uri = uri or str(Path(folder) / 'milvus.db')
-        self.dim, self.collection, self.index_type = dim, collection, index_type
-        with self._asking('reached'):
-            self._client = pymilvus.MilvusClient(self.uri, token=os.environ.get(_TOKEN, ''), timeout=timeout)
+        self._pymilvus, self._is_lite = pymilvus, uri is None
+        self.uri = uri or str(Path(folder).absolute() / 'milvus.db')
+        self.dim, self.collection = dim, collection
+        self.index_type = index_type or ('FLAT' if self._is_lite else 'AUTOINDEX')
+        self._client = None
+        try:
+            self._connect(timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, timeout: float) -> None:
+        collection, dim = self.collection, self.dim
+        if self._is_lite:
+            _LITE_FILES[self.uri] += 1
+        with self._asking('opened: another process may have it open' if self._is_lite else 'reached'):
+            self._client = self._pymilvus.MilvusClient(self.uri, token=os.environ.get(_TOKEN, ''), timeout=timeout)
             if not self._client.has_collection(collection):
                 self._create()
             self._client.load_collection(collection)
@@ -96,7 +117,15 @@ class MilvusIndex(VectorIndex):
                                       consistency_level='Strong')[0]['count(*)']
 
     def close(self) -> None:
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
+        if self._is_lite and self.uri in _LITE_FILES:
+            _LITE_FILES[self.uri] -= 1
+            if _LITE_FILES[self.uri] <= 0:  # a client doesn't close its file
+                from milvus_lite.server_manager import server_manager_instance
+                server_manager_instance.release_server(self.uri)
+                del _LITE_FILES[self.uri]
+        self._client, self._is_lite = None, False
 
     def _create(self) -> None:
         types, client = self._pymilvus.DataType, self._client
@@ -108,8 +137,14 @@ class MilvusIndex(VectorIndex):
         client.create_collection(self.collection, schema=schema, index_params=indexes)
 
     @contextmanager
-    def _asking(self, what: str = 'used'):
+    def _asking(self, what: str = 'used') -> Iterator[None]:
+        levels = {name: logging.getLogger(name).level for name in ('pymilvus', 'milvus_lite')}
+        for name in levels:  # they write what is raised as well, with where it was raised
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
             yield
         except self._pymilvus.MilvusException as e:
-            raise ConnectionError(f'Milvus at {self.uri} can not be {what}: {e.message}') from None
+            raise ConnectionError(f'Milvus at {self.uri} can not be {what} ({e.message})') from None
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

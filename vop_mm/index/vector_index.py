@@ -10,7 +10,12 @@ class VectorIndex(abc.ABC):
 
     It is made of a :class:`~vop_mm.index.Catalogue` and can be made again, so a back end need not survive being killed:
     what is not behind :meth:`save` is added again. Adding what is there and removing what is not there does no harm.
+
+    Attributes:
+        adjustable (frozenset[str]): Arguments that may be others when it is opened again.
     """
+
+    adjustable: frozenset[str] = frozenset()
 
     @abc.abstractmethod
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:

@@ -1,0 +1,87 @@
+"""Features that were extracted in parts, into an index."""
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .gallery import DEFAULT_BACKEND, Gallery
+from .indexing import IndexReport
+
+
+def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None) -> IndexReport:
+    """Make an index of extracted features, or bring it up to date with them. No model is run.
+
+    Args:
+        features (str | Path): What ``TextVideoRetriever.extract_features`` wrote, all of it.
+        index (str | Path): Folder of the index.
+        backend (dict, optional): As ``TextVideoRetriever.build_index`` takes it.
+
+    Returns:
+        IndexReport: What was done.
+
+    Raises:
+        FileNotFoundError: No features there, or not all parts.
+        ValueError: A part is not finished.
+        IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
+    """
+    folders = sorted(Path(features).glob('part_*_of_*'))
+    count = int(folders[0].name.rpartition('_')[2]) if folders else 0
+    if not folders or len(folders) != count or not all(Gallery.exists(folder) for folder in folders):
+        raise FileNotFoundError(f'{features} holds {len(folders)} of {count or "no"} parts of features')
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in folders]
+        for part in parts:
+            part.check(parts[0].settings)
+            if not part.is_finished():
+                raise ValueError(f'{part.folder} is not finished: run tools/extract_features.py again, and take the '
+                                 'features in when it has ended')
+        if Gallery.exists(index):
+            gallery = Gallery(index)
+        else:
+            gallery = Gallery.create(index, parts[0].videos, parts[0].settings, {**DEFAULT_BACKEND, **(backend or {})},
+                                     Gallery.source(folders[0]))
+        with contextlib.closing(gallery):
+            gallery.adjust(backend or {})
+            return take_in(gallery, parts)
+
+
+def take_in(gallery: Gallery, features: Sequence[Gallery]) -> IndexReport:
+    """Bring an index up to date with features that were extracted in parts.
+
+    Args:
+        gallery (Gallery): The index.
+        features (Sequence[Gallery]): All parts.
+
+    Returns:
+        IndexReport: What was done.
+
+    Raises:
+        IndexMismatchError: Features of another CLIP, other prompts or other settings; the index stays as it is.
+        BlockingIOError: Another process changes the index.
+    """
+    with gallery.locked():
+        for part in features:
+            gallery.check(part.settings)
+        gallery.repair()
+        report, before, seen = IndexReport(), gallery.catalogue.files(), set()
+        for part in features:
+            with gallery.catalogue.transaction():
+                for path, state in part.catalogue.files().items():
+                    seen.add(path)
+                    if state.error:
+                        report.failed.append((path, state.error))
+                    if before.get(path) == state:
+                        report.unchanged += state.error is None
+                        continue
+                    gallery.catalogue.put_file(path, state, *(part.catalogue.clips_of_file(path)))
+                    if state.error is None:
+                        known = before.get(path)
+                        report.added += known is None or known.error is not None
+                        report.changed += known is not None and known.error is None
+        with gallery.catalogue.transaction():
+            for path in before.keys() - seen:
+                gallery.catalogue.remove_file(path)
+                report.removed += before[path].error is None
+        gallery.synchronize()
+        report.clips = gallery.catalogue.num_clips()
+        report.failed.sort()
+        return report
