@@ -1,0 +1,49 @@
+"""Write a model's two towers as ONNX files, prompts baked in, and check them in onnxruntime.
+
+    python tools/deployment/export_onnx.py configs/vop/vop_msrvtt.py best_t2v_R1_epoch_5.pth exported
+
+writes exported/video.onnx, exported/text.onnx and exported/model.json; docs/en/deployment.md says how to use them.
+"""
+import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Export the video and the text tower to ONNX.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='what training wrote; none for a config that trains nothing')
+    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to write to')
+    parser.add_argument('--opset', type=int, default=18, help='of ONNX, at least 18 (default: 18)')
+    parser.add_argument('--external-data', action='store_true',
+                        help='keep the weights in files of their own, as is done anyway near 2 GB')
+    parser.add_argument('--check', action=argparse.BooleanOptionalAction, default=True,
+                        help='run the files in onnxruntime beside the model (default: yes)')
+    parser.add_argument('--tolerance', type=float, default=1e-4,
+                        help='largest difference of a value that passes the check (default: 1e-4)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    from pathlib import Path
+
+    from vop_mm.apis import init_model
+    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.onnx_export import export_onnx
+    from vop_mm.models.tuning import trainable_parameters
+
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'config not found: {args.config}')
+    checkpoint = None if args.checkpoint == 'none' else args.checkpoint
+    model = init_model(args.config, checkpoint, cfg_options=parse_options(args.cfg_options or []))
+    if checkpoint is None and trainable_parameters(model):
+        raise ValueError(f'{args.config} trains: name the checkpoint to export')
+    written = export_onnx(model, args.out_dir, checkpoint, opset=args.opset, external_data=args.external_data,
+                          check=args.check, tolerance=args.tolerance, say=lambda line: print(line, flush=True))
+    print(f'wrote {", ".join(written["sha256"])} and model.json to {args.out_dir}')
+    return 0
+
+
+if __name__ == '__main__':
+    from vop_mm.utils.cli import run_cli
+    run_cli(main)

@@ -1,0 +1,330 @@
+"""The two towers as ONNX files, prompts baked in, for programs that run without torch."""
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vop_mm.engine.checkpoint import describe
+from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.registry import TOKENIZERS
+from vop_mm.utils.version_guard import in_range
+
+from .clip_loader import flatten
+
+VIDEO, TEXT, DESCRIPTION = 'video.onnx', 'text.onnx', 'model.json'
+LOWEST_TORCH, LOWEST_OPSET = '2.9', 18  # older exporters don't get all of it right; operators are written for opset 18
+_CHECKED_BATCHES = (1, 3)
+
+
+class VideoEncoder(nn.Module):
+    """What ``video.onnx`` computes: frames as decoded, normalised inside, to video embeddings.
+
+    A model that masks the padding of short videos has a second input, which frames are real.
+
+    Args:
+        model (TextVideoRetriever): In evaluation mode.
+    """
+    output = 'video_features'
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.masked = model.data_preprocessor.short_videos == 'mask'
+        self.axes = dict(frames={0: 'batch'}, **(dict(frame_mask={0: 'batch'}) if self.masked else {}))
+
+    def forward(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """uint8 [B, F, 3, H, W], bool [B, F] or None -> [B, D], unit norm"""
+        return self.model.encode_video(self.model.data_preprocessor.normalize(frames), frame_mask)
+
+    reference = forward
+
+    def random_inputs(self, batch_size: int, seed: int = 0) -> dict[str, Tensor]:
+        """Noise in place of videos."""
+        generator = torch.Generator().manual_seed(seed)
+        num_frames = self.model.vision_tower.num_frames
+        shape = batch_size, num_frames, 3, *self.model.clip.image_size
+        inputs = dict(frames=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+        if self.masked:
+            real = torch.randint(1, num_frames + 1, (batch_size, 1), generator=generator)
+            inputs['frame_mask'] = torch.arange(num_frames)[None] < real  # [B, F]
+        return inputs
+
+
+class TextEncoder(nn.Module):
+    """What ``text.onnx`` computes: token ids of any length to text embeddings.
+
+    What the tower has no room for is cut, keeping end of text, and so is what stands behind the last end of text of the
+    batch: attention is causal, and padding would only cost time.
+
+    Args:
+        model (TextVideoRetriever): In evaluation mode.
+    """
+    output = 'text_features'
+    axes = dict(tokens={0: 'batch', 1: 'length'})
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """int64 [B, L] -> [B, D], unit norm"""
+        most = self.model.text_tower.max_words
+        eot = tokens.argmax(dim=1, keepdim=True)  # [B, 1]
+        length = (eot.max() + 1).clamp(max=most).item()
+        torch._check(length >= 2)  # for the exporter, which must not fix the length
+        torch._check(length <= most)
+        kept = torch.arange(length, device=tokens.device)  # [L']
+        cut = (eot >= most) & (kept == most - 1)
+        tokens = torch.where(cut, tokens.amax(dim=1, keepdim=True), tokens.index_select(1, kept))  # [B, L] -> [B, L']
+        return self.model.encode_text(tokens)
+
+    def reference(self, tokens: Tensor) -> Tensor:
+        """The same as the model computes it."""
+        return self.model.encode_text(tokens)
+
+    def random_inputs(self, batch_size: int, seed: int = 0) -> dict[str, Tensor]:
+        """Random words, as long as the tower's context, the captions' ends anywhere."""
+        generator = torch.Generator().manual_seed(seed)
+        clip = self.model.clip
+        tokens = torch.randint(1, clip.vocab_size - 1, (batch_size, clip.context_length), generator=generator)
+        for row, end in zip(tokens, torch.randint(1, clip.context_length, (batch_size, ), generator=generator)):
+            row[end], row[end + 1:] = clip.vocab_size - 1, 0
+        return dict(tokens=tokens)
+
+
+def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | None = None, *,
+                opset: int = LOWEST_OPSET, external_data: bool = False, check: bool = True, tolerance: float = 1e-4,
+                say: Callable[[str], None] = lambda line: None) -> dict:
+    """Write ``video.onnx``, ``text.onnx`` and ``model.json``.
+
+    The files are written beside and renamed when all are there, ``model.json`` last: a folder that has it is whole. On
+    an error, what was in the folder before is still there.
+
+    Args:
+        model (TextVideoRetriever): From :func:`vop_mm.apis.init_model`, on the CPU.
+        out_dir (str | Path): Folder, made when it isn't there.
+        checkpoint (str | Path, optional): The file that the model was read from, for ``model.json``.
+        opset (int): Of ONNX, at least 18. Defaults to 18.
+        external_data (bool): Keep the weights in a file of their own, ``video.onnx.data``, as is done in any case near
+            2 GB, the most that an ONNX file holds. Defaults to False.
+        check (bool): Run the files in onnxruntime, where it is installed, beside the model. Defaults to True.
+        tolerance (float): Largest difference of an embedding's value that passes. Defaults to 1e-4.
+        say (Callable): Called with lines about the progress. Defaults to silence.
+
+    Returns:
+        dict: What is in ``model.json``.
+
+    Raises:
+        ImportError: onnx or onnxscript is missing, or torch too old.
+        ValueError: An unknown opset, a model that can't be exported, or a file that computes something else.
+        OSError: The folder can't be written.
+    """
+    _require_exporter(opset)
+    encoders = {VIDEO: VideoEncoder(model), TEXT: TextEncoder(model)}
+    about = describe_export(model, checkpoint, opset)
+    if check and importlib.util.find_spec('onnxruntime') is None:
+        say('not checked: onnxruntime is not installed (pip install onnxruntime)')
+        check = False
+    with _written_together(Path(out_dir), last=DESCRIPTION) as folder:
+        description = {**about, 'largest_difference': {}}
+        for name, encoder in encoders.items():
+            start = time.perf_counter()
+            write_onnx(encoder, folder / name, opset, external_data, dict(vop_mm=json.dumps(about)))
+            size = sum(path.stat().st_size for path in folder.glob(f'{name}*'))
+            say(f'{name}: exported in {time.perf_counter() - start:.0f} s, {size / 1e6:.1f} MB')
+            if check:
+                difference = largest_difference(folder / name, encoder)
+                if not difference <= tolerance:
+                    raise ValueError(f'{name} differs from the model by {difference:.1e}, more than {tolerance:.0e}: '
+                                     'nothing was written')
+                description['largest_difference'][name] = difference
+                say(f'{name}: differs from the model by at most {difference:.1e}')
+        description['sha256'] = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
+    return description
+
+
+def write_onnx(encoder: VideoEncoder | TextEncoder, path: Path, opset: int = LOWEST_OPSET,
+               external_data: bool = False, metadata: dict[str, str] | None = None) -> None:
+    """Export one tower.
+
+    Args:
+        encoder (VideoEncoder | TextEncoder): The tower.
+        path (Path): File to write.
+        opset (int): Defaults to 18.
+        external_data (bool): Weights in ``path`` + ``.data``. Defaults to False.
+        metadata (dict[str, str], optional): For the file's own metadata.
+
+    Raises:
+        ImportError: onnx or onnxscript is missing, or torch too old.
+        ValueError: The exporter can't write this opset.
+    """
+    _require_exporter(opset)
+    inputs = encoder.random_inputs(batch_size=2)
+    # torch.export refuses code that fixes one of these; torch.onnx.export, given the module, fixes it without a word.
+    dims = {name: torch.export.Dim(name, min=1) for axes in encoder.axes.values() for name in axes.values()}
+    shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in encoder.axes.items()}
+    with torch.no_grad(), torch.compiler.set_stance('force_eager'), _quiet():
+        program = torch.export.export(encoder.eval(), tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+        onnx_program = torch.onnx.export(program, (), dynamo=True, input_names=list(inputs), opset_version=opset,
+                                         output_names=[encoder.output], dynamic_shapes=encoder.axes, verbose=False)
+    written = onnx_program.model.opset_imports['']
+    if written != opset:
+        raise ValueError(f'the exporter of torch {torch.__version__} can\'t write opset {opset}, it wrote {written}')
+    for node in onnx_program.model.graph.all_nodes():
+        node.metadata_props.clear()  # lines of this machine's Python files
+    onnx_program.model.metadata_props.update(metadata or {})
+    onnx_program.save(path, external_data=external_data)
+
+
+def open_session(path: str | Path, num_threads: int = 0):
+    """An ``onnxruntime.InferenceSession`` on the CPU; 0 threads: as many as it likes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3  # errors: its warnings are about devices that it doesn't find
+    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+
+
+def largest_difference(path: str | Path, encoder: VideoEncoder | TextEncoder) -> float:
+    """Between a file in onnxruntime and the model, on random inputs at two batch sizes.
+
+    Args:
+        path (str | Path): The file.
+        encoder (VideoEncoder | TextEncoder): What it was made of.
+
+    Returns:
+        float: Of any value of an embedding; not a number where one of them isn't.
+    """
+    session, differences = open_session(path), []
+    for batch_size in _CHECKED_BATCHES:
+        inputs = encoder.random_inputs(batch_size, seed=batch_size)
+        found, = session.run([encoder.output], {name: value.numpy() for name, value in inputs.items()})
+        with torch.no_grad(), torch.compiler.set_stance('force_eager'):  # compiling would take longer than the answer
+            expected = encoder.reference(**inputs)
+        if found.shape != expected.shape:
+            raise ValueError(f'{Path(path).name} gives {found.shape}, the model {tuple(expected.shape)}')
+        differences.append((torch.from_numpy(found) - expected).abs().max())
+    return float(torch.stack(differences).max())  # max of torch keeps what is not a number
+
+
+def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int) -> dict:
+    """What a program needs to know to use the files.
+
+    Args:
+        model (TextVideoRetriever): The model; its ``cfg`` names tokenizer and frames.
+        checkpoint (str | Path, optional): The file that it was read from.
+        opset (int): Of ONNX.
+
+    Returns:
+        dict: Plain values.
+    """
+    preprocessor, clip = model.data_preprocessor, model.clip
+    loader = model.cfg.get('test_dataloader') or {}
+    steps = [dict(step) for step in flatten(loader.get('dataset', {}).get('pipeline', ()))]
+    text = [step for step in steps if step['type'] == 'TokenizeText']
+    meta = describe(model, model.cfg)
+    about = dict(
+        method=meta['method'],
+        clip=meta['clip'],
+        prompts_fingerprint=fingerprint(trainable_state_dict(model)),
+        embed_dim=clip.projections[0].shape[1],
+        num_frames=model.vision_tower.num_frames,
+        image_size=list(clip.image_size),
+        frames='uint8 RGB [batch, num_frames, 3, height, width]; normalised inside, by mean and std of pixels in 0..1',
+        mean=[round(x, 8) for x in preprocessor.mean.flatten().tolist()],
+        std=[round(x, 8) for x in preprocessor.std.flatten().tolist()],
+        short_videos=preprocessor.short_videos,
+        frame_pipeline=[step for step in steps if step['type'] not in ('TokenizeText', 'PackVideoText')],
+        context_length=clip.context_length,
+        max_words=model.text_tower.max_words,
+        tokenizer=_describe_tokenizer(text[0].get('tokenizer', dict(type='CLIPTokenizer'))) if text else None,
+        checkpoint=checkpoint and dict(file=Path(checkpoint).name, sha256=_sha256(checkpoint)),
+        opset=opset,
+        versions=dict(vop_mm=meta['version'], **{name: version(name) for name in ('torch', 'onnx', 'onnxscript')}))
+    return json.loads(json.dumps(about))  # lists in place of tuples, dicts in place of a config's
+
+
+def _describe_tokenizer(cfg: dict) -> dict:
+    tokenizer = TOKENIZERS.build(cfg)
+    described = {**cfg, 'context_length': tokenizer.context_length, 'start_of_text': tokenizer.sot_id,
+                 'end_of_text': tokenizer.eot_id, 'padding': 0}
+    if 'vocab' in described:  # the words themselves: the folder is to stand alone
+        words = Path(described.pop('vocab')).read_text(encoding='utf-8').splitlines()
+        described.update(words=words, unknown=tokenizer.unk_id, first_word=tokenizer.sot_id + 1)
+    return described
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _require_exporter(opset: int) -> None:
+    if not in_range(torch.__version__, f'>={LOWEST_TORCH}'):
+        raise ImportError(f'export to ONNX needs torch >= {LOWEST_TORCH}, this is {torch.__version__}')
+    missing = [name for name in ('onnx', 'onnxscript') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f'export to ONNX needs {" and ".join(missing)}: pip install {" ".join(missing)}')
+    import onnx
+    newest = onnx.defs.onnx_opset_version()
+    if not LOWEST_OPSET <= opset <= newest:
+        raise ValueError(f'opset must be {LOWEST_OPSET} .. {newest}, got {opset}')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says about itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _written_together(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write files into that get to ``folder`` when all are written, one of them last.
+
+    That one stands for all: it is taken away before the first of the others is replaced.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix='.export.', suffix='.tmp', dir=folder))
+        try:
+            yield beside
+            for path in beside.iterdir():
+                with path.open('rb') as file:
+                    os.fsync(file.fileno())
+            (folder / last).unlink(missing_ok=True)
+            for path in sorted(beside.iterdir(), key=lambda path: path.name == last):
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # not there, or not empty
+                path.rmdir()
+        raise
