@@ -20,21 +20,26 @@ def printable(name: str) -> str:
     return name.encode(errors='replace').decode()
 
 
+def _text(value: str) -> str:
+    """Text from outside, for HTML."""
+    return escape(printable(value))
+
+
 def message(text: str) -> str:
     """One clear message."""
-    return f'<p class="vop-message" role="alert">{escape(printable(text))}</p>'
+    return f'<p class="vop-message" role="alert">{_text(text)}</p>'
 
 
 def hint(text: str) -> str:
     """What to do here."""
-    return f'<p class="vop-hint">{escape(text)}</p>'
+    return f'<p class="vop-hint">{_text(text)}</p>'
 
 
 def heading(query: str, prompts: str) -> str:
     """What was asked for, and of which prompts."""
     query = ' '.join(query.split())
     shown = query if len(query) <= _QUERY_SHOWN else f'{query[:_QUERY_SHOWN]} ...'
-    return f'<p class="vop-asked">“{escape(printable(shown))}”, {escape(prompts)}</p>'
+    return f'<p class="vop-asked">“{_text(shown)}”, {_text(prompts)}</p>'
 
 
 def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequence[str]]) -> str:
@@ -55,22 +60,22 @@ def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequen
 
 
 def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Sequence[str]]) -> str:
-    name, suffix = escape(printable(found.name)), PurePath(found.name).suffix.lower()
+    name, suffix = _text(found.name), PurePath(found.name).suffix.lower()
     address = f'{collection}/{found.number}?v={found.version}'
     if suffix in _PLAYED:
         screen = (f'<video controls playsinline preload="metadata" poster="pictures/{address}" '
                   f'src="clips/{address}#t={found.start:.2f},{found.end:.2f}"></video>')
         kind, why = '', 'This browser can not play it: download it.'
     else:
-        screen, kind, why = '', ' vop-unplayed', f'Browsers can not play {escape(suffix)}: download it.'
+        screen, kind, why = '', ' vop-unplayed', f'Browsers can not play {_text(suffix)}: download it.'
     known = captions.get(os.path.realpath(found.path)) if captions else None
-    says = f'<p class="vop-caption">{escape(known[0])}</p>' if known else ''
+    says = f'<p class="vop-caption">{_text(known[0])}</p>' if known else ''
     return (f'<li class="vop-card{kind}"><div class="vop-screen">{screen}'
             f'<img class="vop-still" alt="" loading="lazy" src="pictures/{address}"></div>'
             f'<div class="vop-line"><b class="vop-rank">{rank}</b>'
             f'<span class="vop-score" title="cosine of query and clip">{found.score:.3f}</span>'
             f'<span class="vop-moment">{moment(found.start, found.end)}</span>'
-            f'<a class="vop-download" href="clips/{address}" download="{escape(PurePath(printable(found.name)).name)}" '
+            f'<a class="vop-download" href="clips/{address}" download="{_text(PurePath(found.name).name)}" '
             f'title="download the video">download</a></div>{says}'
             f'<p class="vop-name" title="{name}">{name}</p><p class="vop-why">{why}</p></li>')
 
@@ -87,7 +92,7 @@ def uploaded(name: str, picture: bytes) -> str:
     """The clip that was uploaded: its name and a JPEG of it."""
     data = base64.b64encode(picture).decode()
     return (f'<figure class="vop-uploaded"><img alt="" src="data:image/jpeg;base64,{data}">'
-            f'<figcaption>{escape(printable(name))}</figcaption></figure>')
+            f'<figcaption>{_text(name)}</figcaption></figure>')
 
 
 def ranked_texts(texts: Sequence[RankedText], total: int, source: str) -> str:
@@ -98,9 +103,9 @@ def ranked_texts(texts: Sequence[RankedText], total: int, source: str) -> str:
         total (int): Of how many.
         source (str): Where they come from.
     """
-    items = ''.join(f'<li><span class="vop-score">{item.score:.3f}</span> {escape(item.text)}</li>' for item in texts)
+    items = ''.join(f'<li><span class="vop-score">{item.score:.3f}</span> {_text(item.text)}</li>' for item in texts)
     return (f'<h3>Nearest texts</h3><ol class="vop-texts">{items}</ol>'
-            f'<p class="vop-hint">of {_count(total, "text")}: {escape(printable(source))}</p>')
+            f'<p class="vop-hint">of {_count(total, "text")}: {_text(source)}</p>')
 
 
 def summary(status: Status) -> str:
@@ -127,7 +132,7 @@ def status_table(name: str, index: str, status: Status) -> str:
             ('Windows', windows), ('CLIP', settings['CLIP']), ('Prompts', settings['prompts']),
             ('Embedding', f'{settings["dim"]} values'), ('Back end', status.backend),
             ('Last change', f'{status.changed:%Y-%m-%d %H:%M:%S}')]
-    table = ''.join(f'<tr><th scope="row">{title}</th><td>{escape(printable(str(text)))}</td></tr>'
+    table = ''.join(f'<tr><th scope="row">{title}</th><td>{_text(str(text))}</td></tr>'
                     for title, text in rows)
     return f'<table class="vop-status">{table}</table>{_failed(status.failed)}'
 
@@ -135,7 +140,7 @@ def status_table(name: str, index: str, status: Status) -> str:
 def _failed(failed: Sequence[tuple[str, str]]) -> str:
     if not failed:
         return ''
-    rows = ''.join(f'<tr><td>{escape(printable(name))}</td><td>{escape(printable(reason))}</td></tr>'
+    rows = ''.join(f'<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>'
                    for name, reason in failed[:_FAILED_SHOWN])
     more = f'<p class="vop-hint">and {len(failed) - _FAILED_SHOWN:,} more</p>' if len(failed) > _FAILED_SHOWN else ''
     return (f'<h3>Files that can not be read</h3><table class="vop-status vop-failed">{rows}</table>{more}'

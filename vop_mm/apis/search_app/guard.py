@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_EVENT = '/gradio_api/queue/join'
+_EVENT = '/gradio_api/run/predict'
 # The page, its parts, its own videos and uploads, and of Gradio's interface what its events go through. What serves or
 # takes files by their paths, fetches addresses or calls functions by name is not among them.
 _PATHS = re.compile(
     r'(?!.*\.\.)(?:/|/(clips|pictures)/\d+/\d+|/nearest/\d+|/(assets|static|svelte)/[\w./@-]+'
     r'|/(theme\.css|favicon\.ico|manifest\.json|config)'
-    rf'|{_EVENT}|/gradio_api/(queue/data|heartbeat/\w+|startup-events|info|reset|cancel)/?)')
+    rf'|{_EVENT}|/gradio_api/(heartbeat/\w+|startup-events|info|reset)/?)')
 _UPLOAD = '/nearest/'  # limits what it reads itself
 _LONGEST = 1 << 20  # bytes of another request
 _HEADERS = {

@@ -1,5 +1,6 @@
 """The page itself: a search box, a place for clips, the state of the index."""
 import contextlib
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .texts import Texts
 
 _MAX_RESULTS = 48
 _TEXTS_SHOWN = 5
+_PATIENCE = 30  # seconds that a query waits for others
 _LOOK_AGAIN = 5  # seconds between looks at the index
 _FOLDER = Path(__file__).parent
 _HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
@@ -36,14 +38,19 @@ class SearchPage:
         self.collections = {collection.name: collection for collection in collections}
         self.numbers = {collection.name: number for number, collection in enumerate(collections)}
         self.texts, self.pictures, self.max_upload = texts, pictures, max_upload
+        self._searching = threading.Lock()  # the model answers one query at a time
 
     # -- answers ------------------------------------------------------------------------------------------------------
     def search(self, query: str | None, prompts: str, count: float, every: bool) -> str:
         """HTML of what a query finds, or a message."""
+        if not self._searching.acquire(timeout=_PATIENCE):
+            return cards.message('too many searches at once: try again')
         try:
             found = self.collections[prompts].search(query or '', _count(count), merge=not every)
         except (ValueError, OSError) as e:
             return cards.message(_told(e))
+        finally:
+            self._searching.release()
         return cards.heading(query, prompts) + cards.cards(found, self.numbers[prompts], self.texts.captions)
 
     def search_example(self, example: Sequence[str], *options) -> tuple[str, str]:
@@ -118,18 +125,18 @@ class SearchPage:
             with gr.Tab('Index'):
                 table = gr.HTML(elem_id='vop-index')
             self._connect(page, prompts, line, query, button, examples, count, every, results, zone, table)
-        return page.queue(max_size=64, default_concurrency_limit=1)
+        return page
 
     def _connect(self, page, prompts, line, query, button, examples, count, every, results, zone, table) -> None:
-        quiet = dict(api_visibility='private', show_progress='hidden')
-        shown = dict(api_visibility='private', show_progress='minimal', concurrency_id='search')
+        # without Gradio's queue: its answers come on a stream that the browser now and then opens too late
+        shown = dict(api_visibility='private', show_progress='minimal', queue=False)
+        quiet = dict(shown, show_progress='hidden')
         asked, changed = [query, prompts, count, every], [prompts.change, count.release, every.change]
         gr.on([button.click, query.submit], self.search, asked, results, **shown)
         examples.click(self.search_example, [examples, *asked[1:]], [query, results], **shown)
         gr.on(changed, self.search_again, asked, results, **shown)
-        prompts.change(self.drop_zone, prompts, zone, concurrency_id='status', **quiet)
-        gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table],
-              concurrency_id='status', **quiet)
+        prompts.change(self.drop_zone, prompts, zone, **quiet)
+        gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table], **quiet)
 
     @staticmethod
     def options() -> dict:
@@ -139,8 +146,7 @@ class SearchPage:
                                  font_mono=['ui-monospace', 'monospace']),
             css_paths=[_FOLDER / 'page.css'],
             head=f'<script>{(_FOLDER / "page.js").read_text(encoding="utf-8")}</script>',
-            footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False,
-            run_history=False, enable_monitoring=False)
+            footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False)
 
 
 def _count(value: float) -> int:

@@ -58,8 +58,9 @@ def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures
     Returns:
         Callable: For uvicorn.
     """
-    # read when gradio is imported: where it writes, and that nobody is told of anything
-    os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='1')
+    # read when gradio is imported: where it writes, and that nothing is told or kept
+    os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', GRADIO_RUN_HISTORY='False',
+                      HF_HUB_DISABLE_TELEMETRY='1')
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
