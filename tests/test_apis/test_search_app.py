@@ -1,8 +1,10 @@
 """What the page of search asks its indexes, without the page; the page itself is in tests/test_demo/test_app.py."""
+import asyncio
 import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,33 @@ def test_texts_come_from_files_and_annotations(folder, tmp_path, monkeypatch):
 
 def test_a_set_of_prompts_is_called_by_its_method(folder):
     assert [default_name(folder / name) for name in ('vop', 'f_p', 'partial')] == ['VoP', 'VoP^F+P', 'Partial']
+
+
+@pytest.mark.parametrize('parts, pause, status, message', [
+    ((b'ab', b'cd'), 0, 200, 'abcd as a.mp4'),
+    ((b'ab', b'cdefgh'), 0, 400, 'a.mp4 did not come whole, or not in time'),  # more than the request said
+    ((b'ab', b'cd'), 5, 400, 'a.mp4 did not come whole, or not in time'),
+])
+def test_an_upload_is_limited_in_size_and_time(tmp_path, parts, pause, status, message):
+    httpx, starlette = pytest.importorskip('httpx'), pytest.importorskip('starlette.applications')
+    from vop_mm.apis.search_app.uploads import upload_route
+
+    def answer(path, name):
+        assert path.startswith(str(tmp_path)) and path.endswith('.mp4')
+        return f'{Path(path).read_text()} as {name}'
+
+    async def body():
+        for part in parts:
+            yield part
+            await asyncio.sleep(pause)
+
+    async def post():
+        app = starlette.Starlette(routes=[upload_route([answer], 4, str(tmp_path), patience=1.)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://page') as client:
+            return await client.post('/nearest/0?name=a.mp4', content=body(), headers={'content-length': '4'})
+
+    found = asyncio.run(post())
+    assert found.status_code == status and message in found.text and not list(tmp_path.iterdir())
 
 
 def test_html_holds_no_text_from_outside(folder):

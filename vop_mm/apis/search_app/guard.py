@@ -3,7 +3,7 @@ import json
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,8 +45,14 @@ class Guard:
             return
         refusal = _refusal(scope)
         if refusal is None and scope['path'] == _EVENT:
-            body = await Request(scope, receive).body()
-            refusal, receive = _refusal_of_event(body), _again(body, receive)
+            try:
+                event = _plain_event(await Request(scope, receive).body())
+            except ClientDisconnect:
+                return
+            if event is None:
+                refusal = PlainTextResponse('plain values are taken', 400)
+            else:
+                receive = _again(event, receive)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -75,14 +81,18 @@ def _refusal(scope: Scope) -> PlainTextResponse | None:
     return None
 
 
-def _refusal_of_event(body: bytes) -> PlainTextResponse | None:
-    """Of this page's inputs all are plain values. In any other, Gradio would look for files and addresses to copy."""
+def _plain_event(body: bytes) -> bytes | None:
+    """An event, written anew, if all its values are plain, as those of this page's inputs are.
+
+    In any other value Gradio would look for files and addresses to copy.
+    """
     try:
-        values = json.loads(body)['data']
-        plain = isinstance(values, list) and not any(isinstance(value, (list, dict)) for value in values)
+        event = json.loads(body)
+        values = event['data']
     except (ValueError, KeyError, TypeError, RecursionError):
-        plain = False
-    return None if plain else PlainTextResponse('plain values are taken', 400)
+        return None
+    plain = isinstance(values, list) and not any(isinstance(value, (list, dict)) for value in values)
+    return json.dumps(event).encode() if plain else None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

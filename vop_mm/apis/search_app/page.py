@@ -116,8 +116,8 @@ class SearchPage:
                 examples = gr.Dataset(components=[query], samples=[[text] for text in self.texts.examples],
                                       label='Examples', elem_id='vop-examples')
                 with gr.Row():
-                    count = gr.Slider(1, _MAX_RESULTS, 8, step=1, label='Results', elem_id='vop-count', min_width=240)
-                    every = gr.Checkbox(False, label='All moments of a video', elem_id='vop-every', min_width=240,
+                    count = gr.Slider(1, _MAX_RESULTS, 8, step=1, label='Results', elem_id='vop-count')
+                    every = gr.Checkbox(False, label='All moments of a video', elem_id='vop-every',
                                         info='Not only the best one of each.')
                 results = gr.HTML(cards.hint('Type a sentence.'), elem_id='vop-results')
             with gr.Tab('Upload a clip'):

@@ -3,7 +3,9 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import IO
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -14,20 +16,24 @@ from vop_mm.index.indexing import VIDEO_SUFFIXES
 from . import cards
 
 _LONGEST_NAME = 255
+_AT_ONCE = 4  # uploads that are received or wait
 
 
-def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, scratch: str) -> Route:
+def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, scratch: str,
+                 patience: float = 300.) -> Route:
     """Route ``/nearest/COLLECTION?name=NAME``, to which a file is posted; it answers with HTML.
 
     Args:
         answers (Sequence[Callable]): One for each collection: takes the file's path and its name.
         max_upload (int): Bytes that are taken.
         scratch (str): Folder for the file, which is gone when the answer is there.
+        patience (float): Seconds that the file may take to come. Defaults to 300.
 
     Returns:
         Route: For an application.
     """
     one_at_a_time = asyncio.Lock()  # waiting takes none of the server's threads
+    places = asyncio.Semaphore(_AT_ONCE)
 
     async def nearest(request: Request) -> Response:
         number = request.path_params['collection']
@@ -35,24 +41,33 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
             return HTMLResponse(cards.message('no such prompt set'), 404)
         name = request.query_params.get('name', '')[:_LONGEST_NAME] or 'clip'
         suffix = PurePath(name).suffix.lower()
-        refusal = HTMLResponse(cards.message(too_large(name, max_upload)), 413)
         if int(request.headers['content-length']) > max_upload:  # the guard lets nothing pass that has none
-            return refusal
-        with tempfile.NamedTemporaryFile(dir=scratch, suffix=suffix if suffix in VIDEO_SUFFIXES else '') as file:
-            size = 0
-            try:
-                async for part in request.stream():
-                    size += len(part)
-                    if size > max_upload:
-                        return refusal
-                    await run_in_threadpool(file.write, part)
-            except ClientDisconnect:
-                return Response(status_code=400)
-            file.flush()
-            async with one_at_a_time:
-                return HTMLResponse(await run_in_threadpool(answers[number], file.name, name))
+            return HTMLResponse(cards.message(too_large(name, max_upload)), 413)
+        if places.locked():
+            return HTMLResponse(cards.message('too many uploads at once: try again'), 503)
+        file_suffix = suffix if suffix in VIDEO_SUFFIXES else ''
+        async with places:
+            with tempfile.NamedTemporaryFile(dir=scratch, suffix=file_suffix) as file:
+                try:
+                    with anyio.fail_after(patience):
+                        await _receive(request, file, max_upload)
+                except (ClientDisconnect, TimeoutError, ValueError):
+                    return HTMLResponse(cards.message(f'{name} did not come whole, or not in time'), 400)
+                async with one_at_a_time:
+                    return HTMLResponse(await run_in_threadpool(answers[number], file.name, name))
 
     return Route('/nearest/{collection:int}', nearest, methods=['POST'])
+
+
+async def _receive(request: Request, file: IO[bytes], max_upload: int) -> None:
+    """Write what is posted to a file; a ValueError where it is more than was said."""
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_upload:
+            raise ValueError(size)
+        await run_in_threadpool(file.write, part)
+    file.flush()
 
 
 def too_large(name: str, max_upload: int) -> str:
