@@ -278,10 +278,13 @@ def test_opset_weights_beside_and_a_model_that_is_compiled(tiny, tmp_path):
 def test_without_onnxruntime_it_says_so(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, 'write_onnx', lambda encoder, path, *args: path.write_bytes(b'x'))
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    for name in ('video.onnx.data', 'mine.txt'):  # one is of an earlier export
+        (tmp_path / name).write_text('before')
     said = []
     about = export_onnx(init_model(Config.fromfile(tiny)), tmp_path, say=said.append)
     assert said[0].startswith('not checked: onnxruntime is not installed') and about['largest_difference'] == {}
     assert json.loads((tmp_path / 'model.json').read_text()) == about
+    assert {path.name for path in tmp_path.iterdir()} == {'video.onnx', 'text.onnx', 'model.json', 'mine.txt'}
 
 
 def test_a_file_that_differs_too_much_is_not_left(tiny, tmp_path):

@@ -26,7 +26,7 @@ from vop_mm.utils.version_guard import in_range
 from .clip_loader import flatten
 
 VIDEO, TEXT, DESCRIPTION = 'video.onnx', 'text.onnx', 'model.json'
-LOWEST_TORCH, LOWEST_OPSET = '2.9', 18  # older exporters don't get all of it right; operators are written for opset 18
+LOWEST_TORCH, LOWEST_OPSET = '2.9', 18  # torch 2.6 fails on every model, 2.8 on compiled ones
 _CHECKED_BATCHES = (1, 3)
 
 
@@ -139,7 +139,8 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
     if check and importlib.util.find_spec('onnxruntime') is None:
         say('not checked: onnxruntime is not installed (pip install onnxruntime)')
         check = False
-    with _written_together(Path(out_dir), last=DESCRIPTION) as folder:
+    names = [name for tower in encoders for name in (tower, f'{tower}.data')]
+    with _written_together(Path(out_dir), names, last=DESCRIPTION) as folder:
         description = {**about, 'largest_difference': {}}
         for name, encoder in encoders.items():
             start = time.perf_counter()
@@ -304,10 +305,11 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _written_together(folder: Path, last: str) -> Iterator[Path]:
+def _written_together(folder: Path, names: list[str], last: str) -> Iterator[Path]:
     """A folder to write files into that get to ``folder`` when all are written, one of them last.
 
-    That one stands for all: it is taken away before the first of the others is replaced.
+    That one stands for all: it is taken away before the first of the others is replaced. Files of these names that are
+    not written again are removed.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -319,8 +321,11 @@ def _written_together(folder: Path, last: str) -> Iterator[Path]:
                 with path.open('rb') as file:
                     os.fsync(file.fileno())
             (folder / last).unlink(missing_ok=True)
-            for path in sorted(beside.iterdir(), key=lambda path: path.name == last):
-                path.replace(folder / path.name)
+            for name in [*names, last]:
+                if (beside / name).exists():
+                    (beside / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except BaseException:
