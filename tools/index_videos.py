@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
                         help='http://host:19530 of a Milvus server; none for a Milvus Lite file in the index')
     parser.add_argument('--num-probes', type=int, metavar='N',
                         help='clusters that FAISS looks at for a query of a large index: more find more, in more time; '
-                             'may be another each time (default: 64)')
+                             'may be another each time (default: 256)')
     parser.add_argument('--device', default='cpu', help='default: cpu')
     parser.add_argument('--bf16', action='store_true', help='compute in bfloat16')
     parser.add_argument('--batch-size', type=int, default=32, help='clips that are encoded together (default: 32)')

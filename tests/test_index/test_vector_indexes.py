@@ -91,6 +91,20 @@ def test_few_probes_find_most():
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found)]) > 0.95
 
 
+def test_queries_that_lie_apart_find_most():
+    """As texts do: far from all vectors, a little nearer to the right ones."""
+    rng = np.random.default_rng(0)
+    vectors = unit(300, seed=1)[rng.integers(0, 300, 30_000)] + 0.1 * unit(30_000, seed=2)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = FaissIndex('nowhere', DIM)
+    index.add(range(len(vectors)), vectors)
+    queries = 0.3 * vectors[:200] + 0.67 * unit(1, seed=3) + 0.67 * unit(200, seed=4)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
+    found = index.search(queries, 10)[1]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found)]) > 0.95
+
+
 def test_a_damaged_file_is_named(tmp_path):
     index = FaissIndex(tmp_path, DIM)
     index.add(range(10), unit(10))

@@ -10,7 +10,10 @@ from vop_mm.utils.files import atomic_write
 
 from .vector_index import VectorIndex
 
-_TRAINING_PER_LIST = 64  # FAISS asks for 39 at least, and takes 256 at most
+# Many small clusters: queries by text lie far from all vectors, and find the right ones more surely among them. The
+# price is the time to make them, so few vectors are taken for each (FAISS likes 39 at least), and few iterations.
+_CLUSTERS = 16  # times the square root of the number of vectors
+_TRAINING_PER_CLUSTER, _ITERATIONS = 32, 4
 _REGROW = 4
 _PART = 10_000
 
@@ -26,7 +29,7 @@ class FaissIndex(VectorIndex):
         folder (str | Path): Where ``vectors.faiss`` is, or will be.
         dim (int): D.
         exact_up_to (int): The most vectors that are all compared. Defaults to 20000.
-        num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 64.
+        num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 256.
 
     Raises:
         ImportError: FAISS is not installed.
@@ -35,7 +38,7 @@ class FaissIndex(VectorIndex):
 
     adjustable = frozenset(('exact_up_to', 'num_probes'))
 
-    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 64) -> None:
+    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 256) -> None:
         try:
             import faiss
         except ImportError:
@@ -86,18 +89,18 @@ class FaissIndex(VectorIndex):
 
     def _grouped_at(self) -> int:
         """How many vectors the clusters were made for; 0 for none."""
-        return (self._index.nlist // 4)**2 if self._is_grouped else 0
+        return (self._index.nlist // _CLUSTERS)**2 if self._is_grouped else 0
 
     def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors to new clusters and move the others there, in parts: memory is that of the two indexes."""
         total = len(self) + len(ids)
-        count = int(4 * total**0.5)
-        rng, share = np.random.default_rng(0), min(_TRAINING_PER_LIST * count / total, 1)
+        count = min(int(_CLUSTERS * total**0.5), total)
+        rng, share = np.random.default_rng(0), min(_TRAINING_PER_CLUSTER * count / total, 1)
         some = np.concatenate([part[rng.random(len(part)) < share]
                                for _, part in chain(self._parts(), [(ids, vectors)])])
         index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(self.dim), self.dim, count,
                                          self._faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1  # no warning: small ones are exact
+        index.cp.niter, index.cp.min_points_per_centroid = _ITERATIONS, 1  # 1: no warning
         index.train(some)
         for old_ids, old in self._parts():
             index.add_with_ids(old, old_ids)

@@ -1,4 +1,8 @@
-"""Building and searching an index of made vectors with cluster structure, per back end, beside exact search."""
+"""Building and searching an index of made vectors with cluster structure, per back end, beside exact search.
+
+It is asked one query after another: queries drawn as the vectors are, as embeddings of videos, and ones that lie apart
+from all vectors, as embeddings of texts do.
+"""
 import argparse
 import time
 from pathlib import Path
@@ -7,6 +11,7 @@ import numpy as np
 
 _PART = 100_000
 _RECALL, _P50_MS = 0.95, 10
+_APART = 0.3  # cosine of a query that lies apart with what it is about; CLIP's texts and images have 0.2 to 0.35
 BACKENDS = {
     'faiss': dict(type='FaissIndex'),
     'faiss-exact': dict(type='FaissIndex', exact_up_to=2**62),
@@ -35,7 +40,8 @@ def run(args: argparse.Namespace) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         vectors, queries = make_vectors(folder / 'vectors.npy', args.num, args.dim, args.queries, args.seed)
-        truth = nearest(vectors, queries, min(10, args.num))
+        asked = {'': queries, ', queries apart': move_apart(queries, args.seed)}
+        truth = {kind: nearest(vectors, some, min(10, args.num)) for kind, some in asked.items()}
         rows = []
         for name in args.backends:
             backend = dict(BACKENDS[name], folder=str(folder), dim=args.dim)
@@ -44,7 +50,7 @@ def run(args: argparse.Namespace) -> list[dict]:
             # a process each: what it holds is the index's
             results = multiprocessing.get_context('fork').Queue()
             process = multiprocessing.get_context('fork').Process(
-                target=measure, args=(backend, folder / 'vectors.npy', queries, truth, results))
+                target=measure, args=(backend, folder / 'vectors.npy', asked, truth, results))
             process.start()
             process.join()
             if process.exitcode:
@@ -85,40 +91,56 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     return numbers
 
 
-def measure(backend: dict, path: Path, queries: np.ndarray, truth: np.ndarray, results) -> None:
+def move_apart(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """Unit vectors [n, D] that have a cosine of about 0.3 with those given; of the rest half is common to all."""
+    rng = np.random.default_rng(seed + 1)
+    common, own = (_unit(rng.standard_normal((size, vectors.shape[1]), dtype=np.float32))
+                   for size in (1, len(vectors)))
+    rest = np.float32(((1 - _APART**2) / 2)**0.5)
+    return _unit(np.float32(_APART) * vectors + rest * common + rest * own)
+
+
+def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict[str, np.ndarray], results) -> None:
     """Build an index as a gallery does, ask it one query after another, and put what that took."""
     from vop_mm.registry import INDEXES
 
     vectors = np.load(path, mmap_mode='r')
-    before, start = _held(), time.perf_counter()
+    start = time.perf_counter()
     index = INDEXES.build(backend)
+    before = _held()  # with the libraries
     for first in range(0, len(vectors), 10_000):
         index.add(np.arange(first, min(first + 10_000, len(vectors))), vectors[first:first + 10_000])
     index.save()
-    built, held = time.perf_counter() - start, _held() - before
-    found, times = [], []
-    for query in queries:
-        start = time.perf_counter()
-        found.append(index.search(query[None], truth.shape[1])[1][0])
-        times.append(time.perf_counter() - start)
-    recall = np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth)])
+    result = dict(built=time.perf_counter() - start, held=_held() - before, asked={})
+    for kind, queries in asked.items():
+        found, times = [], []
+        for query in queries:
+            start = time.perf_counter()
+            found.append(index.search(query[None], truth[kind].shape[1])[1][0])
+            times.append(time.perf_counter() - start)
+        result['asked'][kind] = dict(
+            recall=float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth[kind])])),
+            p50=float(np.median(times)) * 1e3, p99=float(np.quantile(times, 0.99)) * 1e3, rate=len(times) / sum(times))
     index.close()
-    results.put(dict(built=built, held=held, recall=float(recall), p50=float(np.median(times)) * 1e3,
-                     p99=float(np.quantile(times, 0.99)) * 1e3, rate=len(times) / sum(times)))
+    results.put(result)
 
 
 def describe(name: str, result: dict) -> list[dict]:
     """Rows of the table."""
-    return [
+    rows = [
         dict(what=f'{name}: building and saving', figure=f'{result["built"]:.0f} s', value=result['built']),
         dict(what=f'{name}: memory of the index', figure=f'{result["held"] / 1e9:.2f} GB', value=result['held']),
-        dict(what=f'{name}: recall@10 against exact search', figure=f'{result["recall"]:.4f}', value=result['recall'],
-             target=f'at least {_RECALL}', met=result['recall'] >= _RECALL),
-        dict(what=f'{name}: one query, p50', figure=f'{result["p50"]:.2f} ms', value=result['p50'],
-             target=f'under {_P50_MS} ms', met=result['p50'] < _P50_MS),
-        dict(what=f'{name}: one query, p99', figure=f'{result["p99"]:.2f} ms', value=result['p99']),
-        dict(what=f'{name}: queries one by one', figure=f'{result["rate"]:.0f}/s', value=result['rate']),
     ]
+    for kind, of in result['asked'].items():
+        rows += [
+            dict(what=f'{name}{kind}: recall@10 against exact search', figure=f'{of["recall"]:.4f}', value=of['recall'],
+                 target=f'at least {_RECALL}', met=of['recall'] >= _RECALL),
+            dict(what=f'{name}{kind}: one query, p50', figure=f'{of["p50"]:.2f} ms', value=of['p50'],
+                 target=f'under {_P50_MS} ms', met=of['p50'] < _P50_MS),
+            dict(what=f'{name}{kind}: one query, p99', figure=f'{of["p99"]:.2f} ms', value=of['p99']),
+            dict(what=f'{name}{kind}: queries one by one', figure=f'{of["rate"]:.0f}/s', value=of['rate']),
+        ]
+    return rows
 
 
 def _held() -> int:
