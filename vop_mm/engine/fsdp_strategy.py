@@ -10,6 +10,7 @@ from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.optim import OptimWrapper
+from mmengine.utils import digit_version
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
@@ -42,12 +43,14 @@ class RetrievalFSDPStrategy(FSDPStrategy):
 
     Raises:
         ValueError: There is no launcher: one process has nothing to shard.
+        RuntimeError: There is no GPU, and torch is older than 2.4.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg='full', **kwargs)
-        # torch gathers all states of the optimiser in one buffer, and trusts that moving them to the CPU copies them
-        self.optim_state_dict_config.offload_to_cpu = torch.cuda.is_available()
+        # torch gathers through buffers that it uses again or frees, and trusts that moving to the CPU makes a copy
+        for config in (self.state_dict_config, self.optim_state_dict_config):
+            config.offload_to_cpu = torch.cuda.is_available()
 
     def _setup_env(self, *, launcher: str | None = None, **kwargs) -> None:
         if launcher == 'none':
@@ -57,6 +60,8 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     def _setup_distributed(self, launcher: str, **kwargs) -> None:
         if torch.cuda.is_available():
             super()._setup_distributed(launcher, **kwargs)
+        elif digit_version(torch.__version__) < digit_version('2.4'):  # gathers the optimiser's state with CUDA alone
+            raise RuntimeError(f'FSDP without a GPU needs torch 2.4 or newer, this is {torch.__version__}')
         else:
             init_gloo(launcher, kwargs.get('timeout'))
 
