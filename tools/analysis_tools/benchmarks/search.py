@@ -138,7 +138,7 @@ def describe(name: str, result: dict) -> list[dict]:
             dict(what=f'{name}{kind}: one query, p50', figure=f'{of["p50"]:.2f} ms', value=of['p50'],
                  target=f'under {_P50_MS} ms', met=of['p50'] < _P50_MS),
             dict(what=f'{name}{kind}: one query, p99', figure=f'{of["p99"]:.2f} ms', value=of['p99']),
-            dict(what=f'{name}{kind}: queries one by one', figure=f'{of["rate"]:.0f}/s', value=of['rate']),
+            dict(what=f'{name}{kind}: queries one by one', figure=f'{of["rate"]:.3g}/s', value=of['rate']),
         ]
     return rows
 
