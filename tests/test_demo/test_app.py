@@ -253,10 +253,13 @@ def test_a_bad_file_is_one_message_and_the_page_goes_on(page, server, tmp_path, 
     ('', 'the query is empty'),
     ('  ', 'the query is empty'),
     ('word ' * 10_000, 'the query has 10000 words'),
-], ids=['empty', 'blank', 'long'])
+    ('word ' * 500_000, 'the query has 20000 words'),  # the box takes no more
+], ids=['empty', 'blank', 'long', 'huge'])
 def test_a_bad_query_is_one_message(page, query, message):
     search(page, 'a circle')
-    page.fill('#vop-query textarea', query)
+    page.fill('#vop-query textarea', '')
+    page.focus('#vop-query textarea')
+    page.keyboard.insert_text(query)  # as it is pasted
     page.click('#vop-search')
     wait_for_text(page, '#vop-results .vop-message', message)
     assert page.locator('#vop-results').inner_text().startswith(message) and not shown(page, '#vop-results')

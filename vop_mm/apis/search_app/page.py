@@ -16,6 +16,7 @@ from .texts import Texts
 
 _MAX_RESULTS = 48
 _TEXTS_SHOWN = 5
+_TYPED = 100_000  # characters that the box takes: far too many, and few enough to be told so
 _PATIENCE = 30  # seconds that a query waits for others
 _LOOK_AGAIN = 5  # seconds between looks at the index
 _FOLDER = Path(__file__).parent
@@ -111,7 +112,7 @@ class SearchPage:
             with gr.Tab('Search'):
                 with gr.Row(equal_height=True):
                     query = gr.Textbox(show_label=False, placeholder='a red square moves left', elem_id='vop-query',
-                                       scale=8, container=False)
+                                       scale=8, container=False, max_length=_TYPED)
                     button = gr.Button('Search', variant='primary', elem_id='vop-search', scale=1, min_width=100)
                 examples = gr.Dataset(components=[query], samples=[[text] for text in self.texts.examples],
                                       label='Examples', elem_id='vop-examples')
