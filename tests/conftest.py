@@ -9,6 +9,12 @@ torch.set_num_threads(1)  # the models are tiny: threads would only wait for eac
 register_all_modules()
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first: at the end no process waits for one of them."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope='session')
 def small_demo(tmp_path_factory):
     """24 training, 12 dev and 13 test clips, as tools/data/make_demo.py makes them. Not to be changed."""

@@ -7,7 +7,9 @@ source tools/_env.sh
 # The models of the tests are tiny: threads would only wait for each other, and for whatever else runs here.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MPLBACKEND="${MPLBACKEND:-Agg}"
-# Files of tests are shared out over some processes; `bash tools/run_tests.sh -n 0` runs them in one.
+# Files of tests are shared out over some processes, slow ones first (tests/conftest.py);
+# `bash tools/run_tests.sh -n 0` runs them in one.
 workers=$(nproc)
 [ "$workers" -le 4 ] || workers=4
-python -m pytest -q -n "$workers" --dist loadfile "$@" < /dev/null  # without a path: tests/ and projects/, by pyproject.toml
+# without a path: tests/ and projects/, by pyproject.toml
+python -m pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder "$@" < /dev/null
