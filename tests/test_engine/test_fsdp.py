@@ -94,9 +94,13 @@ def test_is_resumed_by_any_number_of_processes(trained, small_demo, tmp_path, wr
 
 
 def test_what_does_not_go_together_is_refused(trained, small_demo, tmp_path):
-    hooks = '[{"type": "SetEpochHook"}, {"type": "TrainableEMAHook"}]'
-    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, processes=2, custom_hooks=hooks)
-    assert done.returncode == 1 and "TrainableEMAHook doesn't work with FSDP" in done.stderr
+    for says, changes in (
+            ("TrainableEMAHook doesn't work with FSDP",
+             dict(custom_hooks='[{"type": "SetEpochHook"}, {"type": "TrainableEMAHook"}]')),
+            ("'resblocks.0.attn' of paramwise_cfg reaches into a block",
+             {'optim_wrapper.paramwise_cfg': '{"custom_keys": {"resblocks.0.attn": {"lr_mult": 0.1}}}'})):
+        done = run('tools/train.py', small_demo, '--work-dir', tmp_path, processes=2, **changes)
+        assert done.returncode == 1 and says in done.stderr
     best, = trained[2].glob('best_*.pth')
     done = run('tools/train.py', small_demo, '--work-dir', tmp_path, '--resume', best)
     assert done.returncode == 1 and 'resume from an epoch_N.pth' in done.stderr

@@ -84,10 +84,18 @@ class RetrievalFSDPStrategy(FSDPStrategy):
 
     # -- the optimiser ----------------------------------------------------------------------------------------------
     def build_optim_wrapper(self, optim_wrapper: dict, model: nn.Module | None = None):
-        """Build the optimiser over this process's shards; see :meth:`mmengine._strategy.FSDPStrategy`."""
+        """Build the optimiser over this process's shards; see :meth:`mmengine._strategy.FSDPStrategy`.
+
+        Raises:
+            ValueError: A key of ``paramwise_cfg.custom_keys`` names something inside one block by its whole path.
+        """
+        place, names = {name: i for i, name in enumerate(self.id_to_name.values())}, _names(model)
+        for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys', {}):
+            if any(key in name for name in place) and not any(key in name for name, _ in model.named_parameters()):
+                raise ValueError(f'the key {key!r} of paramwise_cfg reaches into a block, which FSDP wraps: name the '
+                                 'block, or what is in it')
         built = super().build_optim_wrapper(optim_wrapper, model)
         # the wrapper lists parameters in another order; theirs is that of the numbers in a checkpoint
-        place, names = {name: i for i, name in enumerate(self.id_to_name.values())}, _names(model)
         groups = built.optimizer.param_groups
         for group in groups:
             group['params'].sort(key=lambda p: place[names[id(p)]])
