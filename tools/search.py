@@ -1,5 +1,6 @@
 """Find moments in an index: python tools/search.py INDEX "a squid is talking" """
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -62,9 +63,11 @@ def _print_table(hits: list) -> None:
     for title in ('', 'score', 'moment'):
         table.add_column(title, justify='right', no_wrap=True)
     table.add_column('video', overflow='fold')
+    here = os.path.join(os.getcwd(), '')
     for rank, hit in enumerate(hits, 1):
+        name = hit.path.removeprefix(here)
         # Text: a name in square brackets is no markup; repr'd where a name would move the cursor
-        name = hit.path if hit.path.isprintable() else repr(hit.path)
+        name = name if name.isprintable() else repr(name)
         table.add_row(str(rank), f'{hit.score:.3f}', moment(hit.start, hit.end), Text(name))
     Console().print(table)
 
