@@ -44,6 +44,9 @@ class MilvusIndex(VectorIndex):
 
     def __init__(self, folder: str | Path, dim: int, uri: str | None = None, collection: str = 'vop_mm',
                  index_type: str | None = None, timeout: float = 10.) -> None:
+        # Read by gRPC when it is loaded. Decoding processes are forked and don't call it; its preparations for a fork
+        # print a line each time its threads are busy, and crashed processes that fork in their turn.
+        os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', 'false')
         try:
             import pymilvus
             if uri is None:
