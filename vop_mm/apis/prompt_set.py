@@ -41,6 +41,7 @@ class PromptSet:
     def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
                  timeout: float = 60., bf16: bool = False) -> None:
         self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
+        self._config_text: str | None = None
         self.device = next(model.clip.parameters()).device
         self.loader = ClipLoader(cfg, num_workers, timeout)
         text = [step for step in flatten(cfg.test_dataloader.dataset.pipeline) if step['type'] == 'TokenizeText']
@@ -56,8 +57,9 @@ class PromptSet:
 
     def source(self) -> dict:
         """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
-        cfg = Config(_absolute(self.cfg.to_dict()))
-        return dict(config=cfg.pretty_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
+        if self._config_text is None:  # takes MMEngine a second, and each part of a collection asks for it
+            self._config_text = Config(_absolute(self.cfg.to_dict())).pretty_text
+        return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Captions, one batch. [n] str -> [n, D] float32, unit norm"""
