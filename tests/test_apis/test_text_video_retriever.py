@@ -1,6 +1,7 @@
 """TextVideoRetriever: embeddings, prompts on one backbone, search."""
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -184,6 +185,17 @@ def test_search_by_text_video_and_image(files, small_demo, tmp_path):
     hits = alone.search(image=frame, index=tmp_path / 'gallery', k=3)
     near = alone.encode_image(frame) @ alone.encode_video(paths).T
     np.testing.assert_allclose([hit.score for hit in hits], np.sort(near[0])[::-1][:3], atol=1e-5)
+
+
+def test_an_index_that_was_made_anew_is_opened_again(files, tmp_path):
+    """Also where its catalogue counts as many changes as the one before did."""
+    retriever, index = TextVideoRetriever(*files['vop'], num_workers=1), tmp_path / 'gallery'
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        encode_video(tmp_path / name / f'{name}.mp4', 20)
+        retriever.build_index(tmp_path / name, index)
+        assert [path for path, _ in retriever.search('a cat', index=index)] == [str(tmp_path / name / f'{name}.mp4')]
+        shutil.rmtree(index)
 
 
 def test_queries_that_are_refused(files, tmp_path):

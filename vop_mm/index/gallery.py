@@ -78,6 +78,7 @@ class Gallery:
             self.catalogue.close()
             raise
         self.generation = self.catalogue.get('generation', 0)
+        self._inode = os.stat(self.folder / CATALOGUE).st_ino
         self._size: int | None = None  # of the index of vectors; a server takes its time to count
 
     @classmethod
@@ -205,8 +206,13 @@ class Gallery:
         return videos == self.videos
 
     def is_current(self) -> bool:
-        """Whether nobody has changed the index since it was opened."""
-        return self.catalogue.get('generation', 0) == self.generation
+        """Whether nobody has changed the index since it was opened, or put another in its place."""
+        try:
+            # while it is open here, no other file gets its number
+            same = os.stat(self.folder / CATALOGUE).st_ino == self._inode
+        except OSError:
+            return False
+        return same and self.catalogue.get('generation', 0) == self.generation
 
     @contextmanager
     def locked(self) -> Iterator[None]:
