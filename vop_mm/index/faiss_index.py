@@ -22,8 +22,8 @@ _PART = 10_000
 class FaissIndex(VectorIndex):
     """Exact up to a size; beyond it the vectors are in clusters, and the clusters nearest to a query are looked at.
 
-    Clusters (FAISS's IVF) and no graph (HNSW): building takes minutes where a graph takes hours, and vectors can be
-    removed. They are found anew when the index is four times as large as when they were found.
+    Clusters (FAISS's IVF) and no graph (HNSW): FAISS can't remove vectors from a graph. They are found anew when the
+    index is four times as large as when they were found.
 
     Args:
         folder (str | Path): Where ``vectors.faiss`` is, or will be.
