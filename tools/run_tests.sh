@@ -9,7 +9,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MPLBACKEND="${MPLBACKEND:-Agg}"
 # Files of tests are shared out over some processes, slow ones first (tests/conftest.py);
 # `bash tools/run_tests.sh -n 0` runs them in one.
-workers=$(nproc)
+workers=$(env -u OMP_NUM_THREADS nproc)  # which would say 1 otherwise
 [ "$workers" -le 4 ] || workers=4
 # without a path: tests/ and projects/, by pyproject.toml
 python -m pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder "$@" < /dev/null
