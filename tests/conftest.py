@@ -1,4 +1,5 @@
-"""What all tests start from: one thread, and everything registered under the scope of this project."""
+"""What all tests start from: one thread, the same random numbers, and everything registered under this scope."""
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,23 @@ from vop_mm.utils import register_all_modules
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 register_all_modules()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Before fixtures are made."""
+    seed()
+
+
+def pytest_runtest_call():
+    """A test sees the same numbers with those of its fixtures that are there already."""
+    seed()
+
+
+def seed():
+    """So that a test that draws and forgot to seed fails always or never."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 def pytest_collection_modifyitems(items):

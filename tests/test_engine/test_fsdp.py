@@ -8,6 +8,7 @@ import torch
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from tests.ranks import on_ranks
+from tests.test_engine.test_runner import log_of
 from tests.test_models.test_methods import build
 from tests.test_tools.test_train import options, scalars
 from tests.tools import run_ranks, run_tool
@@ -57,6 +58,14 @@ def test_trains_as_one_process_does(trained):
         trained[1] / 'epoch_1.pth', trained[1] / f'epoch_{EPOCHS}.pth', trained[2] / f'epoch_{EPOCHS}.pth'))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert max((expected[name] - start[name]).abs().max() for name in expected) > 1e-3
+
+
+def test_its_log_says_how_large_a_step_is(trained):
+    for processes, work_dir in trained.items():
+        log = log_of(work_dir)
+        assert f'Global batch 32: {processes} processes with {PAIRS // processes} pairs, 2 steps accumulated' in log
+        assert 'effective learning rate 0.1\n' in log
+        assert f'{EPOCHS} caption-epochs over 48 pairs of video and caption, 2 updates in each' in log
 
 
 def test_writes_the_checkpoint_of_one_process(trained):

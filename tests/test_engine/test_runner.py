@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import run_tool
+from tests.tools import free_port, run_tool
 
 
 def log_of(work_dir):
@@ -14,7 +14,7 @@ def log_of(work_dir):
 
 def slurm():
     os.environ.update(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', SLURM_NODELIST='here',
-                      MASTER_ADDR='127.0.0.1', MASTER_PORT='29612')
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
 
 
 def test_slurm_without_a_gpu(small_demo, tmp_path):

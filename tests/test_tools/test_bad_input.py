@@ -147,8 +147,8 @@ def test_work_directory_that_becomes_read_only_keeps_the_last_checkpoint(tmp_pat
     assert {p.name: p.read_bytes() for p in work.glob('*.pth')} == before and len(before) == 2
 
 
-def test_full_disk_while_saving_leaves_the_last_checkpoint(tmp_path, small_demo):
-    """A limit on the size of files stands for the full disk: writing the checkpoint fails half-way."""
+def test_a_checkpoint_that_can_not_be_written_to_its_end_leaves_the_last_one(tmp_path, small_demo):
+    """A limit on the size of files, which needs no right to mount."""
     arguments = ['tools/train.py', TRAIN, '--work-dir', tmp_path]
     one = options(small_demo, **{'train_cfg.max_epochs': 1, 'default_hooks.logger.interval': 100})
     assert run_tool(*arguments, *one).returncode == 0

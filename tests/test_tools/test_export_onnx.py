@@ -2,27 +2,21 @@
 import copy
 import hashlib
 import json
-import re
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from safetensors.torch import save_file
 
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.clips import DATA
 from tests.test_tools.test_bad_input import assert_one_line
 from tests.tools import ROOT, ForkedTool, obey_permissions, run_tool
 from tests.versions import needs
-from tests.videos import encode_video
-from vop_mm.apis import TextVideoRetriever, init_model, onnx_export
-from vop_mm.apis.clip_loader import ClipLoader
+from vop_mm.apis import init_model, onnx_export
 from vop_mm.models.backbones.clip_weights import fingerprint
-from vop_mm.models.backbones.open_clip_port import OpenCLIP
 from vop_mm.models.backbones.openai_arch import openai_arch
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 
@@ -368,37 +362,3 @@ def test_an_older_torch_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
     with pytest.raises(ImportError, match=f'needs torch >= {LOWEST_TORCH}, this is 2.4.1'):
         export_onnx(model, tmp_path / 'out')
-
-
-# -- the page about it ------------------------------------------------------------------------------------------------
-def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cfg = Config.fromfile(ROOT / 'configs/vop/vop_msrvtt.py')
-    arch = dict(SMALL, vision_cfg=dict(SMALL['vision_cfg'], layers=1),
-                text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
-    save_file(OpenCLIP(arch).model.state_dict(), 'clip.safetensors')
-    cfg.model.clip = dict(type='OpenCLIP', arch=arch, weights=str(tmp_path / 'clip.safetensors'))
-    for step in cfg.test_dataloader.dataset.pipeline:
-        step.update({key: 40 for key in ('size', 'crop_size') if key in step})
-    checkpoint = write_checkpoint(tmp_path / 'vop.pth', cfg, seed=0)
-    export_onnx(init_model(cfg, checkpoint), 'exported', checkpoint)
-    for name, frames, size in (('a.mp4', 50, (96, 120)), ('b.mp4', 7, (120, 90)), ('c.mp4', 30, (64, 64))):
-        encode_video(tmp_path / name, frames, size=size)
-    retriever = TextVideoRetriever(cfg, checkpoint)
-    retriever.build_index('.', 'gallery')
-
-    page, found = (ROOT / 'docs/en/deployment.md').read_text(), {}
-    for program in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
-        exec(program, found)
-    loader = ClipLoader(cfg)
-    for path, frames in zip(('a.mp4', 'b.mp4'), found['frames'], strict=True):
-        assert np.array_equal(frames, loader.load(path)[0][0])
-    texts = retriever.encode_text(['a squid is talking', 'a man cooks'])
-    videos = retriever.encode_video(['a.mp4', 'b.mp4'])
-    assert np.abs(found['cosines'] - texts @ videos.T).max() < TOLERANCE
-    assert np.ptp(found['cosines'], axis=0).min() > 10 * TOLERANCE
-    assert np.ptp(found['cosines'], axis=1).min() > 10 * TOLERANCE
-    hits = retriever.search('a squid is talking', index='gallery', k=5)
-    assert len(hits) == len(found['moments']) == 3
-    assert [path.decode() for path, _, _ in found['moments']] == [Path(hit.path).name for hit in hits]
-    assert np.abs(found['scores'][0, :3] - [hit.score for hit in hits]).max() < TOLERANCE

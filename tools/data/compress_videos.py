@@ -6,6 +6,7 @@ goes on where the first one stopped. Exit status: 0 all done, 1 or 2 an error in
 failed.
 """
 import argparse
+import errno
 import os
 import re
 import subprocess
@@ -54,6 +55,8 @@ def main() -> int:
                     if complaint := future.result():
                         damaged[futures[future]] = complaint
                 except VideoFailedError as e:
+                    if os.strerror(errno.ENOSPC) in str(e):  # all others would fail as well
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args.out_dir)) from None
                     failed[futures[future]] = str(e)
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ import torch.distributed as torch_dist
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
 
 from vop_mm.registry import RUNNERS
@@ -60,10 +60,7 @@ class RetrievalRunner(Runner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
         loader = self.train_dataloader
         log_global_batch(self.logger, optim_wrapper, asked, auto_scale_lr, self.world_size, loader.batch_size)
-        if isinstance(self._train_loop, EpochBasedTrainLoop):
-            updates = math.ceil(len(loader) / optim_wrapper._accumulative_counts)
-            self.logger.info(f'{self.max_epochs} caption-epochs over {len(loader.dataset):,} pairs of video and '
-                             f'caption, {updates:,} updates in each')
+        log_caption_epochs(self.logger, self._train_loop, optim_wrapper._accumulative_counts)
 
 
 @RUNNERS.register_module()
@@ -76,6 +73,12 @@ class FlexibleRetrievalRunner(FlexibleRunner):
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
         """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
         return DeferredMessageHub.get_instance(**{'name': self.experiment_name, **(message_hub or {})})
+
+    def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Build the loop and say how long it is; see :meth:`mmengine.runner.FlexibleRunner.build_train_loop`."""
+        loop = super().build_train_loop(loop)
+        log_caption_epochs(self.logger, loop, self.cfg.optim_wrapper.get('accumulative_counts', 1))
+        return loop
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:
@@ -112,6 +115,20 @@ def log_global_batch(logger: MMLogger, optim_wrapper: OptimWrapper, asked: float
     if batch != meant_for and not auto_scale_lr.get('enable'):
         logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is {batch}: pass '
                        '--auto-scale-lr, or change train_dataloader.batch_size')
+
+
+def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> None:
+    """Say how often each caption will be seen, and in how many updates; nothing of a loop that counts steps.
+
+    Args:
+        logger (MMLogger): Where to.
+        loop (BaseLoop): With its loader.
+        accumulated (int): Steps in one update.
+    """
+    if isinstance(loop, EpochBasedTrainLoop):
+        updates = math.ceil(len(loop.dataloader) / accumulated)
+        logger.info(f'{loop.max_epochs} caption-epochs over {len(loop.dataloader.dataset):,} pairs of video and '
+                    f'caption, {updates:,} updates in each')
 
 
 def _take_environment_from_slurm() -> None:

@@ -58,6 +58,7 @@ class Catalogue:
     Raises:
         FileNotFoundError: There is none, and none is to be made.
         PermissionError: It can't be read.
+        OSError: It can't be made.
         ValueError: It is something else, or damaged.
     """
 
@@ -76,6 +77,8 @@ class Catalogue:
             self._db.execute('SELECT count(*) FROM meta').fetchone()
         except sqlite3.DatabaseError as e:
             self._db.close()
+            if create:
+                raise _not_written(path, e) from None
             raise ValueError(f'{path} is not a catalogue of this project, or is damaged ({e})') from None
 
     def close(self) -> None:
@@ -89,7 +92,7 @@ class Catalogue:
             with self._db:
                 yield
         except sqlite3.OperationalError as e:
-            raise OSError(f'{self._path} can not be written: {e}') from None
+            raise _not_written(self._path, e) from None
 
     # -- settings -----------------------------------------------------------------------------------------------------
     def get(self, key: str, default: Any = None) -> Any:
@@ -201,3 +204,9 @@ class Catalogue:
         """Note that the index knows nothing."""
         self._db.execute('DELETE FROM changes')
         self._db.execute('INSERT INTO changes SELECT id, 1 FROM clips')
+
+
+def _not_written(path: Path, error: sqlite3.Error) -> OSError:
+    if 'disk is full' in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return OSError(f'{path} can not be written: {error}')

@@ -1,4 +1,5 @@
 """How every tool ends on bad input: one clear line and a non-zero exit."""
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
     Args:
         main (Callable): Returns the exit status, or None for 0.
     """
+    # a line of the log that doesn't fit on a full disk is lost; it doesn't print a traceback of its own
+    logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
     try:
         status = main() or 0
         _leave_process_group()

@@ -36,9 +36,11 @@ def atomic_write(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)  # mkstemp's files are private
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as e:
         with suppress(OSError):
             os.unlink(beside)
+        if isinstance(e, OSError) and e.filename in (None, beside):
+            e.filename = str(path)  # a write that fails doesn't say where
         raise
 
 
