@@ -13,6 +13,8 @@ import pytest
 
 from tests.tools import ForkedTool
 
+# the name of a file, which would run in a page that took it for HTML
+EVIL = '<img src=x onerror=window.hacked=1>${window.hacked=2}{{value}}"\'&.mp4'
 _SWITCHES = ('--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
              '--disable-background-networking', '--disable-component-update', '--disable-sync', '--mute-audio')
 
