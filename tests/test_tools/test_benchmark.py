@@ -106,6 +106,16 @@ def test_search_measures_backends_beside_exact_search(tmp_path):
             assert row['met'] == (row['value'] >= 0.95 if 'recall' in row['what'] else row['value'] < 10)
 
 
+def test_search_with_more_clusters_finds_more(tmp_path):
+    done = run_tool(BENCHMARK, 'search', '--num', '21000', '--dim', '16', '--queries', '30', '--backends', 'faiss',
+                    '--num-probes', '1', '2000', '--json', tmp_path / 'rows.json')
+    assert done.returncode == 0, done.stderr
+    rows = {row['what']: row['value'] for row in json.loads((tmp_path / 'rows.json').read_text())['rows']}
+    for kind in ('', ', queries apart'):
+        few, many = (rows[f'faiss, {n} clusters{kind}: recall@10 against exact search'] for n in (1, 2000))
+        assert few < 0.9 < 0.99 < many
+
+
 def test_exact_search_of_the_benchmark_is_exact(tmp_path):
     search = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/search.py'))
     search['nearest'].__globals__['_PART'] = 70

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--queries', type=int, default=500, help='asked one by one (default: 500)')
     parser.add_argument('--backends', nargs='+', choices=BACKENDS, default=['faiss', 'faiss-exact'],
                         help='default: faiss faiss-exact')
+    parser.add_argument('--num-probes', type=int, nargs='+', metavar='N', default=[],
+                        help='clusters that faiss looks at, each in turn (default: as many as an index does)')
     parser.add_argument('--milvus-uri', metavar='URI', help='of a server, in place of a Milvus Lite file')
     parser.add_argument('--seed', type=int, default=0, help='default: 0')
 
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> list[dict]:
 
     if min(args.num, args.dim, args.queries) < 1:
         raise ValueError('--num, --dim and --queries must be at least 1')
+    if min(args.num_probes, default=1) < 1:
+        raise ValueError('--num-probes must be at least 1')
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         vectors, queries = make_vectors(folder / 'vectors.npy', args.num, args.dim, args.queries, args.seed)
@@ -50,7 +54,8 @@ def run(args: argparse.Namespace) -> list[dict]:
             # a process each: what it holds is the index's
             results = multiprocessing.get_context('fork').Queue()
             process = multiprocessing.get_context('fork').Process(
-                target=measure, args=(backend, folder / 'vectors.npy', asked, truth, results))
+                target=measure, args=(backend, folder / 'vectors.npy', asked, truth,
+                                      args.num_probes if name == 'faiss' else [], results))
             process.start()
             process.join()
             if process.exitcode:
@@ -100,7 +105,8 @@ def move_apart(vectors: np.ndarray, seed: int) -> np.ndarray:
     return _unit(np.float32(_APART) * vectors + rest * common + rest * own)
 
 
-def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict[str, np.ndarray], results) -> None:
+def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict[str, np.ndarray],
+            num_probes: list[int], results) -> None:
     """Build an index as a gallery does, ask it one query after another, and put what that took."""
     from vop_mm.registry import INDEXES
 
@@ -112,17 +118,26 @@ def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict
         index.add(np.arange(first, min(first + 10_000, len(vectors))), vectors[first:first + 10_000])
     index.save()
     result = dict(built=time.perf_counter() - start, held=_held() - before, asked={})
-    for kind, queries in asked.items():
-        found, times = [], []
-        for query in queries:
-            start = time.perf_counter()
-            found.append(index.search(query[None], truth[kind].shape[1])[1][0])
-            times.append(time.perf_counter() - start)
-        result['asked'][kind] = dict(
-            recall=float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth[kind])])),
-            p50=float(np.median(times)) * 1e3, p99=float(np.quantile(times, 0.99)) * 1e3, rate=len(times) / sum(times))
+    for probes in num_probes or [None]:
+        if probes is not None:
+            index.num_probes = probes
+        for kind, queries in asked.items():
+            clusters = '' if probes is None else f', {probes} clusters'
+            result['asked'][clusters + kind] = ask(index, queries, truth[kind])
     index.close()
     results.put(result)
+
+
+def ask(index, queries: np.ndarray, truth: np.ndarray) -> dict:
+    """One query after another: recall of the truth [Q, k], milliseconds of a query, queries a second."""
+    found, times = [], []
+    for query in queries:
+        start = time.perf_counter()
+        found.append(index.search(query[None], truth.shape[1])[1][0])
+        times.append(time.perf_counter() - start)
+    return dict(recall=float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth)])),
+                p50=float(np.median(times)) * 1e3, p99=float(np.quantile(times, 0.99)) * 1e3,
+                rate=len(times) / sum(times))
 
 
 def describe(name: str, result: dict) -> list[dict]:
