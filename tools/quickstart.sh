@@ -13,7 +13,11 @@ case "${1:-}" in
     *) echo "usage: bash tools/quickstart.sh [--quick]" >&2; exit 2 ;;
 esac
 
+active="${VIRTUAL_ENV:-}"
 source tools/_env.sh
+# what is printed at the end has to work in the shell that this was called from
+python=python
+[ "${VIRTUAL_ENV:-}" = "$active" ] || python=.venv/bin/python
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 SECONDS=0
 
@@ -56,10 +60,10 @@ Most test clips have a twin: the same frames in reverse, with the opposite capti
 and can't tell a clip from its reverse: about 50% pair accuracy is what they get by design. VoP^F+P knows about order.
 
 Next:
-  python tools/search.py $out/index "a red triangle becomes blue"
-  python demo/app.py $out/index    # the same as a web page
-  python tools/test.py configs/vop/vop_demo.py $best
-  python tools/train.py configs/vop/vop_demo.py --work-dir work_dirs/mine
+  $python tools/search.py $out/index "a red triangle becomes blue"
+  $python demo/app.py $out/index    # the same as a web page
+  $python tools/test.py configs/vop/vop_demo.py $best
+  $python tools/train.py configs/vop/vop_demo.py --work-dir work_dirs/mine
   bash tools/run_tests.sh
   real CLIP and MSR-VTT: see README.md
 EOF
