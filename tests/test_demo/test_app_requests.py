@@ -77,23 +77,45 @@ def test_a_file_that_has_changed_is_not_served(server, folder):
     assert server.ask(f'/clips/0/{number}')[0] == 200
 
 
-def test_events_take_plain_values_only(server, folder):
-    """Gradio copies files and fetches addresses that stand in values of events."""
+def search_event(server, query):
+    """What the browser sends for a search."""
     config = json.loads(server.ask('/config')[2])
     event = next(d['id'] for d in config['dependencies'] if len(d['inputs']) == 4)
-    good = dict(data=['a circle', 'VoP^F+P', 3, False], fn_index=event, session_hash='abc')
-    status, _, body = server.ask('/gradio_api/run/predict', 'POST', json.dumps(good).encode(),
-                                 **{'Content-Type': 'application/json'})
+    return dict(data=[query, 'VoP^F+P', 3, False], fn_index=event, session_hash='abc')
+
+
+def ask_event(server, event):
+    return server.ask('/gradio_api/run/predict', 'POST', json.dumps(event).encode(),
+                      **{'Content-Type': 'application/json'})
+
+
+def test_events_take_plain_values_only(server, folder):
+    """Gradio copies files and fetches addresses that stand in values of events."""
+    good = search_event(server, 'a circle')
+    status, _, body = ask_event(server, good)
     assert status == 200 and b'vop-cards' in body
     for path in ('/etc/passwd', 'http://127.0.0.1:1/x'):
         file = dict(path=path, meta=dict(_type='gradio.FileData'))
         for value in (file, [file]):
             bad = dict(good, data=[value, 'VoP^F+P', 3, False])
-            assert server.ask('/gradio_api/run/predict', 'POST', json.dumps(bad).encode(),
-                              **{'Content-Type': 'application/json'})[0] == 400
+            assert ask_event(server, bad)[0] == 400
     for method, path in (('POST', '/gradio_api/upload'), ('POST', '/gradio_api/queue/join'), ('POST', '/clips/0/1'),
                          ('POST', '/gradio_api/call/search'), ('POST', '/gradio_api/process_recording')):
         assert server.ask(path, method, b'{}')[0] in (404, 405), path
+
+
+def test_an_index_in_milvus_is_searched(server, folder):
+    pytest.importorskip('milvus_lite')
+    done = run_tool('tools/index_videos.py', 'videos', 'milvus', '--config', 'vop_f_p.py', '--checkpoint',
+                    'vop_f_p.pth', '--window', '4', '--stride', '1', '--backend', 'milvus', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = []
+    with serving('milvus', cwd=folder) as other:
+        for one in (server, other):
+            status, _, body = ask_event(one, search_event(one, 'a circle'))
+            assert status == 200
+            found.append(re.findall(r'vop-(?:score|name)[^>]*>([^<]+)<', json.loads(body)['data'][0]))
+    assert found[0] == found[1] and len(found[0]) == 6
 
 
 def test_requests_that_are_too_large_or_from_elsewhere_are_refused(server):
