@@ -41,11 +41,13 @@ def main() -> int:
     args = parse_args()
     rank, world_size, local_rank = place()
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.experiment import read_config, require_checkpoint
 
+    cfg = read_config(args.config, args.cfg_options)
+    require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
     device = f'cuda:{local_rank}' if args.device == 'cuda' else args.device
-    retriever = TextVideoRetriever(args.config, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
-                                   args.timeout, parse_options(args.cfg_options or []))
+    retriever = TextVideoRetriever(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
+                                   args.timeout)
     reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
                                          stride=args.stride, progress=rank == 0)
     print(f'process {rank} of {world_size}: {len(reports)} parts, {sum(r.clips for r in reports)} clips, of them '

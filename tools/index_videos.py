@@ -80,14 +80,17 @@ def main() -> int:
 def build(args: argparse.Namespace, backend: dict | None):
     """Encode what is new; the report."""
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.experiment import parse_options, read_config, require_checkpoint
 
     options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
-                   timeout=args.timeout, cfg_options=parse_options(args.cfg_options or []))
+                   timeout=args.timeout)
     if args.config is None:
-        retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, **options)
+        retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, **options,
+                                                  cfg_options=parse_options(args.cfg_options or []))
     else:
-        retriever = TextVideoRetriever(args.config, args.checkpoint, **options)
+        cfg = read_config(args.config, args.cfg_options)
+        require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
+        retriever = TextVideoRetriever(cfg, args.checkpoint, **options)
     return retriever.build_index(args.folder, args.index, window=args.window, stride=args.stride, backend=backend,
                                  progress=True)
 

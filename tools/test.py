@@ -25,11 +25,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.experiment import build_runner, load_config
+    from vop_mm.apis.experiment import build_runner, load_config, require_checkpoint
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    if args.checkpoint is None and cfg.get('train_cfg') is not None:
-        raise ValueError(f'{args.config} trains: name the checkpoint to evaluate')
+    require_checkpoint(cfg, args.checkpoint, 'to evaluate')
     cfg.load_from = args.checkpoint
     for name in ('dump', 'postprocess', 'query_bank', 'bootstrap'):
         if getattr(args, name):

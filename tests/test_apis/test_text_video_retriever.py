@@ -219,8 +219,13 @@ def test_queries_that_are_refused(files, tmp_path):
     weights['visual.proj'] *= 1.01
     save_file(weights, tmp_path / 'other.safetensors')
     other.model.clip.weights = str(tmp_path / 'other.safetensors')
+    with pytest.warns(UserWarning, match='no checkpoint was given'):
+        stranger = TextVideoRetriever(other)
     with pytest.raises(IndexMismatchError, match='other settings: CLIP .*, fingerprint .*, not '):
-        TextVideoRetriever(other).search('a', index=index)
+        stranger.search('a', index=index)
+    for query in (3, None, b'a', [3]):
+        with pytest.raises(TypeError, match='a text is a str, got'):
+            retriever.encode_text([query])
     with pytest.raises(FileNotFoundError, match='no search index'):
         retriever.search('a', index=tmp_path / 'nothing')
     for path in broken_videos(tmp_path).values():

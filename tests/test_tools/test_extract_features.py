@@ -117,6 +117,8 @@ def test_bad_input_is_one_line(folder, tmp_path):
                           (extract(folder, 'new', 0, 9), '5 parts for 9 processes'),
                           (extract(folder, tmp_path / 'locked' / 'out', 0, 1, permissions=obey_permissions),
                            'Permission denied'),
+                          (run_tool('tools/extract_features.py', 'videos', 'new', '--config', 'config.py', cwd=folder),
+                           'config.py trains: name the checkpoint to encode with'),
                           (take_in(folder, 'nothing', 'new'), 'holds 0 of no parts')):
         assert done.returncode == 1 and message in done.stderr, done.stderr
         assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1

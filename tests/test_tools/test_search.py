@@ -21,6 +21,8 @@ from vop_mm.apis import TextVideoRetriever
 from vop_mm.engine.checkpoint import CheckpointError
 from vop_mm.index import Gallery
 
+MADE_WITH = ('--config', 'config.py', '--checkpoint')
+
 
 @pytest.fixture(scope='module')
 def folder(small_demo, tmp_path_factory):
@@ -29,6 +31,7 @@ def folder(small_demo, tmp_path_factory):
     cfg = demo_config('vop/vop_f_p_demo.py')
     (folder / 'config.py').write_text(cfg.pretty_text)
     write_checkpoint(folder / 'a.pth', cfg, 0)
+    write_checkpoint(folder / 'b.pth', cfg, 1)
     shutil.copytree(small_demo / 'videos', folder / 'videos')
     (folder / 'videos' / 'bad.mp4').write_text('<html>')
     encode_video(folder / 'videos' / 'long [b].mp4', 250)
@@ -110,15 +113,16 @@ def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
     (('videos', 'new'), 'is no index yet: name a --config'),
     (('nowhere', 'index'), 'no such folder of videos'),
     (('.', 'index'), 'is of the videos in'),
-    (('videos', 'index', '--config', 'config.py'), 'other settings: prompts'),
+    (('videos', 'new', '--config', 'config.py'), 'config.py trains: name the checkpoint to encode with'),
+    (('videos', 'index', *MADE_WITH, 'b.pth'), 'other settings: prompts'),
     (('videos', 'index', '--window', '9'), 'other settings: window 4.0, not 9.0'),
-    (('videos', 'new', '--config', 'config.py', '--window', '0'), 'windows take a length'),
-    (('videos', 'new', '--config', 'config.py', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
-    (('videos', 'new', '--config', 'config.py', '--checkpoint', 'config.py'), 'not a readable checkpoint'),
+    (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'windows take a length'),
+    (('videos', 'new', *MADE_WITH, 'a.pth', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
+    (('videos', 'new', *MADE_WITH, 'config.py'), 'not a readable checkpoint'),
     (('videos', 'new', '--config', 'nothing.py'), 'config not found: nothing.py'),
     (('videos', 'index', '--backend', 'milvus'), 'to move it, make another'),
     (('videos', 'index', '--num-probes', '0'), 'num_probes must be at least 1'),
-    (('empty', 'new', '--config', 'config.py'), 'no videos in empty'),
+    (('empty', 'new', *MADE_WITH, 'a.pth'), 'no videos in empty'),
     (('empty', 'index'), 'is of the videos in'),
 ])
 def test_bad_builds_are_one_line_and_change_nothing(folder, args, message):
@@ -156,7 +160,7 @@ def test_no_permission_is_one_line_and_changes_nothing(folder, tmp_path, locked,
         done = run_tool(*{
             'index_videos': ('tools/index_videos.py', tmp_path / 'videos', index),
             'index_videos new': ('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'new', '--config',
-                                 folder / 'config.py'),
+                                 folder / 'config.py', '--checkpoint', folder / 'a.pth'),
             'search': ('tools/search.py', index, 'a red square'),
             'search page': ('tools/search.py', index, 'a red square', '--html', tmp_path / 'page.html'),
         }[tool], before=obey_permissions)
@@ -193,7 +197,8 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path):
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     port = free_port()
     server, database, _ = start_server_in_thread(str(tmp_path / 'server'), port=port)
-    make = 'tools/index_videos.py', folder / 'videos', tmp_path / 'index', '--config', folder / 'config.py'
+    make = ('tools/index_videos.py', folder / 'videos', tmp_path / 'index', '--config', folder / 'config.py',
+            '--checkpoint', folder / 'a.pth')
     done = run_tool(*make, '--milvus-uri', f'http://127.0.0.1:{port}')
     assert done.returncode == 0, done.stderr
     found = run_tool('tools/search.py', tmp_path / 'index', 'a red square', '--json')

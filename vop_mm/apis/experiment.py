@@ -33,6 +33,19 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         ValueError: An option without ``=`` or one that doesn't fit the config, or a config that names no model.
         PermissionError: The work directory can't be written.
     """
+    cfg = read_config(path, options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    if not os.access(cfg.work_dir, os.W_OK):
+        raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
+    if cfg.get('frames_from'):
+        use_stored_frames(cfg, cfg.pop('frames_from'))
+    return cfg
+
+
+def read_config(path: str | Path, options: list[str] | None = None) -> Config:
+    """Read a config and change it; see :func:`load_config`, which does more."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'config not found: {path}')
     cfg = Config.fromfile(path)
@@ -42,14 +55,22 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         raise ValueError(f'--cfg-options don\'t fit {path}: {e}') from e
     if 'model' not in cfg:
         raise ValueError(f'{path} names no model')
-    cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
-    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-    if not os.access(cfg.work_dir, os.W_OK):
-        raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
-    if cfg.get('frames_from'):
-        use_stored_frames(cfg, cfg.pop('frames_from'))
     return cfg
+
+
+def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> None:
+    """Refuse to use prompts that nothing has trained.
+
+    Args:
+        cfg (Config): From :func:`load_config` or :func:`read_config`.
+        checkpoint (str | None): The file that was named, if one was.
+        what_for (str): What it is needed for, ``'to evaluate'``.
+
+    Raises:
+        ValueError: None was, and the config trains.
+    """
+    if checkpoint is None and cfg.get('train_cfg') is not None:
+        raise ValueError(f'{cfg.filename} trains: name the checkpoint {what_for}')
 
 
 def use_stored_frames(cfg: Config, folder: str) -> None:

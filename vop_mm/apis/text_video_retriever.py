@@ -1,5 +1,6 @@
 """Search of videos by text, video and image."""
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from mmengine.config import Config
 
 from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, find_videos, index_folder
 from vop_mm.index.gallery import DEFAULT_BACKEND
-from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
 from vop_mm.utils.look_ahead import look_ahead
@@ -39,7 +40,7 @@ class TextVideoRetriever:
     Args:
         config (str | Path | Config): Names the CLIP, and where a checkpoint doesn't the rest.
         checkpoint (str | Path | dict, optional): A file, or ``{name: file}`` for several on one backbone. None:
-            prompts as they start, which is of use for zero-shot.
+            for zero-shot; a method that trains is used as it starts, with a warning.
         device (str): Defaults to ``'cpu'``.
         bf16 (bool): Compute in bfloat16; embeddings are float32 all the same. Defaults to False.
         batch_size (int): Texts or clips that are encoded together. Defaults to 32.
@@ -85,6 +86,8 @@ class TextVideoRetriever:
                 self.add_prompts(name, file)
         else:
             model = init_model(self.cfg, checkpoint, device)
+            if checkpoint is None and trainable_parameters(model):
+                warnings.warn('no checkpoint was given: nothing has trained what is learned here', stacklevel=2)
             self._sets[_DEFAULT] = PromptSet(model, self.cfg, checkpoint, **self._options)
             self._clip = None if backbone_names(trainable_state_dict(model)) else model.clip
 
@@ -169,8 +172,14 @@ class TextVideoRetriever:
 
         Returns:
             np.ndarray: float32 [n, D], unit norm.
+
+        Raises:
+            TypeError: One is no text.
         """
         chosen, texts = self.prompt_set(prompts), [texts] if isinstance(texts, str) else list(texts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f'a text is a str, got {text!r:.80}')
         parts = [chosen.encode_text(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         return np.concatenate(parts) if parts else np.empty((0, chosen.settings['dim']), np.float32)
 
