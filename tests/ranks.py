@@ -25,6 +25,7 @@ def on_ranks(function: Callable[[], dict], world: int) -> list[dict]:
 
 
 def _run(rank: int, function: Callable[[], dict], world: int, folder: str) -> None:
+    torch.set_num_threads(1)  # makes torch's pool of threads anew before two threads do at once, and crash
     torch_dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world)
     torch.save(function(), os.path.join(folder, f'{rank}.pt'))
     torch_dist.destroy_process_group()

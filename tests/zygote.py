@@ -90,6 +90,8 @@ def run(tool: str, args: list[str], before, cwd: str, environment: dict, out: in
         os.environ.update(environment)
         sys.argv = [tool, *args]
         sys.path[0] = os.path.join(ROOT, os.path.dirname(tool))  # as Python does
+        # torch makes its pool of threads anew after a fork, at the first use. Two threads at once would crash.
+        sys.modules['torch'].set_num_threads(1)
         if before is not None:
             before()
         runpy.run_path(os.path.join(ROOT, tool), run_name='__main__')
