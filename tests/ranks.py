@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as torch_dist
 
+from vop_mm.utils.cli import leave_process_group
+
 
 def on_ranks(function: Callable[[], dict], world: int) -> list[dict]:
     """Call a function in so many processes of one group.
@@ -28,4 +30,4 @@ def _run(rank: int, function: Callable[[], dict], world: int, folder: str) -> No
     torch.set_num_threads(1)  # makes torch's pool of threads anew before two threads do at once, and crash
     torch_dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world)
     torch.save(function(), os.path.join(folder, f'{rank}.pt'))
-    torch_dist.destroy_process_group()
+    leave_process_group()

@@ -54,8 +54,9 @@ def test_large_clip_is_trained_whole_in_shards(name, millions):
     model = build_model(json.dumps(cfg.model.to_dict()))
     assert {name.removeprefix('clip.model.'): p.shape for name, p in trainable_parameters(model).items()} == sizes
     pretrained = open_clip.get_pretrained_cfg(arch, tag)
-    assert pretrained.get('quick_gelu', False) == any(isinstance(m, open_clip.transformer.QuickGELU)
-                                                      for m in theirs.modules())
+    if 'quick_gelu' in open_clip.get_pretrained_cfg('ViT-B-32', 'openai'):  # older versions don't say
+        assert pretrained.get('quick_gelu', False) == any(isinstance(m, open_clip.transformer.QuickGELU)
+                                                          for m in theirs.modules())
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     assert (preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()) == (
         pytest.approx(pretrained['mean']), pytest.approx(pretrained['std']))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.versions import needs
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import MODELS
 
@@ -296,7 +297,8 @@ def test_bfloat16_autocast_is_close(name):
 
 
 @pytest.mark.parametrize(('name', 'recompute'), [
-    *((n, False) for n in METHODS if n != 'zero_shot'), ('vop_f_c', True), ('full', True)])
+    *((n, False) for n in METHODS if n != 'zero_shot'),
+    *(pytest.param(n, True, marks=needs('torch', '2.5', 'recomputing what is compiled')) for n in ('vop_f_c', 'full'))])
 def test_a_compiled_backbone_changes_nothing(name, recompute):
     """Through all of torch.compile but the making of machine code, which takes seconds a method."""
     torch._dynamo.reset()
@@ -311,12 +313,13 @@ def test_a_compiled_backbone_changes_nothing(name, recompute):
 
 
 def test_compiled_to_machine_code_changes_nothing():
+    """In float32: torch 2.9 still makes code for attention in float64 that fails on the way back."""
     torch._dynamo.reset()
-    frames, tokens = batch()
-    loss, gradients = loss_and_gradients(build('vop_f_c'), frames, tokens)
-    compiled = build('vop_f_c', compile=True)
+    frames, tokens = batch(dtype=torch.float32)
+    plain, compiled = (build('vop_f_c', dtype=torch.float32, compile=compile) for compile in (False, True))
+    loss, gradients = loss_and_gradients(plain, frames, tokens)
     other_loss, others = loss_and_gradients(compiled, frames, tokens)
-    assert close(loss, other_loss, 1e-10)
-    assert all(close(gradients[k], others[k], 1e-10) for k in gradients)
+    assert close(loss, other_loss, 1e-5)
+    assert all(close(gradients[k], others[k], 1e-5 * (1 + gradients[k].abs().max())) for k in gradients)
     with torch.no_grad():
-        assert close(compiled.encode_frames(frames[:2, :3]), build('vop_f_c').encode_frames(frames[:2, :3]), 1e-10)
+        assert close(compiled.encode_frames(frames[:2, :3]), plain.encode_frames(frames[:2, :3]), 1e-5)

@@ -2,6 +2,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 
 # Errors that speak of the input or the machine. Anything else is a bug, and shows its traceback.
@@ -22,7 +23,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
     try:
         status = main() or 0
-        _leave_process_group()
+        leave_process_group()
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
@@ -37,11 +38,17 @@ def run_cli(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
-def _leave_process_group() -> None:
-    # A process that ends inside its group is now and then aborted by the group's threads, after all work is done.
-    # Only on the way out of a run that went well: where something failed, others may wait in a call for this one.
+def leave_process_group() -> None:
+    """Leave the group of processes, if there is one. For the way out of a run that went well.
+
+    A process that ends inside its group is now and then aborted by the group's threads, after all work is done. Where
+    something failed, others may wait in a call for this one: the group is not to be left.
+    """
     distributed = sys.modules.get('torch.distributed')
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # Gloo's threads let go of the last operation's tensors, for which they need the interpreter. Leaving holds it
+        # while it waits for them (seen with torch 2.2 and 2.4).
+        time.sleep(0.1)
         distributed.destroy_process_group()
 
 

@@ -1,4 +1,5 @@
 """Text-video retrieval over a whole split, as an MMEngine metric."""
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,8 +159,10 @@ class RetrievalMetric(BaseMetric):
             arrays['captions'] = np.array([caption for record in results for caption in record['captions']])
         arrays |= {key: np.array(str(self.summary[key])) for key in _META if self.summary[key] is not None}
         Path(self.dump).parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()  # a zip file that fails half-way, on a full disk, prints a traceback of its own
+        np.savez(content, **arrays)
         with atomic_write(self.dump) as file:
-            np.savez(file, **arrays)
+            file.write(content.getbuffer())
 
 
 def what_was_evaluated(metric: BaseMetric) -> str:
