@@ -23,6 +23,12 @@ def work(kind: str, *args):
         os.kill(os.getpid(), args[0])
     if kind == 'exit':
         os._exit(3)
+    if kind == 'first time':  # something else than later on
+        kind, done, *args = args
+        if os.path.exists(done):
+            return os.getpid(), *args
+        Path(done).touch()
+        return work(kind, *args)
     if kind == 'sleep':
         time.sleep(args[0])
     if kind == 'undecodable':
@@ -91,6 +97,15 @@ def test_a_time_limit(process):
     assert process.call('a.mp4', 'echo', 1)[1] == 1  # not the late answer of the first
     with pytest.raises(ValueError, match='more than 0'):
         DecodeProcess(work, timeout=0)
+
+
+@pytest.mark.parametrize('kind, arg', [('die', signal.SIGSEGV), ('sleep', 20)])
+def test_what_happens_once_is_not_the_videos_fault(process, tmp_path, kind, arg):
+    process.timeout = 2
+    first, = process.call('a.mp4', 'echo')
+    second, *found = process.call('a.mp4', 'first time', kind, str(tmp_path / 'done'), arg)
+    assert first != second and found == [arg] and not is_alive(first)
+    assert process.call('a.mp4', 'echo') == (second, )
 
 
 def test_errors_keep_kind_and_text_and_child(process):

@@ -23,12 +23,17 @@ os.register_at_fork(before=_STARTING.acquire, after_in_parent=_STARTING.release,
 _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTERM)
 
 
+class _NoAnswer(Exception):
+    """The child died or took too long."""
+
+
 class DecodeProcess:
     """Calls a function on videos in a child process, which may die or hang on one of them.
 
     The child is forked at the first call, so that it needs no imports of its own, kept, and replaced when it died. It
-    ends with its parent. After a fork or a copy, each side has a child of its own. One thread may call at a time.
-    decord's readers have threads, which a fork does not take along: don't start this with one open.
+    ends with its parent. Where it dies or takes too long, another one tries once more: now and then a decoder never
+    ends on a video that is whole. After a fork or a copy, each side has a child of its own. One thread may call at a
+    time. decord's readers have threads, which a fork does not take along: don't start this with one open.
 
     Args:
         function (Callable): What the child calls. It is inherited, so it needn't be picklable.
@@ -47,7 +52,7 @@ class DecodeProcess:
         self._parent = self._child = self._socket = None
 
     def call(self, path: str, *args: Any) -> Any:
-        """Call the function in the child.
+        """Call the function in the child, and where there is no answer, once more in another one.
 
         Args:
             path (str): The video that an error names.
@@ -57,20 +62,28 @@ class DecodeProcess:
             Any: What the function returns; picklable.
 
         Raises:
-            VideoDecodeError: The function raised it, the child died, or it took longer than the time limit.
+            VideoDecodeError: The function raised it, the child died twice, or took longer than the time limit twice.
             Exception: What else the function raised; the child's traceback is its cause.
         """
+        with contextlib.suppress(_NoAnswer):
+            return self._call(path, args)
+        try:
+            return self._call(path, args)
+        except _NoAnswer as e:
+            raise VideoDecodeError(path, str(e)) from None
+
+    def _call(self, path: str, args: tuple) -> Any:
         if self._parent != os.getpid():
             self._start()
         try:
             _send(self._socket, _pack(args))
             error, trace, value = _receive(self._socket)
         except (EOFError, ConnectionError):
-            raise VideoDecodeError(path, f'the decoder died: {self._obituary()}') from None
+            raise _NoAnswer(f'the decoder died: {self._obituary()}') from None
         except BaseException as e:
             self.close()  # its answer to this call must not be taken for one to the next
             if isinstance(e, TimeoutError):
-                raise VideoDecodeError(path, f'the decoder did not end within {self.timeout:g} s') from None
+                raise _NoAnswer(f'the decoder did not end within {self.timeout:g} s') from None
             raise
         if error is None:
             return value
