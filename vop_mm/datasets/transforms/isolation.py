@@ -22,7 +22,7 @@ class IsolatedDecode(BaseTransform):
 
     Args:
         transforms (Sequence): From opening to decoding (and resizing, where less is to go from process to process).
-        timeout (float): Seconds that a video may take. Defaults to 60.
+        timeout (float): Seconds that a video may take, before it is tried once more. Defaults to 60.
     """
 
     def __init__(self, transforms: Sequence[dict | Callable], timeout: float = 60.) -> None:
@@ -33,7 +33,7 @@ class IsolatedDecode(BaseTransform):
         """Run the transforms.
 
         Raises:
-            VideoDecodeError: A transform raised it, the child died, or took too long.
+            VideoDecodeError: A transform raised it, or the child died or took too long, twice.
         """
         results, states = self._process.call(results['filename'], results, generator_states())
         set_generator_states(states)
