@@ -41,6 +41,8 @@ def main() -> int:
     args = parse_args()
     from rich.progress import track
 
+    from vop_mm.utils.files import full_disk_error
+
     ffmpeg = find_ffmpeg()
     jobs = _plan(args.src_dir, args.out_dir)
     _claim(args.out_dir, dict(short_side=args.short_side, fps=args.fps))
@@ -56,7 +58,7 @@ def main() -> int:
                         damaged[futures[future]] = complaint
                 except VideoFailedError as e:
                     if os.strerror(errno.ENOSPC) in str(e):  # all others would fail as well
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args.out_dir)) from None
+                        raise full_disk_error(args.out_dir) from None
                     failed[futures[future]] = str(e)
         except BaseException:
             pool.shutdown(cancel_futures=True)

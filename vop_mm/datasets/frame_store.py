@@ -4,7 +4,6 @@ A clip is a video and, where the annotation has them, its start and end. A store
 ``{"shape", "frame_inds", ...}`` says and the frames themselves, as they are or as JPEG, or the reason why it can't be
 decoded. It also holds the settings that made it.
 """
-import errno
 import hashlib
 import io
 import json
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from vop_mm.utils.files import full_disk_error
 
 from .errors import FrameStoreError
 
@@ -40,7 +41,7 @@ def _one_kind_of_error(path: str | Path) -> Iterator[None]:
         yield
     except _lmdb().Error as e:
         if 'Input/output error' in str(e) and shutil.disk_usage(path).free < 2**20:  # LMDB's word for a write cut short
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+            raise full_disk_error(path) from None
         raise FrameStoreError(str(path), str(e).removeprefix(f'{path}: ')) from None
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vop_mm.utils.files import full_disk_error
+
 _SCHEMA = """
 -- of 4 kB, SQLite's own, two rows with vectors of 2 kB would not fill one
 PRAGMA page_size = 16384;
@@ -208,5 +210,5 @@ class Catalogue:
 
 def _not_written(path: Path, error: sqlite3.Error) -> OSError:
     if 'disk is full' in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return full_disk_error(path)
     return OSError(f'{path} can not be written: {error}')

@@ -1,4 +1,5 @@
 """Files that are whole or not there: written beside, then renamed."""
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,15 @@ def atomic_write(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
         if isinstance(e, OSError) and e.filename in (None, beside):
             e.filename = str(path)  # a write that fails doesn't say where
         raise
+
+
+def full_disk_error(path: str | Path) -> OSError:
+    """What the system raises where nothing fits any more, for libraries that say it in words of their own.
+
+    Args:
+        path (str | Path): What was being written.
+    """
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 @register_backend('atomic')
