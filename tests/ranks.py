@@ -7,6 +7,7 @@ import torch
 import torch.distributed as torch_dist
 
 from vop_mm.utils.cli import leave_process_group
+from vop_mm.utils.forks import renew_thread_pool
 
 
 def on_ranks(function: Callable[[], dict], world: int) -> list[dict]:
@@ -27,7 +28,7 @@ def on_ranks(function: Callable[[], dict], world: int) -> list[dict]:
 
 
 def _run(rank: int, function: Callable[[], dict], world: int, folder: str) -> None:
-    torch.set_num_threads(1)  # makes torch's pool of threads anew before two threads do at once, and crash
+    renew_thread_pool()
     torch_dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world)
     torch.save(function(), os.path.join(folder, f'{rank}.pt'))
     leave_process_group()

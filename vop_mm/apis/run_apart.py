@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-import torch
 from mmengine.config import Config
 
 from vop_mm.utils.cli import run_cli
 from vop_mm.utils.files import atomic_write
+from vop_mm.utils.forks import renew_thread_pool
 
 from .experiment import load_config, run_experiment, shorten
 
@@ -78,8 +78,7 @@ def _run(cfg: Config, result: Path, log: Path, test: bool) -> None:
     with log.open('a') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    # torch makes its pool of threads anew after a fork, at the first use. Two threads at once would crash (torch 2.14).
-    torch.set_num_threads(torch.get_num_threads())
+    renew_thread_pool()
     dump = result.with_name('test_features.npz') if test else None
     run_cli(lambda: run_experiment(cfg, result, dump, test) and None)
 
