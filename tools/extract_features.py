@@ -41,7 +41,7 @@ def main() -> int:
     args = parse_args()
     rank, world_size, local_rank = place()
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import read_config, require_checkpoint
+    from vop_mm.apis.config import read_config, require_checkpoint
 
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')

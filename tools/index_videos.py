@@ -80,7 +80,7 @@ def main() -> int:
 def build(args: argparse.Namespace, backend: dict | None):
     """Encode what is new; the report."""
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import parse_options, read_config, require_checkpoint
+    from vop_mm.apis.config import parse_options, read_config, require_checkpoint
 
     options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
                    timeout=args.timeout)

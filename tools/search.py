@@ -30,7 +30,7 @@ def main() -> int:
         raise FileNotFoundError(f'no such folder: {args.html.parent}')
 
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import parse_options
     from vop_mm.apis.text_video_retriever import check_query
     if args.query is not None:
         check_query(args.query)  # before a model is loaded

@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.experiment import build_runner, load_config, require_checkpoint
+    from vop_mm.apis.config import require_checkpoint
+    from vop_mm.apis.experiment import build_runner, load_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     require_checkpoint(cfg, args.checkpoint, 'to evaluate')

@@ -27,9 +27,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     paths = args.configs or [str(CONFIGS / f'{name}_msrvtt.py') for name in PAPER]
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'config not found: {path}')
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -64,15 +61,13 @@ def _percent(row: dict) -> str:
 
 def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> dict:
     import torch
-    from mmengine.config import Config
 
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.registry import MODELS
     from vop_mm.utils import counting, register_all_modules
 
     register_all_modules()
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(parse_options(options or []))
+    cfg = read_config(path, options)
     cfg.model.clip.weights = None
     with torch.device('meta'):
         model = MODELS.build(cfg.model)

@@ -39,16 +39,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'config not found: {args.config}')
-    from mmengine.config import Config
-
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.utils import register_all_modules
 
+    cfg = read_config(args.config, args.cfg_options)
     register_all_modules()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(parse_options(args.cfg_options or []))
     for split in args.split:
         if cfg.get(f'{split}_dataloader'):
             _cache_split(cfg[f'{split}_dataloader'].dataset, split, args)

@@ -109,18 +109,13 @@ def main() -> int:
 
 def _from_config(args: argparse.Namespace) -> tuple[str, str, dict, int]:
     """Annotation, folder of the videos, what opens them, frames of a clip."""
-    from mmengine.config import Config
-
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.datasets.transforms import split_pipeline
     from vop_mm.registry import TRANSFORMS
     from vop_mm.utils import register_all_modules
 
-    if not Path(args.source).is_file():
-        raise FileNotFoundError(f'config not found: {args.source}')
+    cfg = read_config(args.source, args.cfg_options)
     register_all_modules()
-    cfg = Config.fromfile(args.source)
-    cfg.merge_from_dict(parse_options(args.cfg_options or []))
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise ValueError(f'{args.source} has no {args.split} split')

@@ -25,19 +25,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    from pathlib import Path
-
     from vop_mm.apis import init_model
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config, require_checkpoint
     from vop_mm.apis.onnx_export import export_onnx
-    from vop_mm.models.tuning import trainable_parameters
 
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'config not found: {args.config}')
+    cfg = read_config(args.config, args.cfg_options)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
-    model = init_model(args.config, checkpoint, cfg_options=parse_options(args.cfg_options or []))
-    if checkpoint is None and trainable_parameters(model):
-        raise ValueError(f'{args.config} trains: name the checkpoint to export')
+    require_checkpoint(cfg, checkpoint, 'to export')
+    model = init_model(cfg, checkpoint)
     written = export_onnx(model, args.out_dir, checkpoint, opset=args.opset, external_data=args.external_data,
                           check=args.check, tolerance=args.tolerance, say=lambda line: print(line, flush=True))
     print(f'wrote {", ".join(written["sha256"])} and model.json to {args.out_dir}')

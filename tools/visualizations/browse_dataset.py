@@ -23,13 +23,10 @@ def main() -> int:
     if args.num_samples < 1:
         raise ValueError(f'--num-samples must be at least 1, got {args.num_samples}')
 
-    from mmengine.config import Config
-
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.visualization.dataset_figure import draw_samples, load_samples
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(parse_options(args.cfg_options or []))
+    cfg = read_config(args.config, args.cfg_options)
     loader = cfg.get(f'{args.split}_dataloader')
     if loader is None:
         raise ValueError(f'{args.config} has no {args.split} split')

@@ -42,16 +42,13 @@ def main() -> int:
         if not Path(path).is_file():
             raise FileNotFoundError(f'file not found: {path}')
 
-    from mmengine.config import Config
-
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.visualization.film_strips import FilmStrips
     from vop_mm.visualization.rankings import choose_queries, load_rankings
     from vop_mm.visualization.retrieval_figure import draw_retrieval
     from vop_mm.visualization.retrieval_page import write_page
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(parse_options(args.cfg_options or []))
+    cfg = read_config(args.config, args.cfg_options)
     with tempfile.TemporaryDirectory() as folder:
         for name, (config, checkpoint) in models.items():
             print(f'evaluating {name}', flush=True)

@@ -1,18 +1,17 @@
 """From a config file to a runner: what tools/train.py and tools/test.py share."""
-import ast
 import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-import yaml
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from vop_mm.utils import register_all_modules
+
+from .config import read_config
 
 
 def load_config(path: str | Path, options: list[str] | None = None, work_dir: str | None = None,
@@ -34,6 +33,8 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         PermissionError: The work directory can't be written.
     """
     cfg = read_config(path, options)
+    if 'model' not in cfg:
+        raise ValueError(f'{path} names no model')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
@@ -42,35 +43,6 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     if cfg.get('frames_from'):
         use_stored_frames(cfg, cfg.pop('frames_from'))
     return cfg
-
-
-def read_config(path: str | Path, options: list[str] | None = None) -> Config:
-    """Read a config and change it; see :func:`load_config`, which does more."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config not found: {path}')
-    cfg = Config.fromfile(path)
-    try:
-        cfg.merge_from_dict(parse_options(options or []))
-    except (TypeError, KeyError, IndexError) as e:
-        raise ValueError(f'--cfg-options don\'t fit {path}: {e}') from e
-    if 'model' not in cfg:
-        raise ValueError(f'{path} names no model')
-    return cfg
-
-
-def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> None:
-    """Refuse to use prompts that nothing has trained.
-
-    Args:
-        cfg (Config): From :func:`load_config` or :func:`read_config`.
-        checkpoint (str | None): The file that was named, if one was.
-        what_for (str): What it is needed for, ``'to evaluate'``.
-
-    Raises:
-        ValueError: None was, and the config trains.
-    """
-    if checkpoint is None and cfg.get('train_cfg') is not None:
-        raise ValueError(f'{cfg.filename} trains: name the checkpoint {what_for}')
 
 
 def use_stored_frames(cfg: Config, folder: str) -> None:
@@ -98,38 +70,6 @@ def use_stored_frames(cfg: Config, folder: str) -> None:
         dataset.pipeline = [dict(type='LoadCachedFrames', store=store, pipeline=front), *rest]
     print(f'frames come from {", ".join(stores.values())}'
           + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
-
-
-def parse_options(options: list[str]) -> dict:
-    """``['a.b=1e-3', 'c=[x, y]', 'd={"type": "T"}']`` to a dict.
-
-    Args:
-        options (list[str]): ``KEY=VALUE`` each. A value is read as Python or YAML writes it (numbers, true, none,
-            lists, tuples, dicts); what is neither is text, blanks and all.
-
-    Returns:
-        dict: Keys as given.
-
-    Raises:
-        ValueError: An option without ``=``.
-    """
-    parsed = {}
-    for option in options:
-        key, equals, value = option.partition('=')
-        if not equals or not key:
-            raise ValueError(f'--cfg-options takes KEY=VALUE, got {option!r}')
-        parsed[key] = _parse_value(value)
-    return parsed
-
-
-def _parse_value(text: str):
-    with suppress(ValueError, SyntaxError):
-        return ast.literal_eval(text)
-    if text.lower() == 'none':
-        return None
-    with suppress(yaml.YAMLError):
-        return yaml.safe_load(text)
-    return text
 
 
 def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:

@@ -7,6 +7,8 @@ from torch import nn
 
 from vop_mm.utils import register_all_modules
 
+from .config import read_config
+
 
 def init_model(config: str | Path | Config, checkpoint: str | Path | None = None, device: str = 'cpu',
                cfg_options: dict | None = None) -> nn.Module:
@@ -24,6 +26,7 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.
+        ValueError: The config names no model, or ``cfg_options`` don't fit it.
         CheckpointError: The checkpoint can't be read or belongs to another CLIP or method.
 
     Example:
@@ -35,10 +38,9 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
     from vop_mm.engine.checkpoint import load_trainable
     from vop_mm.registry import MODELS
 
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    if cfg_options:
-        cfg = cfg.copy()
-        cfg.merge_from_dict(cfg_options)
+    cfg = read_config(config, cfg_options)
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename or "the config"} names no model')
     model = MODELS.build(cfg.model)
     if checkpoint is not None:
         load_trainable(model, str(checkpoint))

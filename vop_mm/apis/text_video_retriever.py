@@ -1,7 +1,6 @@
 """Search of videos by text, video and image."""
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
 from vop_mm.utils.look_ahead import look_ahead
+from vop_mm.utils.progress import progress_bar
 
+from .config import read_config
 from .inference import init_model
 from .prompt_set import PromptSet, backbone_names, read_config_text, shared_backbone
 
@@ -70,12 +71,7 @@ class TextVideoRetriever:
         register_all_modules()
         if batch_size < 1 or num_workers < 1:
             raise ValueError(f'batch_size and num_workers must be at least 1, got {batch_size} and {num_workers}')
-        if not isinstance(config, Config):
-            if not Path(config).is_file():
-                raise FileNotFoundError(f'config not found: {config}')
-            config = Config.fromfile(config)
-        self.cfg = config.copy()
-        self.cfg.merge_from_dict(cfg_options or {})
+        self.cfg = read_config(config, cfg_options)
         self.batch_size, self.num_workers = batch_size, num_workers
         self._options = dict(num_workers=num_workers, timeout=timeout, bf16=bf16)
         self._sets: dict[str, PromptSet] = {}
@@ -212,7 +208,7 @@ class TextVideoRetriever:
 
     def _encode(self, items: list, chosen: PromptSet, load, progress: bool = False) -> np.ndarray:
         vectors, frames, real = [np.empty((0, chosen.settings['dim']), np.float32)], [], []
-        with _bar(progress, 'encoding') as tell, ThreadPoolExecutor(self.num_workers) as pool:
+        with progress_bar(progress, 'encoding') as tell, ThreadPoolExecutor(self.num_workers) as pool:
             for done, (_, loaded) in enumerate(look_ahead(pool, load, items, 2 * self.num_workers), 1):
                 frames, real = [*frames, loaded[0]], [*real, *loaded[1]]
                 if len(frames) == self.batch_size or done == len(items):
@@ -275,7 +271,7 @@ class TextVideoRetriever:
                 gallery.adjust(backend)
             if not gallery.is_of(videos):
                 raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
-            with _bar(progress, f'indexing {videos}') as tell:
+            with progress_bar(progress, f'indexing {videos}') as tell:
                 return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
                                     tell, shard)
         finally:
@@ -385,17 +381,3 @@ def _create(index: str | Path, videos: Path, settings: dict, backend: dict | Non
     if not find_videos(videos)[0]:
         raise ValueError(f'no videos in {videos}')
     return Gallery.create(index, videos, settings, backend, source)
-
-
-@contextlib.contextmanager
-def _bar(show: bool, what: str) -> Iterator:
-    """A function that is told how many of how many are done."""
-    if not show:
-        yield lambda done, total, name='': None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total, name='': bar.update(task, completed=done, total=total)

@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser, configs: list[str], batch_siz
 def build_models(args: argparse.Namespace) -> dict:
     """Retrievers by the name of their method, on the CPU."""
     import torch
-    from mmengine.config import Config
 
-    from vop_mm.apis.experiment import parse_options
+    from vop_mm.apis.config import read_config
     from vop_mm.registry import MODELS
     from vop_mm.utils import register_all_modules
 
@@ -36,8 +35,7 @@ def build_models(args: argparse.Namespace) -> dict:
     register_all_modules()
     models = {}
     for path in args.configs:
-        cfg = Config.fromfile(path)
-        cfg.merge_from_dict(parse_options(args.cfg_options or []))
+        cfg = read_config(path, args.cfg_options)
         cfg.model.clip.weights = None
         if args.arch:
             cfg.model.clip.arch = args.arch

@@ -163,7 +163,7 @@ def _answer(function: Callable, args: tuple) -> list[memoryview]:
         trace = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(e))
-        except Exception:
+        except Exception:  # whatever an exception's own way of being pickled raises
             e = RuntimeError(f'{type(e).__name__}: {e}')
         return _pack((e, trace, None))
 
