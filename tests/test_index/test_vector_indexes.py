@@ -1,5 +1,8 @@
 """FAISS and Milvus Lite against brute force, by the same tests."""
+import os
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,3 +126,24 @@ def test_a_milvus_that_can_not_be_reached(tmp_path):
     with pytest.raises(ConnectionError, match=f'Milvus at http://127.0.0.1:{port} can not be reached'):
         INDEXES.build(dict(type='MilvusIndex', folder=str(tmp_path), dim=DIM, uri=f'http://127.0.0.1:{port}',
                            timeout=2))
+
+
+def test_milvus_lite_says_nothing_when_a_decoder_is_forked(tmp_path):
+    """gRPC's preparations for a fork print a line when its threads are busy, and have crashed what was forked."""
+    pytest.importorskip('milvus_lite')
+    code = f'''
+import os
+import numpy as np
+from vop_mm.index import MilvusIndex
+index = MilvusIndex({str(tmp_path)!r}, 4)
+index.add([1, 2], np.eye(2, 4))
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+index.close()
+'''
+    env = {key: value for key, value in os.environ.items() if key != 'GRPC_ENABLE_FORK_SUPPORT'}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and 'fork' not in done.stderr, done.stderr

@@ -75,6 +75,12 @@ def test_table_and_page_of_a_video_search(folder, tmp_path):
             assert abs(read_index(np.asarray(frame)) - 25 * (hit['start'] + hit['end']) / 2) < 2
 
 
+def test_the_table_names_videos_from_where_one_is(folder):
+    for cwd, name in ((folder, 'videos/'), (folder / 'videos', ''), (folder.parent, f'{folder.name}/videos/')):
+        done = run_tool('tools/search.py', folder / 'index', 'a red square', '-k', '1', cwd=cwd)
+        assert done.returncode == 0 and f'│ {name}' in done.stdout and str(folder) not in done.stdout, done.stdout
+
+
 def test_queries_and_names_are_escaped_in_a_page(folder, tmp_path):
     videos, evil = tmp_path / 'videos', '<img src=x onerror=alert(1)>"\'&.mp4'
     videos.mkdir()
