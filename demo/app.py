@@ -20,6 +20,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='default: cpu')
     parser.add_argument('--max-upload-mb', type=float, default=100, help='size of an uploaded file (default: 100)')
     parser.add_argument('--timeout', type=float, default=20, help='seconds that decoding a file may take (default: 20)')
+    parser.add_argument('--allow-host', metavar='NAME', action='append', default=[],
+                        help='another name by which the server may be called, NAME or NAME:PORT; may be repeated. '
+                             'Without it: localhost and the address itself')
+    parser.add_argument('--root-path', metavar='PATH', default='',
+                        help='path under which a reverse proxy has the page, as /search')
+    parser.add_argument('--follow-links', action='store_true',
+                        help='serve also videos that links in the folder of the videos lead to elsewhere')
     return parser.parse_args()
 
 
@@ -36,8 +43,9 @@ def main() -> None:
     from vop_mm.apis.search_app.texts import gather_texts
 
     texts = gather_texts(args.texts, [index_config(index) for index in indexes.values()])
-    collections = open_collections(indexes, args.device, args.timeout)
-    serve(collections, texts, args.host, args.port, int(args.max_upload_mb * 2**20), args.timeout)
+    collections = open_collections(indexes, args.device, args.timeout, args.follow_links)
+    serve(collections, texts, args.host, args.port, int(args.max_upload_mb * 2**20), args.timeout, args.allow_host,
+          args.root_path)
 
 
 def quickstart_index() -> Path:

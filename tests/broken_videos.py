@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.videos import encode_audio, encode_video
 
-KINDS = ('truncated', 'garbage', 'transport_stream', 'audio_only', 'crash')
+KINDS = ('truncated', 'cut_off', 'garbage', 'playlist', 'audio_only')
 
 
 def break_video(path: str | Path, kind: str) -> None:
@@ -15,7 +15,7 @@ def break_video(path: str | Path, kind: str) -> None:
 
     Args:
         path (str | Path): A whole one with an index at its end, as :func:`tests.videos.encode_video` writes it.
-        kind (str): One of ``KINDS``. ``'crash'`` aborts the process that opens it with decord.
+        kind (str): One of ``KINDS``, or ``'crash'``, which aborts the process that opens it with decord.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -23,9 +23,10 @@ def break_video(path: str | Path, kind: str) -> None:
         path.write_bytes(content[:len(content) // 2])
     elif kind == 'garbage':
         path.write_bytes(np.random.default_rng(0).bytes(5000))
-    elif kind == 'transport_stream':
-        encode_video(path.with_suffix('.ts'), 30)
-        path.with_suffix('.ts').rename(path)
+    elif kind == 'cut_off':
+        path.write_bytes(Path(encode_video(path, 30, faststart=True)).read_bytes()[:-800])
+    elif kind == 'playlist':
+        path.write_text('#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n')
     elif kind == 'audio_only':
         encode_audio(path)
     elif kind == 'crash':

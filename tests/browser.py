@@ -1,6 +1,8 @@
 """The search page as a process of its own, and a real browser before it."""
 import http.client
+import resource
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,6 +40,11 @@ class Server:
         self._said.seek(0)
         return self._said.read()
 
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        address = urlsplit(self.url)
+        return socket.create_connection((address.hostname, address.port), timeout=30)
+
     def ask(self, path: str, method: str = 'GET', body: bytes | None = None, **headers: str) -> tuple[int, dict, bytes]:
         """A request exactly as it is given: no path is tidied up on the way.
 
@@ -58,11 +65,15 @@ class Server:
 
 
 @contextmanager
-def serving(*args: str, cwd: str | Path, app: str = 'demo/app.py') -> Iterator[Server]:
-    """``demo/app.py`` on a free port, ready to answer."""
+def serving(*args: str, cwd: str | Path, app: str = 'demo/app.py', handles: int | None = None) -> Iterator[Server]:
+    """``demo/app.py`` on a free port, ready to answer; with so many file descriptors."""
     with tempfile.TemporaryFile('w+') as said, tempfile.TemporaryDirectory() as scratch:
-        tool = ForkedTool(app, *args, '--port', '0', out=said, err=said, cwd=cwd,
-                          before=lambda: setattr(tempfile, 'tempdir', scratch))
+        def before() -> None:
+            tempfile.tempdir = scratch
+            if handles is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (handles, handles))
+
+        tool = ForkedTool(app, *args, '--port', '0', out=said, err=said, cwd=cwd, before=before)
         try:
             lines = []
             while not lines:
@@ -76,13 +87,13 @@ def serving(*args: str, cwd: str | Path, app: str = 'demo/app.py') -> Iterator[S
 
 
 @contextmanager
-def chromium() -> Iterator:
+def chromium(*switches: str) -> Iterator:
     """Debian's Chromium without a window; tests skip where there is none."""
     playwright = pytest.importorskip('playwright.sync_api', reason='no playwright: pip install playwright')
     path = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
     if path is None:
         pytest.skip('no browser: apt install chromium')
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=_SWITCHES)
+        browser = p.chromium.launch(executable_path=path, args=[*_SWITCHES, *switches])
         yield browser
         browser.close()

@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 from tests.tools import ROOT
+from vop_mm.apis.config import read_config
 from vop_mm.engine.checkpoint import describe
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
@@ -12,8 +13,8 @@ from vop_mm.registry import MODELS
 
 def demo_config(name: str, **changes) -> Config:
     """A demo config whose mini CLIP is found from everywhere."""
-    cfg = Config.fromfile(ROOT / 'configs' / name)
-    cfg.merge_from_dict({'model.clip.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors'), **changes})
+    cfg = read_config(ROOT / 'configs' / name, {
+        'model.clip.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors'), **changes})
     text = Config(cfg.to_dict()).pretty_text.replace("'demo/mini_clip", f"'{ROOT}/demo/mini_clip")
     return Config.fromstring(text, '.py')
 

@@ -1,4 +1,8 @@
 """What all tests start from: one thread, the same random numbers, and everything registered under this scope."""
+import os
+import signal
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +10,8 @@ import torch
 from tests.tools import ROOT, run_tool
 from vop_mm.utils import register_all_modules
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: tools would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 register_all_modules()
 
@@ -49,3 +55,13 @@ def demo_folder(small_demo, tmp_path):
     (tmp_path / 'data' / 'demo').symlink_to(small_demo)
     (tmp_path / 'demo').symlink_to(ROOT / 'demo')
     return tmp_path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where temporary files go; nothing is left there by any test."""
+    folder = tmp_path / 'temporary'
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
+    yield folder
+    assert os.listdir(folder) == []

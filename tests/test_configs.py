@@ -14,6 +14,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from tests.videos import encode_video
+from vop_mm.apis.config import read_config
+from vop_mm.engine.start_of_log import layers_without_prompts
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import DATASETS, METRICS, MODELS, RUNNERS, STRATEGIES
 
@@ -109,11 +111,13 @@ def test_builds(path, split, monkeypatch):
     model = build_model(json.dumps(cfg.model.to_dict()))
     trains = cfg.train_cfg is not None
     assert bool(trainable_parameters(model)) == trains and cfg.method
+    assert not layers_without_prompts(model, cfg)  # or the config says that it is meant
+    assert model.vision_tower.num_frames == read_config(cfg).model.num_frames == cfg.num_frames
     height, width = model.clip.image_size
     for part in ('train', 'val', 'test') if trains else ('test',):
         loader = cfg[f'{part}_dataloader']
         item = load_item(repr({**loader.dataset.to_dict(), 'data_root': str(split), 'ann_file': 'split.json'}))
-        assert item['inputs'].shape == (cfg.model.num_frames, 3, height, width) and item['inputs'].dtype == torch.uint8
+        assert item['inputs'].shape == (cfg.num_frames, 3, height, width) and item['inputs'].dtype == torch.uint8
         texts = 1 if part == 'train' else 2
         assert item['data_samples'].tokens.shape == (texts, model.clip.context_length)
         assert item['data_samples'].tokens.max() < model.clip.model.vocab_size

@@ -36,7 +36,11 @@ def encode_video(path: str | Path,
                  max_b_frames: int | None = None,
                  open_gop: bool = False,
                  faststart: bool = False,
-                 fragmented: bool = False) -> str:
+                 fragmented: bool = False,
+                 aspect: Fraction | None = None,
+                 transfer: int | None = None,
+                 options: dict[str, str] | None = None,
+                 container_options: dict[str, str] | None = None) -> str:
     """Encode a video with PyAV.
 
     Args:
@@ -51,6 +55,10 @@ def encode_video(path: str | Path,
         open_gop (bool): B-frames may refer to the key frame behind them.
         faststart (bool): Put the index (moov) of an mp4 before the pictures.
         fragmented (bool): An mp4 in parts with an index each, as it is streamed.
+        aspect (Fraction, optional): Width of a pixel by its height. None: square.
+        transfer (int, optional): Transfer characteristics that the file names: 16 is PQ, 18 is HLG, with BT.2020.
+        options (dict[str, str], optional): More of the encoder.
+        container_options (dict[str, str], optional): More of the container.
 
     Returns:
         str: The path.
@@ -58,8 +66,8 @@ def encode_video(path: str | Path,
     if isinstance(frames, int):
         frames = [painted_frame(first + i, *size) for i in range(frames)]
     flags = ['faststart'] * faststart + ['frag_keyframe', 'empty_moov'] * fragmented
-    options = {'movflags': '+'.join(flags)} if flags else {}
-    with av.open(str(path), 'w', options=options) as container:
+    container_options = {**({'movflags': '+'.join(flags)} if flags else {}), **(container_options or {})}
+    with av.open(str(path), 'w', options=container_options) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
@@ -67,7 +75,12 @@ def encode_video(path: str | Path,
         if max_b_frames is not None:
             stream.codec_context.max_b_frames = max_b_frames
         stream.options = {'crf': '10', 'x264-params': f'open-gop={open_gop:d}',
-                          'x265-params': f'open-gop={open_gop:d}:log-level=none'}
+                          'x265-params': f'open-gop={open_gop:d}:log-level=none', **(options or {})}
+        if transfer is not None:
+            stream.codec_context.color_trc, stream.codec_context.color_primaries = transfer, 9
+            stream.codec_context.colorspace = 9
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         # MPEG-2 knows no other than whole frames
         stream.codec_context.time_base = Fraction(1, fps) if times is None else _MS
         for i, pixels in enumerate(frames):
@@ -79,18 +92,19 @@ def encode_video(path: str | Path,
     return str(path)
 
 
-def cut_video(source: str | Path, path: str | Path, start: float) -> str:
+def cut_video(source: str | Path, path: str | Path, start: float, options: dict[str, str] | None = None) -> str:
     """Cut the beginning off a video without encoding it again, as ``ffmpeg -ss START -i SOURCE -c copy PATH`` does.
 
     Pictures are stored from the last key frame before ``start``; an edit list says which of them are shown.
 
     Args:
         start (float): Seconds; less than 0 shows nothing for a while first.
+        options (dict[str, str], optional): Of the container.
 
     Returns:
         str: The path.
     """
-    with av.open(str(source)) as container, av.open(str(path), 'w') as cut:
+    with av.open(str(source)) as container, av.open(str(path), 'w', options=options or {}) as cut:
         stream = container.streams.video[0]
         copy = cut.add_stream_from_template(stream)
         offset = round(start / stream.time_base)

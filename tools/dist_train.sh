@@ -13,5 +13,5 @@ else
     where=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}"
            --master_port="${MASTER_PORT:-29500}")
 fi
-exec python -m torch.distributed.run "${where[@]}" --nproc_per_node="$gpus" \
+exec python -m vop_mm.utils.torchrun "${where[@]}" --nproc_per_node="$gpus" \
     "$here/train.py" "$config" --launcher pytorch "$@"

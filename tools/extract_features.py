@@ -12,7 +12,7 @@ import os
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Encode a collection of videos, in parts that processes share.')
-    parser.add_argument('folder', help='folder of the videos; those below it count')
+    parser.add_argument('folder', help='folder of the videos, searched to any depth; links to folders are followed')
     parser.add_argument('out', help='folder of the features')
     parser.add_argument('--config', required=True, help='config file')
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=2, help='decoding processes of each process (default: 2)')
     parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
                         help='that decoding a batch of clips of a video may take (default: 60)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--max-windows', type=int, default=10_000, metavar='N', help='as in tools/index_videos.py')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     return parser.parse_args()
 
 
@@ -39,9 +40,15 @@ def place() -> tuple[int, int, int]:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
+    require_file(args.config, 'config')
+    require_file(args.checkpoint)
+    if not os.path.isdir(args.folder):
+        raise NotADirectoryError(f'no such folder of videos: {args.folder}')
     rank, world_size, local_rank = place()
     from vop_mm.apis import TextVideoRetriever
     from vop_mm.apis.config import read_config, require_checkpoint
+    from vop_mm.datasets.video_files import describe_left_out
 
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
@@ -49,9 +56,11 @@ def main() -> int:
     retriever = TextVideoRetriever(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
                                    args.timeout)
     reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
-                                         stride=args.stride, progress=rank == 0)
+                                         stride=args.stride, progress=rank == 0, max_windows=args.max_windows)
     print(f'process {rank} of {world_size}: {len(reports)} parts, {sum(r.clips for r in reports)} clips, of them '
           f'{sum(r.encoded for r in reports)} encoded now; {sum(len(r.failed) for r in reports)} files can not be read')
+    if rank == 0 and reports[0].left_out:
+        print(describe_left_out(reports[0].left_out))
     return 0
 
 

@@ -1,17 +1,19 @@
 """Index a folder of videos for search: python tools/index_videos.py FOLDER INDEX --config CONFIG --checkpoint FILE
 
 An index that is there is brought up to date; it knows its config and checkpoint. Killed at any moment, the same command
-goes on.
+goes on. The status is 3 where no file can be read.
 """
 import argparse
 from pathlib import Path
 
 _SHOWN = 20
+_NOTHING_READ = 3  # status, as of tools/data/check_dataset.py
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Index a folder of videos, or bring its index up to date.')
-    parser.add_argument('folder', help='folder of the videos; those below it count')
+    parser.add_argument('folder', help='folder of the videos, searched to any depth; links to folders are followed. Or '
+                                       'an address (s3://bucket/videos) or a manifest (.jsonl)')
     parser.add_argument('index', help='folder of the index')
     parser.add_argument('--config', help='config file (default: that of the index)')
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
@@ -33,20 +35,41 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=2, help='processes that decode (default: 2)')
     parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
                         help='that decoding a batch of clips of a video may take (default: 60)')
+    parser.add_argument('--max-windows', type=int, metavar='N',
+                        help='the most windows of a file: one that says it has more is not read (default: 10000)')
     parser.add_argument('--json', metavar='FILE', help='write the report here as well')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='how to read videos elsewhere: backend=... of MMEngine, or options of fsspec')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     if args.milvus_uri and args.backend == 'faiss':
         parser.error('--milvus-uri is of --backend milvus')
     if args.num_probes is not None and (args.backend == 'milvus' or args.milvus_uri):
         parser.error('--num-probes is of --backend faiss')
+    if args.max_windows is not None and args.max_windows < 1:
+        parser.error('--max-windows is at least 1')
+    if args.features is not None:
+        for name in ('config', 'checkpoint', 'window', 'stride', 'device', 'bf16', 'batch_size', 'workers', 'timeout',
+                     'max_windows', 'backend_args', 'cfg_options'):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f'--{name.replace("_", "-")} is for videos that are read here, not for --features')
     return args
 
 
 def main() -> int:
     args = parse_args()
-    if not Path(args.folder).is_dir():
+    from vop_mm.utils.paths import require_file, require_folder
+    require_file(args.config, 'config')
+    require_file(args.checkpoint)
+    require_folder(args.json)
+    from vop_mm.apis.config import parse_options
+    from vop_mm.datasets import VideoSource
+    args.backend_args = parse_options(args.backend_args or [])
+    if VideoSource(args.folder, args.backend_args).is_local and not Path(args.folder).is_dir():
         raise NotADirectoryError(f'no such folder of videos: {args.folder}')
+    if args.json and not Path(args.json).absolute().parent.is_dir():  # before hours of work, not behind them
+        raise FileNotFoundError(f'no such folder: {Path(args.json).parent}')
+    from vop_mm.datasets.video_files import describe_left_out
     from vop_mm.index import Gallery
     if args.features is None and args.config is None and not Gallery.exists(args.index):
         raise ValueError(f'{args.index} is no index yet: name a --config (and a --checkpoint) to make it with')
@@ -58,7 +81,7 @@ def main() -> int:
         backend = dict(type='FaissIndex', **({} if args.num_probes is None else dict(num_probes=args.num_probes)))
     if args.features is not None:
         from vop_mm.index import take_in_features
-        report = take_in_features(args.features, args.index, backend)
+        report = take_in_features(args.features, args.index, backend, args.folder)
     else:
         report = build(args, backend)
     if args.json:
@@ -68,19 +91,24 @@ def main() -> int:
         from vop_mm.utils.files import atomic_write
         with atomic_write(args.json, 'w') as file:
             json.dump(dataclasses.asdict(report), file, indent=1)
+    partly = f', {len(report.partly)} in part' if report.partly else ''
     print(f'{args.index}: {report.clips} clips; files: {report.added} added, {report.changed} changed, '
-          f'{report.removed} removed, {report.unchanged} unchanged, {len(report.failed)} can not be read')
-    for path, reason in report.failed[:_SHOWN]:
-        print(f'  {path!r}: {reason}')
-    if len(report.failed) > _SHOWN:
-        print(f'  and {len(report.failed) - _SHOWN} more; --json FILE lists all')
-    return 0
+          f'{report.removed} removed, {report.unchanged} unchanged, {len(report.failed)} can not be read{partly}')
+    listed = [*report.failed, *report.partly]
+    for path, reason in listed[:_SHOWN]:
+        print(f'  {path!r}: {reason if reason.isprintable() else repr(reason)}')
+    if len(listed) > _SHOWN:
+        print(f'  and {len(listed) - _SHOWN} more; --json FILE lists all')
+    if report.left_out:
+        print(describe_left_out(report.left_out))
+    return _NOTHING_READ if report.failed and not report.clips else 0
 
 
 def build(args: argparse.Namespace, backend: dict | None):
     """Encode what is new; the report."""
     from vop_mm.apis import TextVideoRetriever
     from vop_mm.apis.config import parse_options, read_config, require_checkpoint
+    from vop_mm.index.windows import MAX_WINDOWS
 
     options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
                    timeout=args.timeout)
@@ -92,7 +120,8 @@ def build(args: argparse.Namespace, backend: dict | None):
         require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
         retriever = TextVideoRetriever(cfg, args.checkpoint, **options)
     return retriever.build_index(args.folder, args.index, window=args.window, stride=args.stride, backend=backend,
-                                 progress=True)
+                                 progress=True, max_windows=args.max_windows or MAX_WINDOWS,
+                                 backend_args=args.backend_args)
 
 
 if __name__ == '__main__':

@@ -46,7 +46,8 @@ best=$(ls "$out"/vop_demo/seed_0/best_*.pth | head -n 1)
 echo "== 4/4 an index of the test clips for search"
 clips="$out/test_clips"
 mkdir -p "$clips"
-ln -sf "$PWD/$data"/videos/test_*.mp4 "$clips/"
+# copies with their times: the web page serves no links that lead out of the folder
+cp -pf --remove-destination "$PWD/$data"/videos/test_*.mp4 "$clips/"
 python tools/index_videos.py "$clips" "$out/index" --config configs/vop/vop_f_p_demo.py \
     --checkpoint "$(ls "$out"/vop_f_p_demo/seed_0/best_*.pth | head -n 1)"
 cat <<EOF

@@ -2,6 +2,7 @@
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--html', metavar='FILE', type=Path, help='write a page with a picture of each moment as well')
     parser.add_argument('--checkpoint', help='where the checkpoint is now (default: where it was)')
     parser.add_argument('--device', default='cpu', help='default: cpu')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     return parser.parse_args()
 
 
@@ -26,10 +27,15 @@ def main() -> int:
     args = parse_args()
     if sum(item is not None for item in (args.query, args.video, args.image)) != 1:
         raise ValueError('search by a sentence, a --video or an --image: one of them')
-    if args.html is not None and not args.html.parent.is_dir():
-        raise FileNotFoundError(f'no such folder: {args.html.parent}')
+    from vop_mm.utils.paths import require_file, require_folder
+    require_folder(args.html)
+    for path in (args.video, args.image):
+        require_file(path, '')
+    require_file(args.checkpoint)
+    if not (Path(args.index) / 'catalogue.db').is_file():
+        raise FileNotFoundError(f'no search index: {args.index}')
 
-    from vop_mm.apis import TextVideoRetriever
+    from vop_mm.apis import TextVideoRetriever, UnknownWordsWarning, unknown_words
     from vop_mm.apis.config import parse_options
     from vop_mm.apis.text_video_retriever import check_query
     if args.query is not None:
@@ -37,12 +43,16 @@ def main() -> int:
 
     retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, device=args.device,
                                               cfg_options=parse_options(args.cfg_options or []))
+    warnings.simplefilter('ignore', UnknownWordsWarning)  # said below, in a line without a path of this file
     hits = retriever.search(args.query, args.index, args.k, video=args.video, image=args.image,
                             merge=not args.all_moments)
     what = args.query or args.video or args.image
+    note = unknown_words.describe(retriever.unknown_words(args.query or ''))
+    if note:
+        print(note, file=sys.stderr)
     if args.html is not None:
         from vop_mm.visualization.search_page import write_search_page
-        write_search_page(args.html, what, hits)
+        write_search_page(args.html, what, hits, note)
         print(f'wrote {args.html}', file=sys.stderr)
     if args.json:
         import dataclasses

@@ -10,12 +10,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--json', metavar='FILE', help='write the metrics here as well')
     parser.add_argument('--dump', metavar='FILE.npz', help='write embeddings and ids here, to be scored again later')
-    parser.add_argument('--postprocess', nargs='+', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
+    parser.add_argument('--postprocess', nargs='+', action='extend', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
                         help='rows with post-processed similarities, apart from the plain ones')
     parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm: --dump of the training split')
     parser.add_argument('--bootstrap', type=int, default=0, metavar='N',
                         help='95%% confidence intervals over queries, from N samples')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started (default: none)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -24,17 +24,25 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file, require_folder
+    require_file(args.config, 'config')
+    require_file(args.checkpoint)
+    require_file(args.query_bank, 'query bank')
+    for path in (args.json, args.dump):
+        require_folder(path)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from vop_mm.apis.config import require_checkpoint
     from vop_mm.apis.experiment import build_runner, load_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     require_checkpoint(cfg, args.checkpoint, 'to evaluate')
-    cfg.load_from = args.checkpoint
+    if any(option.startswith(('load_from=', 'resume=')) for option in args.cfg_options or []):
+        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
+    cfg.load_from, cfg.resume = args.checkpoint, False
     for name in ('dump', 'postprocess', 'query_bank', 'bootstrap'):
         if getattr(args, name):
             cfg.test_evaluator[name] = getattr(args, name)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ['test'])
     metrics = runner.test()
     if args.json and runner.rank == 0:
         import json

@@ -11,31 +11,39 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from a checkpoint, or without one from the last in the work directory')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), default='bfloat16',
+    parser.add_argument('--amp-dtype', choices=('bfloat16', 'float16'),
                         help='precision of --amp (default: bfloat16; float16 needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the global batch over auto_scale_lr.base_batch_size')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config, e.g. '
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='change the config, e.g. '
                         'model.clip.weights=/path/to/ViT-B-32.pt train_dataloader.batch_size=16')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started (default: none)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.amp_dtype and not args.amp:
+        parser.error('--amp-dtype is of --amp')
+    return args
 
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
+    require_file(args.config, 'config')
+    require_file(None if args.resume == 'auto' else args.resume)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from vop_mm.apis.experiment import build_runner, load_config, use_amp
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.get('train_cfg') is None:
+            raise ValueError('--resume is for training, and this config trains nothing')
+        cfg.resume = args.resume
     if args.amp:
-        use_amp(cfg, args.amp_dtype)
+        use_amp(cfg, args.amp_dtype or 'bfloat16')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
         cfg.auto_scale_lr.enable = True
 

@@ -1,9 +1,14 @@
 """VoP: parameter-efficient tuning of CLIP for text-video retrieval.
 
-Importing the package checks the environment and nothing more: its parts are imported when they are asked for.
+Importing the package checks the environment and nothing more: its parts are imported when they are asked for. Where the
+program is one of the tools, Ctrl-C ends it with one line from here on.
 """
-from .utils.version_guard import check_environment
-from .version import __version__
+from .early_interrupt import end_tool_at_interrupt
+
+end_tool_at_interrupt()
+
+from .utils.version_guard import check_environment  # noqa: E402
+from .version import __version__  # noqa: E402
 
 check_environment()
 

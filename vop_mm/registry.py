@@ -1,7 +1,7 @@
 """Registries of vop_mm, children of MMEngine's under the scope ``vop_mm``.
 
 Every kind of MMEngine's root registries has a child here, so that a lookup in this scope never warns about a missing
-kind; kinds of our own (prompts, tuning, tokenizers ...) hang below the same scope. ``locations`` name the modules that
+kind; kinds of our own (prompts, tuning, readers ...) hang below the same scope. ``locations`` name the modules that
 are imported when a kind is first looked up, so that importing ``vop_mm`` itself stays cheap.
 """
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -41,6 +41,7 @@ DATASETS = _child('dataset', MMENGINE_DATASETS, 'vop_mm.datasets')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS)
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'vop_mm.datasets.transforms')
 TOKENIZERS = _child('tokenizer', None, 'vop_mm.datasets.transforms')
+READERS = _child('reader', None, 'vop_mm.datasets.decoding')
 
 # models: clip backbones, prompts, tuning strategies, heads, losses, retrievers
 MODELS = _child('model', MMENGINE_MODELS, 'vop_mm.models')

@@ -1,5 +1,6 @@
 # Prompts in layers 7 to 12 of both encoders, counted from 1 as in the paper
 _base_ = ['../vop/vop_msrvtt.py']
 method = 'VoP, layers 7-12'
+prompts_in_all_layers = False
 model = dict(video_prompts=[dict(type='GenericPrompt', num_tokens=8, layers=(6, 12))],
              text_prompts=[dict(type='GenericPrompt', num_tokens=8, layers=(6, 12))])

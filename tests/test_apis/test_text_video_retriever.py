@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.tools import run_tool
 from tests.videos import broken_videos, encode_video
-from vop_mm.apis import TextVideoRetriever
+from vop_mm.apis import TextVideoRetriever, UnknownWordsWarning
 from vop_mm.datasets.decoding import DecordReader
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.engine.checkpoint import CheckpointError
@@ -196,6 +197,38 @@ def test_an_index_that_was_made_anew_is_opened_again(files, tmp_path):
         retriever.build_index(tmp_path / name, index)
         assert [path for path, _ in retriever.search('a cat', index=index)] == [str(tmp_path / name / f'{name}.mp4')]
         shutil.rmtree(index)
+
+
+def test_words_that_the_vocabulary_lacks_are_warned_of(files, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    encode_video(tmp_path / 'videos' / 'a.mp4', 20)
+    retriever, index = TextVideoRetriever(*files['vop']), tmp_path / 'gallery'
+    retriever.build_index(tmp_path / 'videos', index)
+    message = "the model doesn't know: man, riding, bike"
+    query = 'a Man riding a bike!'
+    assert retriever.unknown_words(query) == ['man', 'riding', 'bike']
+    for call in (lambda text: retriever.search(text, index=index),
+                 lambda text: retriever.encode_text(['a circle', text, text]),
+                 lambda text: retriever.rank_texts(tmp_path / 'videos' / 'a.mp4', [text, 'a circle'])):
+        for text, expected in ((query, message), ('ein Hund bellt', "the model doesn't know: ein, hund, bellt")):
+            with pytest.warns(UnknownWordsWarning) as said:
+                assert len(call(text))
+            assert [(str(one.message), one.filename) for one in said] == [(expected, __file__)]  # where it was called
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert len(call('a red circle'))
+            assert len(call('?!'))
+
+
+def test_a_tokenizer_that_names_no_unknown_words_goes_on_working(files):
+    retriever = TextVideoRetriever(*files['vop'])
+    prompts = retriever.prompt_set()
+    expected, call = retriever.encode_text('a circle'), prompts.tokenizer
+    prompts.tokenizer = lambda texts: call(texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        np.testing.assert_array_equal(retriever.encode_text('a circle'), expected)
+        assert len(retriever.encode_text('a man')) == 1 and retriever.unknown_words('a man') == []
 
 
 def test_queries_that_are_refused(files, tmp_path):

@@ -27,6 +27,10 @@ def test_the_same_on_every_machine():
     assert [choose_caption(x, ['a', 'b', 'c', 'd']) for x in IDS[:8]] == list('acadcaad')
 
 
+def test_of_nothing_none_is_held_out():
+    assert hold_out(IDS, 0) == hold_out([], 0.) == []
+
+
 def test_every_caption_can_be_chosen():
     assert {choose_caption(x, ['a', 'b', 'c']) for x in IDS[:50]} == {'a', 'b', 'c'}
     assert [choose_caption(x, ['a', 'b', 'c']) for x in IDS] != [choose_caption(x, ['a', 'b', 'c'], 1) for x in IDS]

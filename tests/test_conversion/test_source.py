@@ -1,4 +1,6 @@
 """Reading files as they come: marks, line ends, blanks; what is wrong is said in one line."""
+import gzip
+
 import pytest
 
 from vop_mm.conversion import ConversionError, Source, captions_of, field, paragraph
@@ -40,8 +42,8 @@ def test_tsv_knows_no_quotes(source):
 @pytest.mark.parametrize('read, content, says', [
     ('ids', 'a\nb\na\n', 'f: a stands there twice, in lines 1 and 3'),
     ('ids', '\n \n', 'f: the file is empty'),
-    ('ids', 'a\nb\xe9\n'.encode('latin-1'), 'f, line 2: not UTF-8 (byte 0xe9)'),
-    ('ids', 'a\n'.encode('utf-16'), 'f, line 1: not UTF-8'),
+    ('ids', 'a\nb\xe9\n'.encode('latin-1'), 'f: line 2 is not UTF-8 (byte 0xe9)'),
+    ('ids', 'a\n'.encode('utf-16'), 'f: line 1 is not UTF-8'),
     ('csv', 'id,texts\n1,a\n', "f: no column 'text' in the first line, found 'id, texts'"),
     ('csv', '', "f: no column 'id'"),
     ('csv', 'id,text\n', 'f: the file is empty'),
@@ -57,7 +59,11 @@ def test_tsv_knows_no_quotes(source):
     ('json', '[' * 100_000, 'f: not a JSON file'),
     ('json', '[1]', 'f: expected an object that is not empty at the top, found [1]'),
     ('json', '{}', 'f: expected an object that is not empty'),
-    ('json', '{"a": {"b": 1, "b": 2}}', "f: the key 'b' stands there twice"),
+    ('json', '{"a": {"b": 1, "b": 2}}', "f: not a JSON file (the key 'b' stands there twice)"),
+    ('json', '{"a": 1}\n{"a": 2}\n', 'f: not a JSON file (line 2 begins a second value: JSON Lines are not read; '),
+    ('json', '{"a": 1} {"a": 2}', 'f: not a JSON file (Extra data'),
+    ('json', gzip.compress(b'{"a": 1}'), 'f: compressed with gzip; unpack it first'),
+    ('csv', gzip.compress(b'id,text'), 'f: compressed with gzip'),
     ('json', None, 'lacks f'),
 ])
 def test_what_is_wrong_is_said(source, read, content, says):

@@ -1,4 +1,6 @@
 """Which file belongs to which video."""
+import os
+
 import pytest
 
 from vop_mm.conversion import ConversionError, VideoFiles
@@ -42,13 +44,50 @@ def test_the_files_own_name_comes_first(tmp_path):
     assert VideoFiles(tmp_path).match(['a.mp4', 'a.mov']) == {'a.mp4': 'a.mp4', 'a.mov': 'a.mov'}
 
 
-def test_what_counts_as_a_video(tmp_path):
-    make(tmp_path / 'disk', 'a.mp4', '.b.mp4.x.tmp', '.b.mp4', 'c.json', 'd', 'e.mp4.part', 'sub/f.AVI')
-    (tmp_path / 'disk' / 'link').symlink_to(tmp_path / 'disk', target_is_directory=True)  # back to itself
+def test_what_is_no_video_is_kept_apart(tmp_path):
+    make(tmp_path / 'disk', 'a.mp4', '.b.mp4', 'c.json', '@eaDir/a.mp4/preview.mp4', 'sub/f.AVI')
     make(tmp_path / 'other', 'g.ts')
-    (tmp_path / 'disk' / 'more').symlink_to(tmp_path / 'other', target_is_directory=True)
-    (tmp_path / 'disk' / 'h.mp4').symlink_to(tmp_path / 'other' / 'g.ts')
-    assert VideoFiles(tmp_path / 'disk').paths == ['a.mp4', 'h.mp4', 'more/g.ts', 'sub/f.AVI']
+    (tmp_path / 'disk' / 'more').symlink_to(tmp_path / 'other')
+    files = VideoFiles(tmp_path / 'disk')
+    assert files.paths == ['a.mp4', 'more/g.ts', 'sub/f.AVI']
+    assert files.left_out == {'hidden': ['.b.mp4'], 'left by the system': ['@eaDir'],
+                              'no videos by their extension': ['c.json']}
+
+
+COMPOSED, DECOMPOSED = 'caf\u00e9', 'cafe\u0301'
+
+
+@pytest.mark.parametrize('there, wanted', [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+@pytest.mark.parametrize('extension', ['', '.mp4'])
+def test_accents_match_however_they_are_stored(tmp_path, there, wanted, extension):
+    make(tmp_path, f'sub/{there}.mp4', f'{there}s.mp4', 'cafe.mp4')
+    assert VideoFiles(tmp_path).match([wanted + extension]) == {wanted + extension: f'sub/{there}.mp4'}
+    make(tmp_path, f'v_{there}2.mp4')
+    assert VideoFiles(tmp_path, prefix='v_').match([f'{wanted}2']) == {f'{wanted}2': f'v_{there}2.mp4'}
+
+
+def test_accents_as_they_are_come_first(tmp_path):
+    make(tmp_path, f'{COMPOSED}.mp4', f'{DECOMPOSED}.mp4')
+    assert VideoFiles(tmp_path).match([COMPOSED, DECOMPOSED]) == {
+        COMPOSED: f'{COMPOSED}.mp4', DECOMPOSED: f'{DECOMPOSED}.mp4'}
+
+
+def test_two_ids_in_two_forms_have_no_file_in_common(tmp_path):
+    make(tmp_path, f'{COMPOSED}.mp4')
+    with pytest.raises(ConversionError, match='could be .* or '):
+        VideoFiles(tmp_path).match([COMPOSED, DECOMPOSED])
+
+
+def test_a_gif_is_a_video_where_there_is_no_other(tmp_path):
+    make(tmp_path, 'a.mp4', 'a.gif', 'b.gif')
+    assert VideoFiles(tmp_path).match(['a', 'b', 'a.gif']) == {'a': 'a.mp4', 'b': 'b.gif', 'a.gif': 'a.gif'}
+
+
+@pytest.mark.parametrize('name', [b'\xc4\xe3', b'-i', b'a:b', b'a\nb', b'x' * 251])
+def test_names_of_any_bytes_match(tmp_path, name):
+    video_id = os.fsdecode(name)
+    make(tmp_path, f'{video_id}.mp4')
+    assert VideoFiles(tmp_path).match([video_id]) == {video_id: f'{video_id}.mp4'}
 
 
 def test_what_is_ambiguous_is_refused(tmp_path):

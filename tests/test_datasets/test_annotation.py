@@ -1,8 +1,11 @@
+import gzip
 import json
+import os
 
 import pytest
 
 from vop_mm.datasets import AnnotationError, read_annotation
+from vop_mm.datasets.annotation import locate_video
 
 
 def write(path, content) -> str:
@@ -61,9 +64,70 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, content, says):
     assert message.startswith(f'{path}: ') and says in message and '\n' not in message
 
 
+DIGITS = '1' + '0' * 400
+
+
+@pytest.mark.parametrize('entry, says', [
+    (f'"start": {DIGITS}', 'start must be seconds, 0 or more, found 1000'),
+    (f'"end": {DIGITS}', 'end must be seconds, 0 or more, found 1000'),
+    (f'"end": -{DIGITS}', 'end must be seconds, 0 or more, found -1000'),
+    ('"end": 1' + '0' * 5000, 'not a JSON file (Exceeds the limit'),
+    ('"end": 1e400', 'end must be seconds, 0 or more, found inf'),
+    ('"start": Infinity', 'found inf'), ('"start": true', 'start must be seconds, 0 or more, found True'),
+    ('"start": [1]', 'found [1]'), ('"end": {}', 'found {}'),
+    (f'"video_id": {DIGITS}', 'video_id must be a text that is not empty, found 1000'),
+    ('"video_id": ' + '[' * 900 + ']' * 900, 'video_id must be a text that is not empty, found [[['),
+    ('"note": ' + '[' * 100_000 + ']' * 100_000, 'not a JSON file (maximum recursion'),
+    ('"captions": [' + '[' * 900 + ']' * 900 + ']', 'a caption must be a text that is not empty, found [[['),
+    (f'"captions": [{DIGITS}]', 'a caption must be a text that is not empty, found 1000'),
+    ('"captions": ["x"], "video_id": "' + 'a' * 9999 + '", "end": -1', 'end must be seconds'),
+    ('"video_id": "a\\nb\\u0000\\ud83d", "end": -1', 'entry 0 (a\\nb\\x00\\ud83d): end must be'),
+    ('"' + 'k' * 9999 + '": 1, "' + 'k' * 9999 + '": 2', 'stands there twice')])
+def test_numbers_lists_and_texts_of_any_size(tmp_path, entry, says):
+    keys = dict(video_id='"video_id": "a"', video='"video": "a.mp4"', captions='"captions": ["x"]')
+    keys = [text for key, text in keys.items() if f'"{key}"' not in entry]
+    path = write(tmp_path / 'bad.json', '{"data_list": [{' + ', '.join([*keys, entry]) + '}]}')
+    with pytest.raises(AnnotationError) as error:
+        read_annotation(path)
+    message = str(error.value)
+    assert message.startswith(f'{path}: ') and says in message and message.isprintable() and len(message) < 400
+
+
+def test_very_large_and_odd_values_that_mean_nothing_are_kept(tmp_path):
+    entries = [entry(start=0, end=1e300, views=10**400, captions=['\ud83d x']),
+               entry(video_id='\udcff', video='\udcff')]
+    assert read_annotation(write(tmp_path / 'a.json', dict(data_list=entries))) == ({}, entries)
+
+
+@pytest.mark.parametrize('video', ['/etc/passwd', '../a.mp4', 'a/../../b.mp4', '..', 'a\0.mp4', '/', '//a.mp4'])
+def test_paths_stay_below_the_folder(tmp_path, video):
+    with pytest.raises(AnnotationError) as error:
+        locate_video('a.json', 3, entry(video=video), 'data/videos')
+    assert str(error.value) == (f'a.json: entry 3 (a): the path {video!r} leads out of the folder of the videos, '
+                                'data/videos')
+    assert locate_video('a.json', 3, entry(video=video), '') == video  # no folder was named
+
+
+def test_paths_below_the_folder(tmp_path):
+    for video in ('a.mp4', 'b/c d.mp4', '.hidden/..a.mp4', 'http:/a.mp4', 'a\\..\\b.mp4'):
+        assert locate_video('a.json', 0, entry(video=video), 'v') == f'v/{video}'
+
+
+def test_a_fifo_is_no_annotation(tmp_path):
+    os.mkfifo(tmp_path / 'a.json')
+    with pytest.raises(AnnotationError, match='no such annotation file'):
+        read_annotation(str(tmp_path / 'a.json'))
+
+
 def test_missing_and_undecodable_files(tmp_path):
     with pytest.raises(AnnotationError, match='gone.json: no such annotation file'):
         read_annotation(str(tmp_path / 'gone.json'))
     (tmp_path / 'binary.json').write_bytes(b'\x89PNG\xff\xfe')
     with pytest.raises(AnnotationError, match='binary.json: not a JSON file'):
         read_annotation(str(tmp_path / 'binary.json'))
+    (tmp_path / 'a.json').write_bytes(gzip.compress(b'{"a.mp4": ["x"]}'))
+    with pytest.raises(AnnotationError, match='a.json: not a JSON file .compressed with gzip; unpack it first'):
+        read_annotation(str(tmp_path / 'a.json'))
+    (tmp_path / 'a.json').write_text(f'{json.dumps(entry())}\n{json.dumps(entry(video_id="b"))}\n')
+    with pytest.raises(AnnotationError, match='a.json: not a JSON file .line 2 begins a second value: JSON Lines'):
+        read_annotation(str(tmp_path / 'a.json'))

@@ -94,3 +94,26 @@ def test_vocabulary_of_the_demo_has_every_word_of_its_captions():
     tokenizer = build(type='WordTokenizer', vocab=Path(__file__).parents[2] / 'demo/mini_clip/vocab.txt')
     captions = [text for scene, _ in make_split((0, 0, 0, 1), 200, unique=False) for text in paraphrases(scene)]
     assert not (tokenizer(captions) == tokenizer.unk_id).any()
+
+
+@pytest.mark.parametrize('text, unknown', [
+    ('a red circle', []),
+    ('A man, riding a RED bike; a Man!', ['man', 'riding', 'bike']),
+    ("a man's car", ['man', 's', 'car']),
+    ('?! ... -- () “”', []),
+    ('', []),
+    ('ein roter Fußball', ['ein', 'roter', 'fußball']),
+    ('красный circle', ['красный']),
+    ('एक कुत्ता दौड़', ['एक', 'कुत्ता', 'दौड़']),  # with their vowel signs, whole
+    ('犬が走る', ['犬が走る']),
+    ('a re\u0301d circle', ['re\u0301d']),
+    ('\u0301' * 1900, []),
+    ('a 👩🏽\u200d🍳 runs, 🐕', ['👩🏽\u200d🍳', 'runs', '🐕']),
+    ('a\x00red\udcffcircle\x1b[31m zebra\n', ['31m', 'zebra']),
+    (' '.join(f'word{i}' for i in range(300)), [f'word{i}' for i in range(300)]),
+])
+def test_words_that_the_vocabulary_lacks_are_named(vocab, text, unknown):
+    tokenizer = build(type='WordTokenizer', vocab=vocab, context_length=400)
+    assert tokenizer.unknown_words(text) == unknown
+    assert bool(unknown) == bool((tokenizer([text]) == tokenizer.unk_id).any())
+    assert build(type='CLIPTokenizer').unknown_words(text) == []

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import pickle
 import random
 
@@ -9,7 +10,9 @@ import torch
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from torch.utils.data import DataLoader
 
+from tests.s3 import s3_server
 from tests.videos import broken_videos, encode_video, read_index
+from tests.web import web_server
 from vop_mm.datasets import (
     AnnotationError,
     TooManyUnreadableVideosError,
@@ -31,15 +34,13 @@ class FirstLetterTokenizer:
 
 
 PIPELINE = [
-    dict(type='OpenVideo'),
-    dict(type='SampleSegments', num_frames=2, mode='random'),
-    dict(type='mmaction.DecordDecode'),
+    dict(type='ReadClip', num_frames=2, mode='random'),
     dict(type='ResizeFrames', size=(20, 40)),
     dict(type='TokenizeText', tokenizer=dict(type='FirstLetterTokenizer')),
     dict(type='PackVideoText')
 ]
-RANDOM_PIPELINE = [*PIPELINE[:3], dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)), PIPELINE[3],
-                   dict(type='mmaction.Flip', flip_ratio=0.5), *PIPELINE[4:]]
+RANDOM_PIPELINE = [PIPELINE[0], dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)), PIPELINE[1],
+                   dict(type='mmaction.Flip', flip_ratio=0.5), *PIPELINE[2:]]
 
 
 def annotation(folder, videos: dict[str, list[str]]) -> str:
@@ -248,6 +249,8 @@ def test_nothing_readable_is_an_error(tmp_path):
 def test_errors_survive_pickling():
     error = pickle.loads(pickle.dumps(VideoDecodeError('a: b.mp4', 'two\nlines')))
     assert str(error) == "can't decode a: b.mp4: two lines"
+    error = pickle.loads(pickle.dumps(VideoDecodeError('a\n\udcff.mp4', 'no')))
+    assert str(error) == "can't decode a\\n\\udcff.mp4: no" and error.path == 'a\n\udcff.mp4'  # one line, any name
 
 
 # -- randomness -------------------------------------------------------------------------------------------------------
@@ -320,3 +323,110 @@ def test_a_copy_has_a_clock_of_its_own_that_workers_see(whole):
     other.set_epoch(5)
     assert data._clock.epoch == 0 and other._clock.epoch == 5
     assert epochs(other, 2, persistent_workers=True) == epochs(data, 0)
+
+
+@pytest.mark.parametrize('video', ['../secret.mp4', 'sub/../../secret.mp4', '{}/secret.mp4'])
+def test_an_annotation_names_no_files_elsewhere(whole, tmp_path, video):
+    encode_video(tmp_path / 'secret.mp4', 5)
+    (tmp_path / 'videos' / 'sub').mkdir(parents=True)
+    video = video.format(tmp_path)
+    entries = [dict(video_id='x', video=video, captions=['a'])]
+    (tmp_path / 'a.json').write_text(json.dumps(dict(data_list=entries)))
+    with pytest.raises(AnnotationError, match=r'a.json: entry 0 \(x\): the path .* leads out of the folder'):
+        build(tmp_path)
+    # as before where no folder was named
+    (tmp_path / 'b.json').write_text(json.dumps({str(tmp_path / 'secret.mp4'): ['a']}))
+    data = VideoTextDataset(str(tmp_path / 'b.json'), pipeline=PIPELINE)
+    assert data[0]['data_samples'].filename == str(tmp_path / 'secret.mp4')
+
+
+def test_links_in_the_folder_are_the_users(whole, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    (tmp_path / 'videos' / 'v0.mp4').symlink_to(whole / 'videos' / 'v0.mp4')
+    (tmp_path / 'videos' / 'more').symlink_to(whole / 'videos')
+    annotation(tmp_path, {'v0': ['a'], 'more/v1': ['b']})
+    data = build(tmp_path)
+    assert [read_index(frame) // 100 for i in range(2)
+            for frame in data[i]['inputs'].numpy().transpose(0, 2, 3, 1)] == [0, 0, 1, 1]
+
+
+def test_a_fifo_in_the_folder_does_not_hang(whole, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    os.mkfifo(tmp_path / 'videos' / 'v0.mp4')
+    annotation(tmp_path, {'v0': ['a']})
+    with pytest.raises(VideoNotFoundError, match='1 of 1 videos'):
+        build(tmp_path)
+    data = build(tmp_path, on_unreadable='error', check_files=False)
+    with pytest.raises(VideoDecodeError, match='v0.mp4: not a regular file'):
+        data[0]
+
+
+def test_names_in_messages_are_short_and_of_one_line(tmp_path):
+    (tmp_path / 'videos').mkdir()
+    annotation(tmp_path, {'a' * 5000: ['a'], 'b\n\x1b[31m': ['b']})
+    with pytest.raises(VideoNotFoundError, match='2 of 2 videos') as error:
+        build(tmp_path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600
+
+
+# -- videos elsewhere -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def web(whole):
+    with web_server() as server:
+        server.files.update({f'/v/{path.name}': path.read_bytes() for path in (whole / 'videos').iterdir()})
+        yield server
+
+
+def test_videos_of_a_web_server_give_the_same_items(whole, web):
+    near = build(whole)
+    for workers in (0, 2):
+        far = build(whole, data_prefix=dict(video=f'{web.url}/v'))
+        items = [item for batch in DataLoader(far, batch_size=7, num_workers=workers, collate_fn=lambda x: x)
+                 for item in batch]
+        assert len(items) == 7 and all(torch.equal(a['inputs'], b['inputs']) for a, b in zip(items, near))
+        assert items[1]['data_samples'].filename == 'v1.mp4'
+
+
+def test_videos_of_an_s3_server_give_the_same_items(whole):
+    with s3_server() as (options, system):
+        for path in (whole / 'videos').iterdir():
+            system.pipe_file(f'bucket/v/{path.name}', path.read_bytes())
+        far = build(whole, data_prefix=dict(video='s3://bucket/v'), backend_args=options)
+        near = build(whole)
+        items = [item for batch in DataLoader(far, batch_size=7, num_workers=2, collate_fn=lambda x: x)
+                 for item in batch]
+        assert all(torch.equal(a['inputs'], b['inputs']) for a, b in zip(items, near))
+
+
+def test_a_manifest_names_files_and_clips(whole, web, tmp_path):
+    lines = [dict(url=f'{web.url}/v/v{i}.mp4', **(dict(start=1, end=1.4) if i == 2 else {})) for i in range(4)]
+    (tmp_path / 'videos.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    data = build(whole, data_prefix=dict(video=str(tmp_path / 'videos.jsonl')))
+    info = data.get_data_info(2)
+    assert (info['start'], info['end'], info['video']) == (1, 1.4, 'v2.mp4')
+    assert {225 <= index <= 235 for index in indices(data[2])} == {True}  # 25 frames per second
+    assert 'start' not in data.get_data_info(0)
+
+
+def test_videos_that_can_not_be_fetched(whole, web):
+    annotation_file = str(whole / 'a.json')
+    del web.files['/v/v3.mp4']
+    url = web.url.replace('://', '://user:hush@')
+    arguments = dict(data_prefix=dict(video=f'{url}/v'), ann_file=annotation_file)
+    sample = build(whole, **arguments)[4]['data_samples']
+    assert sample.unreadable == [('v3.mp4', 'HTTP 404 Not Found')] and sample.video_id in ('v0', 'v1', 'v2')
+    with pytest.raises(VideoDecodeError) as error:
+        build(whole, on_unreadable='error', **arguments)[4]
+    assert str(error.value) == f"can't decode {web.url}/v/v3.mp4: HTTP 404 Not Found"
+
+
+@pytest.mark.parametrize('video', ['../x.mp4', 'http://127.0.0.1:1/x.mp4', '/x.mp4'])
+def test_an_annotation_does_not_lead_out_of_an_address(tmp_path, video):
+    (tmp_path / 'a.json').write_text(json.dumps({video: ['a']}))
+    with pytest.raises(AnnotationError, match=r'a\.json: entry 0 \(.*\): '):
+        build(tmp_path, data_prefix=dict(video='http://127.0.0.1:2/v'))
+
+
+def test_an_address_is_not_joined_to_the_data_root(tmp_path):
+    annotation(tmp_path, dict(v0=['a']))
+    assert build(tmp_path, data_prefix=dict(video='memory://v')).source.shown('v0.mp4') == 'memory://v/v0.mp4'

@@ -1,4 +1,9 @@
 """The search page over two small indexes."""
+import contextlib
+import json
+import shutil
+import sqlite3
+
 import pytest
 
 from tests.browser import EVIL, serving
@@ -9,16 +14,15 @@ from tests.videos import encode_video
 WINDOW, STRIDE = 4., 1.
 
 
-@pytest.fixture(scope='module')
-def folder(small_demo, tmp_path_factory):
-    """Where the page runs: demo data, videos (one can't be read, one can't be played), and an index of each of two
-    sets of prompts."""
+@pytest.fixture(scope='session')
+def made(small_demo, tmp_path_factory):
+    """What :func:`folder` has. Not to be changed."""
     folder = tmp_path_factory.mktemp('page')
     (folder / 'data').mkdir()
     (folder / 'data' / 'demo').symlink_to(small_demo)
     videos = folder / 'videos'
     videos.mkdir()
-    for path in sorted((small_demo / 'videos').glob('test_*.mp4')):  # links, as tools/quickstart.sh makes them
+    for path in sorted((small_demo / 'videos').glob('test_*.mp4')):  # links that lead out of the folder
         (videos / path.name).symlink_to(path)
     encode_video(videos / 'long.mp4', 150)
     encode_video(videos / 'evil.mp4', 20, first=300)
@@ -36,6 +40,19 @@ def folder(small_demo, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def folder(made, tmp_path_factory):
+    """Where the page runs: demo data, videos (one can't be read, one can't be played), and an index of each of two
+    sets of prompts."""
+    folder = tmp_path_factory.mktemp('pages') / 'page'
+    shutil.copytree(made, folder, symlinks=True)
+    for name in ('vop_f_p', 'vop'):
+        with contextlib.closing(sqlite3.connect(folder / name / 'catalogue.db')) as db, db:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'videos'", (json.dumps(str(folder / 'videos')), ))
+    return folder
+
+
+@pytest.fixture(scope='module')
 def server(folder):
-    with serving('vop_f_p', 'plain=vop', '--max-upload-mb', '1', '--timeout', '20', cwd=folder) as server:
+    with serving('vop_f_p', 'plain=vop', '--max-upload-mb', '1', '--timeout', '20', '--follow-links',
+                 cwd=folder) as server:
         yield server

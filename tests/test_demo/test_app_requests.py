@@ -33,8 +33,46 @@ def test_a_clip_is_served_whole_and_in_ranges(server, folder):
     status, headers, body = server.ask(f'/clips/0/{number}', Range='bytes=100-199')
     assert (status, body, headers['content-range']) == (206, content[100:200], f'bytes 100-199/{len(content)}')
     assert server.ask(f'/clips/0/{number}', Range=f'bytes={len(content)}-')[0] == 416
+    for asked, expected in (('bytes=-10', content[-10:]), ('bytes=0-', content), ('bytes=5-5', content[5:6]),
+                            (f'bytes=7-{10**17}', content[7:])):
+        status, headers, body = server.ask(f'/clips/0/{number}', Range=asked)
+        assert (status, body) == (206, expected) and headers['content-length'] == str(len(expected))
+    for ignored in ('bytes=0-1,3-4', 'bytes=' + ','.join(['0-'] * 5000), 'bytes=5-2', 'bytes=-', 'pages=1-2', 'x'):
+        assert server.ask(f'/clips/0/{number}', Range=ignored)[2] == content
+    assert server.ask(f'/clips/0/{number}', Range='bytes=0-1', **{'If-Range': headers['etag']})[0] == 206
+    assert server.ask(f'/clips/0/{number}', Range='bytes=0-1', **{'If-Range': '"another"'})[0] == 200
+    status, headers, body = server.ask(f'/clips/0/{number}', 'HEAD')
+    assert (status, headers['content-length'], body) == (200, str(len(content)), b'')
     status, headers, body = server.ask(f'/pictures/0/{number}')
     assert status == 200 and headers['content-type'] == 'image/jpeg' and body[:3] == b'\xff\xd8\xff'
+
+
+def test_an_upload_tells_nothing_of_the_server(server, folder):
+    """Neither a path, nor whether a file is there that a playlist names, nor its content."""
+    secret = folder / 'videos' / 'long.mp4'
+    answers = set()
+    for named in (secret, folder / 'nothing.mp4', 'long.mp4'):
+        for text in (f'#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{named}\n#EXT-X-ENDLIST\n',
+                     f"ffconcat version 1.0\nfile '{named}'\n", f'<?xml version="1.0"?><MPD>{named}</MPD>'):
+            for name in ('zz.mp4', 'zz.mkv', 'zz'):
+                status, _, body = server.ask(f'/nearest/0?name={name}', 'POST', text.encode())
+                answers.add((status, body.replace(name.encode(), b'NAME', 1)))
+    assert len(answers) == 1 and b'NAME can&#x27;t be read as a video' in answers.pop()[1]
+    for start in (b'\0\0\0\x18ftypisom', b'\x1a\x45\xdf\xa3', b'RIFF\0\0\0\0AVI LIST', b'FLV\x01', b'OggS',
+                  b'\0\0\x01\xba', bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c'), b'G' * 1000):
+        status, _, body = server.ask('/nearest/0?name=a.mp4', 'POST', start + b'x' * 3000)
+        assert status == 200 and body.count(b'vop-message') == 1 and b'data:image' not in body
+        assert not any(place.encode() in body for place in ('/tmp', str(server.scratch), 'page.tmp', 'tmp'))
+    assert 'Traceback' not in server.said()
+
+
+def test_answers_name_no_folder_of_the_server(server, folder):
+    config = json.loads(server.ask('/config')[2])
+    number = next(d['id'] for d in config['dependencies'] if len(d['inputs']) == 1 and len(d['outputs']) == 2)
+    status, _, body = ask_event(server, dict(data=['VoP^F+P'], fn_index=number))
+    assert status == 200 and b'vop-status' in body and b'>videos<' in body
+    for answer in (body, server.ask('/config')[2], server.ask('/')[2]):
+        assert not any(place.encode() in answer for place in (str(folder), str(ROOT), '/tmp/', str(server.scratch)))
 
 
 def test_only_files_of_the_index_are_served(server, folder, small_demo):
@@ -58,6 +96,28 @@ def test_only_files_of_the_index_are_served(server, folder, small_demo):
         status, _, body = server.ask(path)
         assert status in (400, 404) and len(body) < 200, (path, status, body[:300])
     assert server.ask('/gradio_api/file=' + paths[0], 'HEAD')[0] == 404
+
+
+@pytest.mark.parametrize('path', ['/clips/0/{}', '/clips/{}/1', '/pictures/0/{}', '/nearest/{}', '/static/{}',
+                                  '/assets/{}.js', '/svelte/{}', '/gradio_api/{}', '/{}'])
+@pytest.mark.parametrize('length', [180, 300, 5000])
+def test_no_path_is_too_long(server, path, length):
+    method = 'POST' if 'nearest' in path else 'GET'
+    status, headers, _ = server.ask(path.format('9' * length), method, b'' if method == 'POST' else None)
+    assert status == 404 and headers['x-content-type-options'] == 'nosniff'
+    assert '99999' not in server.said()
+
+
+def test_every_answer_has_the_headers(server):
+    for path, method, headers, expected in (
+            ('/', 'GET', {}, 200), ('/nothing', 'GET', {}, 404), ('/', 'PUT', {}, 405), ('/', 'POST', {}, 411),
+            ('/', 'GET', dict(Host='evil.example'), 400), ('/', 'GET', dict(Origin='null'), 403),
+            ('/clips/0/999999', 'GET', {}, 404), ('/page.js', 'GET', {}, 200), ('/config', 'GET', {}, 200)):
+        status, found, _ = server.ask(path, method, **headers)
+        assert status == expected and 'server' not in found
+        assert found['x-content-type-options'] == 'nosniff' and found['referrer-policy'] == 'same-origin'
+        assert "frame-ancestors 'self'" in found['content-security-policy']
+        assert ("'sha256-" in found['content-security-policy']) == (status == 200 and path == '/')
 
 
 def test_a_file_that_has_changed_is_not_served(server, folder):

@@ -1,7 +1,9 @@
 """Checkpoints: what they hold, that they are read safely, and whom they are refused to."""
 import copy
+import hashlib
 import os
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from safetensors.torch import save_file
 
+from vop_mm.apis.named_files import require_file
 from vop_mm.engine.checkpoint import (
     CheckpointError,
     describe,
@@ -17,8 +20,10 @@ from vop_mm.engine.checkpoint import (
     load_trainable,
     match,
     pack,
+    serialise,
     unpack,
 )
+from vop_mm.models.backbones.clip_weights import read_clip_weights
 from vop_mm.registry import MODELS
 
 ARCH = dict(embed_dim=16, quick_gelu=True,
@@ -99,8 +104,18 @@ def test_safetensors_are_read(tmp_path):
 ])
 def test_is_refused_to_another_model(tmp_path, other, says):
     path = save(build(), tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(CheckpointError, match=f'^{path}: the checkpoint .*{says}'):
         load_trainable(other(), str(path))
+
+
+@pytest.mark.parametrize('name', ['\x1b[2J', 'a\nb', 'x' * 10_000], ids=['escape', 'lines', 'long'])
+def test_names_in_a_file_do_not_act_on_a_terminal(tmp_path, name):
+    checkpoint = torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True)
+    checkpoint['state_dict'][name] = torch.zeros(2)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='it holds |has a name of more than 1000') as said:
+        load_trainable(build(), str(tmp_path / 'a.pth'))
+    assert str(said.value).isprintable() and len(str(said.value)) < 400
 
 
 def test_is_refused_on_another_architecture(tmp_path):
@@ -146,6 +161,115 @@ def test_a_corrupt_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match='a.pth is'):
         load_from_local_safely(str(path))
+
+
+def test_a_published_file_is_compared_with_its_name(tmp_path):
+    for ending in ('.pth', '.safetensors'):
+        content = serialise(load_from_local_safely(save(build(), tmp_path / 'a.pth')), ending)
+        digits = hashlib.sha256(content).hexdigest()[:8]
+        path = tmp_path / f'mine-{digits}{ending}'
+        path.write_bytes(content)
+        load_trainable(build(), path)
+        other = tmp_path / f'mine-{int(digits, 16) ^ 1:08x}{ending}'
+        other.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f'SHA-256 begins with {digits}, not as its name says with .*damaged'):
+            load_from_local_safely(other)
+        for name in (f'{other.stem} (1)', f'{other.stem}(12)', other.stem.upper()):  # a browser's second, a FAT disk's
+            (tmp_path / f'{name}{ending}').write_bytes(content)
+            with pytest.raises(CheckpointError, match='damaged'):
+                load_from_local_safely(tmp_path / f'{name}{ending}')
+        path.rename(tmp_path / f'{path.stem.upper()} (1){ending}')
+        load_from_local_safely(tmp_path / f'{path.stem.upper()} (1){ending}')
+        for name in ('run-20261126', 'run-19991231', 'iter-00010000', 'a-1234567',
+                     'a-123456789', f'a-{digits[:7]}G', f'a_{digits}'):
+            (tmp_path / f'{name}{ending}').write_bytes(content)  # a date, and what is no hash
+            load_from_local_safely(tmp_path / f'{name}{ending}')
+
+
+@pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
+def test_a_flipped_bit_is_noticed(tmp_path, ending):
+    model = build()
+    content = bytearray(serialise(load_from_local_safely(save(model, tmp_path / 'a.pth')), ending))
+    at = content.index(model.vision_tower.prompts[0].weight.detach().numpy().tobytes())
+    content[at + 37] ^= 1
+    (tmp_path / f'b{ending}').write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'b{ending} is refused: it is damaged: (its|the) checksum (of .* )?is'):
+        load_from_local_safely(tmp_path / f'b{ending}')
+
+
+@pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, ending, value):
+    checkpoint = torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True)
+    checkpoint['state_dict']['text_tower.prompts.0.weight'][1, 0, 3] = value
+    (tmp_path / f'b{ending}').write_bytes(serialise(checkpoint, ending))
+    with pytest.raises(CheckpointError, match=rf'b{ending} is refused: .*text_tower.prompts.0.weight is not finite'):
+        load_trainable(build(), tmp_path / f'b{ending}')
+
+
+@pytest.mark.parametrize('change', [
+    dict(meta=[1]), dict(meta='x'), dict(meta=dict(vop_mm=[1])), dict(meta=dict(vop_mm=dict(clip='x'))),
+    dict(meta=dict(vop_mm=dict(clip=dict(arch=1)))), dict(meta=dict(cfg=['x'])), dict(state_dict=dict(a=1)),
+    dict(state_dict={3: torch.zeros(1)}), dict(state_dict=[]), dict(meta=dict(x='a' * 2_000_000)),
+    dict(meta=dict(vop_mm=dict(method='a' * 1000))), dict(meta=dict(vop_mm=dict(clip=dict(arch='a' * 1000)))),
+    dict(meta=dict(x=torch.zeros(1).expand(10**12)))])
+def test_a_checkpoint_of_another_form_is_one_line(tmp_path, change):
+    torch.save({**torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True), **change}, tmp_path / 'b.pth')
+    with pytest.raises(CheckpointError, match='b.pth is (not a checkpoint of this project|refused)') as caught:
+        load_from_local_safely(tmp_path / 'b.pth')
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize('options', [3, {'': 3}, 'assign'])
+def test_options_of_torch_in_a_state_are_not_taken(tmp_path, options):
+    """``_metadata``: with ``assign_to_params_buffers`` a module takes over the file's types."""
+    checkpoint = torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True)
+    state = OrderedDict((name, value.double()) for name, value in checkpoint['state_dict'].items())
+    if options == 'assign':
+        options = {name.rpartition('.')[0]: dict(assign_to_params_buffers=True) for name in state}
+    state._metadata = options
+    torch.save(dict(checkpoint, state_dict=state), tmp_path / 'b.pth')
+    model = build()
+    load_trainable(model, tmp_path / 'b.pth')
+    assert all(model.state_dict()[name].dtype == torch.float32 for name in state)
+
+
+def test_metadata_that_would_never_end(tmp_path):
+    """Lists that hold each other: 2**60 values, and depth without end, in a small file."""
+    checkpoint = torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True)
+    wide = ['x']
+    for _ in range(60):
+        wide = [wide, wide]
+    round_and_round = []
+    round_and_round.append(round_and_round)
+    for value in (wide, round_and_round):
+        for place in (checkpoint['meta'], checkpoint['meta']['vop_mm']):
+            place['method'] = value
+            torch.save(checkpoint, tmp_path / 'b.pth')
+            with pytest.raises(CheckpointError, match='nested too deeply, or holds too much'):
+                load_from_local_safely(tmp_path / 'b.pth')
+            place['method'] = 'VoP'
+
+
+@pytest.mark.parametrize('kind', ['folder', 'FIFO', 'device'])
+def test_what_is_no_file_is_one_line_at_once(tmp_path, kind):
+    path = tmp_path / 'a.pth'
+    dict(folder=path.mkdir, FIFO=lambda: os.mkfifo(path), device=lambda: path.symlink_to('/dev/zero'))[kind]()
+    with pytest.raises(CheckpointError, match='a.pth is not a readable checkpoint'):
+        load_from_local_safely(path)
+
+
+def test_a_name_that_begins_with_a_tilde(tmp_path, monkeypatch):
+    """``~x.pth`` is nobody's home."""
+    monkeypatch.chdir(tmp_path)
+    save(build(), '~x.pth')
+    require_file('~x.pth')
+    assert load_from_local_safely('~x.pth')['state_dict']
+    with pytest.raises(FileNotFoundError, match='not found: ~no_such_user/x.pth'):
+        load_from_local_safely('~no_such_user/x.pth')
+    for read in (read_clip_weights, require_file):
+        with pytest.raises(FileNotFoundError, match='not found: ~no_such_user/x.pth'):
+            read('~no_such_user/x.pth')
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -51,8 +51,8 @@ class SeenHook(Hook):
 
 def run(folder, work_dir, seen: dict, seed: int = 3, resume: str | None = None, max_share: float = 0.2,
         num_workers: int = 2) -> None:
-    pipeline = [dict(type='OpenVideo'), dict(type='SampleSegments', num_frames=3, mode='random'),
-                dict(type='mmaction.DecordDecode'), dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)),
+    pipeline = [dict(type='ReadClip', num_frames=3, mode='random'),
+                dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)),
                 dict(type='ResizeFrames', size=(16, 16)), dict(type='mmaction.Flip'),
                 dict(type='TokenizeText', tokenizer=dict(type='NoTokenizer')), dict(type='PackVideoText')]
     Runner(

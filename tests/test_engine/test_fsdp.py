@@ -92,9 +92,12 @@ def test_is_evaluated_by_any_number_of_processes(trained, small_demo, tmp_path):
 
 @pytest.mark.parametrize(('wrote', 'goes_on'), [(2, 2), (2, 1), (1, 2)])
 def test_is_resumed_by_any_number_of_processes(trained, small_demo, tmp_path, wrote, goes_on):
-    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, '--resume', trained[wrote] / 'epoch_1.pth',
+    start = read(trained[wrote], 1)
+    start['meta']['config'] = f'x = __import__("os").system("touch {tmp_path}/it_ran")'  # MMEngine would run it
+    torch.save(start, tmp_path / 'start.pth')
+    done = run('tools/train.py', small_demo, '--work-dir', tmp_path, '--resume', tmp_path / 'start.pth',
                processes=goes_on)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and not (tmp_path / 'it_ran').exists(), done.stderr
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     expected, found = read(trained[goes_on], EPOCHS), read(tmp_path, EPOCHS)
     # torch 2.14 gives the same bits where the number of processes stays the same, torch 2.4 not always

@@ -89,6 +89,13 @@ def test_an_unknown_history_is_an_error_as_in_mmengine(hub):
         hub.get_scalar('train/loss')
 
 
+def test_what_is_kept_is_for_the_run_to_say(hub):
+    state = dict(log_scalars={}, runtime_info=dict(max_iters=3), resumed_keys=dict(max_iters=True))
+    hub.load_state_dict(state)
+    hub.update_info('max_iters', 4, resumed=False)
+    assert hub.get_info('max_iters') == 4 and 'max_iters' not in hub.state_dict()['runtime_info']
+
+
 def test_is_the_current_instance_of_mmengine():
     hub = DeferredMessageHub.get_instance('a deferred one')
     assert MessageHub.get_current_instance() is hub is MessageHub.get_instance('a deferred one')

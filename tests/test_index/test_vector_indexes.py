@@ -147,3 +147,24 @@ index.close()
     env = {key: value for key, value in os.environ.items() if key != 'GRPC_ENABLE_FORK_SUPPORT'}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and 'fork' not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize('closed', [False, True])
+def test_milvus_says_so_where_it_was_used_before_a_fork(tmp_path, closed):
+    """gRPC would wait there for ever, for threads that a fork does not take along."""
+    pytest.importorskip('milvus_lite')
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+    code = f'''
+import os, signal
+from vop_mm.index import MilvusIndex
+index = MilvusIndex({str(tmp_path / 'a')!r}, 4)
+if {closed}:
+    index.close()
+if os.fork() == 0:
+    signal.alarm(20)
+    MilvusIndex({str(tmp_path / 'b')!r}, 4)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and 'ConnectionError: Milvus can not be used in a process' in done.stderr, done.stderr

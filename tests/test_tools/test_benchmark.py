@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.tools import ROOT, run_tool
-from tests.videos import encode_video, painted_frame
+from tests.videos import encode_video, painted_frame, read_index
+from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.evaluation import functional
 
 BENCHMARK = 'tools/analysis_tools/benchmark.py'
@@ -16,6 +17,7 @@ BENCHMARK = 'tools/analysis_tools/benchmark.py'
 
 @pytest.fixture(scope='module')
 def decoded(tmp_path_factory):
+    pytest.importorskip('decord')  # which is what is compared
     folder = tmp_path_factory.mktemp('decoded')
     video = encode_video(folder / 'a.mp4', 60, size=(120, 160))
     done = run_tool(BENCHMARK, 'decode', '--video', video, '--repeat', '3', '--json', folder / 'rows.json')
@@ -26,8 +28,9 @@ def decoded(tmp_path_factory):
 def test_decode_measures_the_pipeline_beside_opencv_and_the_bare_decoder(decoded):
     rows = {row['what']: row for row in decoded[1]['rows']}
     speeds = {what: row for what, row in rows.items() if row['figure'].endswith('clips/s')}
-    assert {'decode stage as configured', 'decord alone', 'OpenCV seeking, as CLIP4Clip and X-Pool do',
-            'stored frames, resized and cropped'} <= set(speeds)
+    assert {'ReadClip as configured', 'its reader alone', 'decord alone', 'OpenCV seeking, as CLIP4Clip and X-Pool do',
+            'stored frames'} == set(speeds)
+    assert 'its reader against decord, this file: CPU time' in rows
     assert all(0 < row['value'] <= row['fastest'] for row in speeds.values())
     for row in rows.values():
         assert ('target' in row) == row['figure'].endswith(' x')
@@ -40,6 +43,15 @@ def test_decode_prints_figures_targets_and_machine(decoded):
     text, result = decoded
     assert all(row['what'] in text and row['figure'] in text for row in result['rows'])
     assert f"cores: {result['machine']['cores']}" in text and result['machine']['date'] in text
+
+
+def test_a_repeated_clip_is_the_clip_again_and_again(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
+    decode = vars(importlib.import_module('benchmarks.decode'))
+    once = encode_video(tmp_path / 'a.mp4', 30)
+    reader = PyAVReader(str(decode['repeat_clip'](once, tmp_path / 'b.mp4', 3)))
+    assert len(reader) == 90 and reader.duration == pytest.approx(3.6, abs=0.01)
+    assert [read_index(frame) for frame in reader.get_batch(range(90)).asnumpy()] == [*range(30)] * 3
 
 
 def test_decode_compares_no_wrong_frames(monkeypatch):

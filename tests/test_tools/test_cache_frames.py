@@ -1,15 +1,19 @@
 """Training and evaluation from stored frames are those from videos, number by number."""
 import json
 import os
+import re
 import shutil
 import signal
+import time
 
 import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import run_tool, start_tool
+from tests.web import web_server
 from vop_mm.datasets import FrameStore, FrameStoreError
+from vop_mm.utils.locks import locked
 
 TOOL = 'tools/data/cache_frames.py'
 
@@ -90,10 +94,10 @@ def test_changed_videos_are_refused_and_absent_ones_are_not_needed(small_demo, f
 
 def test_refused_under_other_settings(small_demo, frames, tmp_path):
     pipeline = 'test_dataloader.dataset.pipeline'
-    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.0.transforms.1.num_frames=8')
-    assert_one_line(done, f'{frames}/test', 'SampleSegments.num_frames is 12 there, 8 here')
-    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.1.size=[32,32]')
-    assert_one_line(done, 'ResizeFrames.size is [40, 40] there, [32, 32] here')
+    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', 'num_frames=8')
+    assert_one_line(done, f'{frames}/test', 'num_frames is 12 there, 8 here')
+    done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.0.size=[32,32]')
+    assert_one_line(done, 'size is [40, 40] there, [32, 32] here')
     assert_one_line(zero_shot(small_demo, tmp_path, f'frames_from={tmp_path}/none'), 'no frames', 'cache_frames.py')
     assert_one_line(cache(small_demo, frames, '--quality', '90'), f'{frames}/train', 'quality is None there, 90 here')
 
@@ -139,3 +143,115 @@ def test_unreadable_videos_are_stored_as_such(small_demo, tmp_path):
     video.write_bytes(good)
     done = cache(data, tmp_path / 'frames', '--split', 'train')
     assert '1 of them new' in done.stdout and "can't be decoded" not in done.stdout
+
+
+def cut_off(source, folder):
+    """A copy of stores, of which that of training was not copied to its end."""
+    shutil.copytree(source, folder)
+    store = folder / 'train' / 'data.mdb'
+    os.truncate(store, store.stat().st_size * 2 // 3)
+    return folder
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_training_from_a_store_that_was_cut_off_is_one_line(small_demo, frames, tmp_path, workers):
+    cut_off(frames, tmp_path / 'frames')
+    done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path / 'work',
+                    *of(small_demo, frames_from=tmp_path / 'frames'), f'train_dataloader.num_workers={workers}',
+                    'train_dataloader.persistent_workers=False')
+    assert_one_line(done, f'{tmp_path}/frames/train: cut off', 'cache_frames.py again')
+
+
+def test_a_store_that_was_cut_off_is_made_anew(small_demo, frames, tmp_path):
+    cut_off(frames, tmp_path / 'frames')
+    done = cache(small_demo, tmp_path / 'frames', '--split', 'train', 'val')
+    assert done.returncode == 0, done.stderr
+    line, = (line for line in done.stdout.splitlines() if 'made anew' in line)
+    assert line.startswith(f'{tmp_path}/frames/train: cut off: ') and line.endswith('; all of it is made anew')
+    assert 'train: 24 clips, 24 of them new' in done.stdout and 'val: 12 clips, 0 of them new' in done.stdout
+    same_frames(tmp_path / 'frames' / 'train', frames / 'train', small_demo)
+
+
+def same_frames(one, other, data):
+    one, other = FrameStore(one), FrameStore(other)
+    for entry in entries(data):
+        info = one.info(entry['video'])
+        assert info == other.info(entry['video'])
+        assert (one.frames(info, range(12)) == other.frames(info, range(12))).all()
+
+
+def test_clips_with_flipped_bits_are_made_anew(small_demo, frames, tmp_path):
+    shutil.copytree(frames, tmp_path / 'frames')
+    path = tmp_path / 'frames' / 'train' / 'data.mdb'
+    store = FrameStore(path.parent)
+    content, videos = bytearray(path.read_bytes()), [entry['video'] for entry in entries(small_demo)]
+    frame = store.frames(store.info(videos[3]), [5]).tobytes()
+    content[content.index(frame) + 100] ^= 1  # of its pixels
+    for found in re.finditer(b'"video": "' + videos[9].encode(), content):  # pages that are free hold it as well
+        content[found.start() + 2] ^= 1  # of what is said of it
+    path.write_bytes(content)
+    done = cache(small_demo, tmp_path / 'frames', '--split', 'train')
+    assert done.returncode == 0 and 'train: 24 clips, 2 of them new' in done.stdout, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if 'made anew' in line]
+    assert len(lines) == 2 and videos[9] in lines[0] and f'the frames of {videos[3]} are damaged' in lines[1], lines
+    same_frames(path.parent, frames / 'train', small_demo)
+
+
+def test_a_second_process_is_told_that_a_store_is_being_written(small_demo, frames, tmp_path):
+    shutil.copytree(frames, tmp_path / 'frames')
+    with locked(tmp_path / 'frames' / 'val.lock', ''):
+        done = cache(small_demo, tmp_path / 'frames', '--split', 'train')
+        assert done.returncode == 0, done.stderr  # another split is nobody's business
+        cut_off(frames, tmp_path / 'other')
+        os.replace(tmp_path / 'other' / 'train' / 'data.mdb', tmp_path / 'frames' / 'val' / 'data.mdb')
+        done = cache(small_demo, tmp_path / 'frames', '--split', 'val')
+    assert_one_line(done, f'another process is storing frames in {tmp_path}/frames/val')
+
+
+def test_one_odd_file_does_not_stop_the_others(small_demo, tmp_path):
+    data = copy(small_demo, tmp_path / 'demo')
+    name, annotation = os.fsdecode(b'\xc4\xe3.mp4'), data / 'train.json'
+    content = json.loads(annotation.read_text())
+    old, playlist, broken = (entry['video'] for entry in content['data_list'][:3])
+    (data / 'videos' / old).rename(data / 'videos' / name)
+    content['data_list'][0]['video'] = name
+    annotation.write_text(json.dumps(content))
+    (data / 'videos' / playlist).write_text(f'#EXTM3U\n#EXTINF:1,\nfile://{data}/videos/{broken}\n')
+    (data / 'videos' / broken).write_bytes(b'\0\0\0\x20ftyp' + bytes(100))
+    done = cache(data, tmp_path / 'frames', '--split', 'train')
+    assert done.returncode == 0 and 'train: 24 clips, 24 of them new' in done.stdout, done.stdout + done.stderr
+    assert "2 videos can't be decoded:" in done.stdout and f'{playlist}: not a video of a known' in done.stdout
+    store = FrameStore(tmp_path / 'frames' / 'train')
+    assert store.frames(store.info(name), [0]).shape[0] == 1
+
+
+@pytest.mark.parametrize('moment', [0.5, 2])
+def test_a_ctrl_c_ends_it(small_demo, tmp_path, moment):
+    process = start_tool(TOOL, TRAIN, '--out', tmp_path / 'frames', '--workers', '1', *of(small_demo))
+    while not (tmp_path / 'frames' / 'train' / 'data.mdb').is_file():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    time.sleep(moment / 10)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    if process.returncode != 0:  # or it was done by then
+        assert process.returncode == 130 and said.endswith('interrupted\n') and 'Exception ignored' not in said, said
+    else:
+        assert 'to use them' in said
+
+
+def test_videos_of_a_web_server_are_fetched_once(small_demo, frames, tmp_path):
+    with web_server() as web:
+        web.files.update({f'/{path.name}': path.read_bytes() for path in (small_demo / 'videos').iterdir()})
+        changes = {f'{split}_dataloader.dataset.data_prefix.video': web.url for split in ('train', 'val', 'test')}
+        done = cache(small_demo, tmp_path / 'far', **changes)
+        assert done.returncode == 0 and 'train: 24 clips, 24 of them new' in done.stdout, done.stderr
+        assert 'decoded' not in done.stdout
+        asked = len(web.requests)
+        assert 'train: 24 clips, 0 of them new' in cache(small_demo, tmp_path / 'far', **changes).stdout
+        assert {headers.get('range') for _, headers in web.requests[asked:]} == {'bytes=0-0'}
+    near, far = FrameStore(frames / 'train'), FrameStore(tmp_path / 'far' / 'train')
+    for entry in entries(small_demo):
+        place = entry['video'], entry.get('start'), entry.get('end')
+        a, b = near.info(*place), far.info(*place)
+        assert {**a, 'source': 0} == {**b, 'source': 0} and a['source'][0] == b['source'][0]

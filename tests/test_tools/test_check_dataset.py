@@ -9,12 +9,13 @@ import time
 
 import pytest
 
+from tests.odd_files import write_odd_files
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import run_tool, start_tool
+from tests.tools import ROOT, ForkedTool, run_tool, start_tool
+from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video
 from vop_mm.datasets import read_annotation
-from vop_mm.datasets.decoding import torchcodec_problem
-from vop_mm.datasets.transforms import OpenVideo
+from vop_mm.datasets.decoding import PyAVReader
 
 TOOL = 'tools/data/check_dataset.py'
 
@@ -64,17 +65,17 @@ CRASH, HANG = 'crash.mp4', 'hang.mp4'
 
 def misbehave():
     """In the tool's process: a decoder that dies on one file and never ends on another."""
-    transform = OpenVideo.transform
+    opened = PyAVReader.__init__
 
-    def replaced(self, results):
-        name = os.path.basename(results['filename'])
+    def replaced(self, path, *args):
+        name = os.path.basename(path)
         if name == CRASH:
             os.kill(os.getpid(), signal.SIGSEGV)
         while name == HANG:
             time.sleep(1)
-        return transform(self, results)
+        opened(self, path, *args)
 
-    OpenVideo.transform = replaced
+    PyAVReader.__init__ = replaced
 
 
 @pytest.fixture(scope='module')
@@ -90,10 +91,13 @@ def made(tmp_path_factory):
     cut_video(videos / 'good.mp4', videos / 'cut.mp4', 0.7)
     encode_video(videos / 'lies.avi', 60, codec='mpeg4')
     lie_about_frames(videos / 'lies.avi', 120)
+    join_tracks(videos / 'tracks.mov', encode_video(videos / 'small.mp4', 60, size=(32, 48)), videos / 'good.mp4')
+    encode_video(videos / 'hdr.mp4', 60, pix_fmt='yuv420p10le', transfer=16)
     spoil_end(videos / 'spoilt.mp4', 0.1)
     broken = [os.path.basename(path) for path in broken_videos(videos).values()]
     clips = ['good.mp4', ('good.mp4', 1.0, 2.0), ('good.mp4', 0, 30.0), ('good.mp4', 5.0, 9.0), 'männchen – 走.mp4',
-             CRASH, HANG, 'one.mp4', 'stream.ts', 'cut.mp4', 'lies.avi', 'spoilt.mp4', 'gone.mp4', *broken]
+             CRASH, HANG, 'one.mp4', 'stream.ts', 'cut.mp4', 'lies.avi', 'tracks.mov', 'hdr.mp4', 'spoilt.mp4',
+             'gone.mp4', *broken]
     annotate(folder, clips)
     done = check(folder, '--timeout', '5', '--quarantine', folder / 'fit.json', before=misbehave)
     return folder, done, report(folder / 'train.check.csv')
@@ -106,11 +110,12 @@ def made(tmp_path_factory):
     (('good.mp4', '5.0', '9.0'), 'times', 'the clip starts at 5 s, the video ends at 2.4 s'),
     ((CRASH, '', ''), 'unreadable', 'the decoder died: SIGSEGV'),
     ((HANG, '', ''), 'unreadable', 'did not end within 5 s'),
-    (('stream.ts', '', ''), 'wrong frames', 'MPEG transport stream'),
-    (('lies.avi', '', ''), 'frame count', 'says 120 frames, 60 are there'),
-    (('spoilt.mp4', '', ''), 'frame count', 'of 60 frames the last one'),
+    (('stream.ts', '', ''), '', ''),
+    (('lies.avi', '', ''), '', ''),
+    (('cut.mp4', '', ''), '', ''),
+    (('spoilt.mp4', '', ''), 'cut off', 'of 60 frames the last one'),
     (('gone.mp4', '', ''), 'missing', 'no such file'),
-    (('truncated.mp4', '', ''), 'unreadable', 'not a video'),
+    (('truncated.mp4', '', ''), 'unreadable', 'damaged, cut off'),
     (('truncated_faststart.mp4', '', ''), 'unreadable', 'damaged or cut off'),
     (('garbage.mp4', '', ''), 'unreadable', 'not a video'),
     (('text.mp4', '', ''), 'unreadable', 'not a video'),
@@ -129,9 +134,10 @@ def test_what_is_odd_and_fit_is_noted(made):
     assert late['detail'] == 'the clip ends at 30 s, the video at 2.40 s'
     found = [late[key] for key in ('frames', 'fps', 'seconds', 'height', 'width')]
     assert found == ['60', '25.0', '2.4', '48', '80']
-    cut = rows['cut.mp4', '', '']
-    expected = ('wrong frames', '') if torchcodec_problem() else ('', 'torchcodec')
-    assert (cut['problem'], cut['notes']) == expected and 'edit list' in cut['detail']
+    tracks, hdr = rows['tracks.mov', '', ''], rows['hdr.mp4', '', '']
+    assert (tracks['problem'], tracks['notes']) == ('', 'several tracks')
+    assert tracks['detail'] == '2 video tracks: the 2nd is read (80x48)' and tracks['height'] == '48'
+    assert (hdr['problem'], hdr['notes'], hdr['detail']) == ('', 'HDR', 'HDR (PQ): tone mapped to SDR')
 
 
 def test_summary_and_status(made):
@@ -139,7 +145,7 @@ def test_summary_and_status(made):
     bad = sum(bool(row['problem']) for row in rows.values())
     assert done.returncode == 3 and f'{len(rows)} clips, {len(rows) - bad} fit, {bad} not' in done.stdout, done.stderr
     assert '1 no video: no video stream: audio_only.mp4\n' in done.stdout
-    assert '2 frame count: not as many frames as the container says: lies.avi, spoilt.mp4\n' in done.stdout
+    assert "1 cut off: the end can't be decoded: spoilt.mp4\n" in done.stdout
     assert '1 short (fit): ' in done.stdout and f'report: {folder}/train.check.csv' in done.stdout
 
 
@@ -204,3 +210,109 @@ def test_bad_arguments(made, tmp_path):
         done = run_tool(TOOL, *arguments)
         assert done.returncode == status and says in done.stderr, done.stderr
     assert read_annotation(str(folder / 'train.json'))
+
+
+DATA = ROOT / 'tests' / 'data' / 'videos'
+
+
+@pytest.fixture(scope='module')
+def odd(tmp_path_factory):
+    """A split of files that somebody means harm with, or that nobody thought of, and what the check said of it."""
+    folder = tmp_path_factory.mktemp('odd')
+    videos = folder / 'videos'
+    videos.mkdir()
+    paths, secret = write_odd_files(folder)
+    for path in paths.values():
+        shutil.move(path, videos)
+    shutil.copy(DATA / 'check_dataset_dies.mp4', videos)
+    os.mkfifo(videos / 'fifo.mp4')
+    (videos / 'zero.mp4').symlink_to('/dev/zero')
+    names = ['a:b.mp4', '-i.mp4', os.fsdecode(b'\xc4\xe3.mp4'), 'x y.mp4']
+    for name in names:
+        encode_video(videos / 'a.mp4', 20)
+        (videos / 'a.mp4').rename(videos / name)
+    clips = [*names, '\ud83d.mp4', 'a\x1b[2J\nb.mp4', 'x' * 300 + '.mp4', 'fifo.mp4', 'zero.mp4',
+             'check_dataset_dies.mp4', *(os.path.basename(path) for path in paths.values())]
+    content = json.loads(annotate(folder, clips).read_text())
+    content['data_list'][0]['captions'] = ['half of \ud83d an emoji', 'a cat 猫']
+    (folder / 'train.json').write_text(json.dumps(content))
+    done = check(folder, '--timeout', '20', '--quarantine', folder / 'fit.json')
+    return folder, done, report(folder / 'train.check.csv'), secret, names
+
+
+def test_nothing_ends_the_check(odd):
+    folder, done, rows, secret, names = odd
+    assert done.returncode == 3 and not done.stderr, done.stderr
+    assert '\x1b' not in done.stdout and 'missing: no such file: a\\x1b[2J\\nb.mp4' in done.stdout, done.stdout
+    assert len(rows) == len(read_annotation(str(folder / 'train.json'))[1])
+    assert sum(not row['problem'] for row in rows.values()) == 4
+    for name in names:
+        assert not rows[name.encode(errors='backslashreplace').decode(), '', '']['problem']
+    said = {name: (row['problem'], row['detail']) for (name, _, _), row in rows.items()}
+    assert said['check_dataset_dies.mp4'][0] == 'unreadable'
+    assert said['fifo.mp4'] == said['zero.mp4'] == ('unreadable', 'not a regular file')
+    assert said['\\ud83d.mp4'][0] == 'unreadable' and said['x' * 300 + '.mp4'] == ('unreadable', 'File name too long')
+    assert 'not a video of a known container' in said['hls.mp4'][1] and said['hls_in_packets.ts'][0] == 'unreadable'
+    assert secret not in done.stdout + (folder / 'train.check.csv').read_text()
+
+
+def test_a_second_run_knows_odd_names(odd):
+    done = check(odd[0])
+    total = len(odd[2])
+    assert f'{total} of {total} clips were checked before' in done.stdout, done.stdout + done.stderr
+
+
+def test_what_is_fit_keeps_its_odd_captions(odd):
+    folder, *_, names = odd
+    _, entries = read_annotation(str(folder / 'fit.json'))
+    assert [entry['video'] for entry in entries] == names
+    assert entries[0]['captions'] == ['half of \ud83d an emoji', 'a cat 猫']
+    assert '猫' in (folder / 'fit.json').read_text(encoding='utf-8')
+
+
+def fail_oddly():
+    def fail(self, path, *args):
+        raise [OverflowError('of nobody has\nthought'), MemoryError(), ZeroDivisionError(), ImportError('no decord')][
+            int(os.path.basename(path)[0])]
+
+    PyAVReader.__init__ = fail
+
+
+def test_errors_that_nobody_has_thought_of_are_rows(tmp_path):
+    (tmp_path / 'videos').mkdir()
+    annotate(tmp_path, ['0.mp4', '1.mp4', '2.mp4'])
+    done = check(tmp_path, before=fail_oddly)
+    details = [row['detail'] for row in report(tmp_path / 'train.check.csv').values()]
+    assert done.returncode == 3 and details[0] == 'OverflowError: of nobody has thought', done.stderr
+    assert 'GB of memory' in details[1] and details[2] == 'ZeroDivisionError: '
+    annotate(tmp_path, ['3.mp4'])
+    done = check(tmp_path, before=fail_oddly)
+    assert done.returncode == 1 and 'no decord' in done.stderr  # true of all files
+
+
+def test_paths_that_lead_out_of_the_folder(made, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    shutil.copy(made[0] / 'videos' / 'good.mp4', tmp_path)
+    for video in ('../good.mp4', str(tmp_path / 'good.mp4')):
+        annotate(tmp_path, [video])
+        done = check(tmp_path)
+        assert done.returncode == 1 and 'leads out of the folder of the videos' in done.stderr, done.stderr
+
+
+def test_a_ctrl_c_ends_it_though_a_file_hangs(tmp_path):
+    (tmp_path / 'videos').mkdir()
+    for name in (HANG, 'good.mp4'):
+        encode_video(tmp_path / 'videos' / name, 10)
+    annotate(tmp_path, ['good.mp4', HANG])
+    with open(tmp_path / 'out', 'w') as out, open(tmp_path / 'err', 'w') as err:
+        process = ForkedTool(TOOL, tmp_path / 'train.json', '--video-dir', tmp_path / 'videos', '--workers', '1',
+                             before=misbehave, out=out, err=err)
+        while 'good.mp4-[],' not in (tmp_path / 'train.check.csv').read_text() if (
+                tmp_path / 'train.check.csv').is_file() else True:
+            assert process.poll() is None, (tmp_path / 'err').read_text()
+            time.sleep(0.05)
+        time.sleep(0.5)
+        start = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130 and time.monotonic() - start < 15
+    assert (tmp_path / 'err').read_text() == 'interrupted\n'

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.tools import run_tool, start_tool
+from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video, read_index
-from vop_mm.datasets.decoding import DecordReader
+from vop_mm.datasets.decoding import PyAVReader
 
 TOOL = 'tools/data/compress_videos.py'
 if shutil.which('ffmpeg') is None:
@@ -21,7 +22,7 @@ if shutil.which('ffmpeg') is None:
 
 
 def frames(path):
-    reader = DecordReader(str(path))
+    reader = PyAVReader(str(path))
     return reader.get_batch(range(len(reader))).asnumpy()
 
 
@@ -66,7 +67,7 @@ def test_all_videos_at_their_places(made):
     assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
         'compressed.json', 'wide.mp4', 'high.mp4', 'deep/er/männchen – 走.mp4', 'deep/small.mp4', 'irregular.mp4',
         'cut.mp4', 'stream.mp4', 'turned.mp4'}
-    assert '1 of 9 files are no videos' in said and '8 of 8 videos' in said
+    assert 'left out: 1 file is no videos by their extension (.txt 1)' in said and '8 of 8 videos' in said
     assert '4 videos change their extension to .mp4' in said
 
 
@@ -91,7 +92,7 @@ def test_turned_videos_are_upright(made):
 
 
 def test_times_are_kept(made):
-    found = DecordReader(str(made[1] / 'irregular.mp4')).timestamps()
+    found = PyAVReader(str(made[1] / 'irregular.mp4')).timestamps()
     np.testing.assert_allclose(found, irregular(40) - irregular(40)[0], atol=2e-3)
 
 
@@ -135,7 +136,7 @@ def test_broken_videos_are_listed_and_leave_nothing(tmp_path):
     for path in broken.values():
         assert f'  {path}: ' in done.stdout
     assert f'{broken["audio_only"]}: no video stream' in done.stdout
-    assert f'{broken["truncated_faststart"]}: ends after 1.' in done.stdout  # ffmpeg itself calls it a success
+    assert f'{broken["truncated_faststart"]}: the file is damaged or cut off' in done.stdout  # a success to ffmpeg
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['compressed.json', 'good.mp4']
 
 
@@ -162,18 +163,124 @@ def test_bad_arguments_are_one_line(made, tmp_path):
     source = made[0]
     (tmp_path / 'thesis').mkdir()
     (tmp_path / 'thesis' / 'thesis.txt').write_text('mine')
-    (tmp_path / 'twins').mkdir()
-    for name in ('a.mp4', 'a.avi'):
-        (tmp_path / 'twins' / name).write_bytes(b'')
     for arguments, says in [((tmp_path / 'none', tmp_path / 'out'), 'no such folder'),
                             ((tmp_path / 'thesis', tmp_path / 'out'), 'no videos'),
                             ((source, source / 'out'), 'lies in'),
-                            ((source, tmp_path / 'thesis'), 'holds something else'),
-                            ((tmp_path / 'twins', tmp_path / 'out'), 'would have the same copy')]:
+                            ((source, tmp_path / 'thesis'), 'holds something else')]:
         done = run_tool(TOOL, *arguments)
         assert done.returncode == 1 and done.stderr.startswith('error: ') and says in done.stderr, done.stderr
     done = run_tool(TOOL, source, tmp_path / 'out', before=without_ffmpeg)
     assert done.returncode == 1 and 'no ffmpeg on PATH' in done.stderr and 'pip install imageio-ffmpeg' in done.stderr
+
+
+def test_one_odd_file_does_not_stop_the_others(tmp_path):
+    source, out = tmp_path / 'source', tmp_path / 'out'
+    source.mkdir()
+    long, too_long = f'{"長" * 82}.mp4', f'{"x" * 252}.ts'
+    for name, first in (('good.mp4', 0), ('IMG_1.mp4', 100), ('IMG_2.mkv', 200), (long, 300)):
+        encode_video(source / name, 10, first=first)
+    encode_video(source / 'short.ts', 10)
+    (source / 'short.ts').rename(source / too_long)
+    encode_video(source / 'IMG_1.MOV', 10, first=400)
+    encode_video(source / 'IMG_2.avi', 10, first=500, codec='mpeg4')
+    done = run_tool(TOOL, source, out)
+    assert done.returncode == 3 and '3 of 7 videos, 3 of them new' in done.stdout, done.stdout + done.stderr
+    for name, why in [('IMG_1.MOV', 'IMG_1.mp4 would have the same copy'), ('IMG_2.mkv', 'IMG_2.avi would have the'),
+                      ('IMG_2.avi', 'IMG_2.mkv would have the same copy'), (too_long, 'File name too long')]:
+        line, = (line for line in done.stdout.splitlines() if line.startswith(f'  {source / name}: '))
+        assert why in line
+    assert {path.name for path in out.iterdir()} == {'compressed.json', 'good.mp4', 'IMG_1.mp4', long}
+    assert indices(out / 'IMG_1.mp4') == list(range(100, 110))
+
+
+def test_links_are_followed_and_rubbish_is_left_out(tmp_path):
+    source, disk = tmp_path / 'source', tmp_path / 'disk'
+    for folder in (source / '@eaDir' / 'a.mp4', disk):
+        folder.mkdir(parents=True)
+    encode_video(source / 'a.mp4', 10)
+    encode_video(disk / 'b.mp4', 10, first=100)
+    for name in ('@eaDir/a.mp4/SYNOPHOTO_FILM_M.mp4', '._a.mp4', 'b.mp4.part', 'notes.txt'):
+        (source / name).write_bytes(b'rubbish')
+    (source / 'linked').symlink_to(disk)
+    (source / 'linked' / 'back').symlink_to(source)
+    done = run_tool(TOOL, source, tmp_path / 'out')
+    assert done.returncode == 0 and '2 of 2 videos' in done.stdout, done.stdout + done.stderr
+    said, = (line for line in done.stdout.splitlines() if line.startswith('left out: '))
+    assert said == ('left out: 2 left by the system (._a.mp4, @eaDir); 1 linked to a folder that is searched already '
+                    '(linked/back); 1 file is no videos by their extension (.txt 1); 1 not downloaded to the end '
+                    '(b.mp4.part)')
+    assert {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*')} == {
+        'compressed.json', 'a.mp4', 'linked', 'linked/b.mp4'}
+    assert indices(tmp_path / 'out' / 'linked' / 'b.mp4') == list(range(100, 110))
+    (source / 'copies').symlink_to(tmp_path / 'out')
+    done = run_tool(TOOL, source, tmp_path / 'out')
+    assert done.returncode == 1 and 'copies would be taken for videos' in done.stderr, done.stdout + done.stderr
+
+
+def test_the_track_that_is_read_is_the_one_that_is_copied(tmp_path):
+    """A camera's small first track is not what training sees."""
+    small, large = (encode_video(tmp_path / f'{first}.mp4', 20, first=first, size=size)
+                    for first, size in ((300, (48, 80)), (500, (96, 160))))
+    (tmp_path / 'source').mkdir()
+    join_tracks(tmp_path / 'source' / 'two.mov', small, large)
+    assert run_tool(TOOL, tmp_path / 'source', tmp_path / 'out').returncode == 0
+    assert indices(tmp_path / 'out' / 'two.mp4') == indices(tmp_path / 'source' / 'two.mov') == list(range(500, 520))
+
+
+def test_a_disk_that_is_not_there_is_listed(tmp_path):
+    (tmp_path / 'source').mkdir()
+    encode_video(tmp_path / 'source' / 'a.mp4', 5)
+    (tmp_path / 'source' / 'holiday').symlink_to(tmp_path / 'disk')
+    os.mkfifo(tmp_path / 'source' / 'b.mp4')
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out')
+    assert done.returncode == 3 and '1 of 3 videos' in done.stdout, done.stdout + done.stderr
+    assert f'  {tmp_path}/source/holiday: linked to nothing\n' in done.stdout
+    assert f'  {tmp_path}/source/b.mp4: not a regular file\n' in done.stdout
+
+
+def test_playlists_and_names_reach_no_other_file(tmp_path):
+    source = tmp_path / 'source'
+    source.mkdir()
+    secret = tmp_path / 'secret.ts'
+    encode_video(secret, 10, size=(96, 160))
+    (source / 'hls.mp4').write_text(f'#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n')
+    (source / 'list.mkv').write_text(f"ffconcat version 1.0\nfile '{secret}'\n")
+    encode_video(source / 'a:b.mp4', 10)
+    encode_video(source / '%03d.mp4', 10)
+    done = run_tool(TOOL, '.', tmp_path / 'out', cwd=source)
+    assert done.returncode == 3 and '2 of 4 videos' in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count('not a video of a known container') == 2 and str(secret) not in done.stdout
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'compressed.json', 'a:b.mp4', '%03d.mp4'}
+
+
+def test_large_frames_are_refused(tmp_path):
+    (tmp_path / 'source').mkdir()
+    encode_video(tmp_path / 'source' / 'a.mp4', 2, size=(240, 320))
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out',
+                    before=lambda: os.environ.update(VOP_MM_MAX_PIXELS='60000'))
+    assert done.returncode == 3 and 'frames of 320 x 240 pixels are too large' in done.stdout, done.stdout + done.stderr
+
+
+def test_memory_is_limited(tmp_path):
+    (tmp_path / 'source').mkdir()
+    encode_video(tmp_path / 'source' / 'a.mp4', 2, size=(1080, 1920))
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out',
+                    before=lambda: os.environ.update(VOP_MM_MAX_MEMORY='50000000'))
+    assert done.returncode == 3 and '0 of 1 videos' in done.stdout, done.stdout + done.stderr
+
+
+def test_names_reach_no_terminal(tmp_path):
+    (tmp_path / 'source').mkdir()
+    (tmp_path / 'source' / 'a\x1b[2J\nb.mp4').write_text('no video')
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out')
+    assert done.returncode == 3 and 'a\\x1b[2J\\nb.mp4: not a video' in done.stdout, done.stdout + done.stderr
+
+
+def test_a_codec_that_is_not_on_the_list(tmp_path):
+    (tmp_path / 'source').mkdir()
+    encode_video(tmp_path / 'source' / 'a.avi', 5, codec='cinepak', pix_fmt='rgb24')
+    done = run_tool(TOOL, tmp_path / 'source', tmp_path / 'out')
+    assert done.returncode == 3 and 'the codec cinepak is not read' in done.stdout, done.stdout
 
 
 def without_ffmpeg():

@@ -18,6 +18,8 @@ def clone(tmp_path):
     (tmp_path / '.venv/bin').mkdir(parents=True)
     (tmp_path / '.venv/bin/python').write_text('#!/bin/sh\n')
     (tmp_path / '.venv/bin/python').chmod(0o700)
+    (tmp_path / 'data/demo/videos').mkdir(parents=True)
+    (tmp_path / 'data/demo/videos/test_0000.mp4').touch()
     for name in ('vop_demo', 'vop_f_p_demo'):
         (tmp_path / f'work_dirs/quickstart/{name}/seed_0').mkdir(parents=True)
         (tmp_path / f'work_dirs/quickstart/{name}/seed_0/best_1.pth').touch()
@@ -30,6 +32,8 @@ def test_what_it_prints_runs_in_the_shell_that_it_was_called_from(clone, active)
     env = dict(PATH='/usr/bin:/bin', **(dict(VIRTUAL_ENV=str(clone / '.venv')) if active else {}))
     done = subprocess.run(['bash', 'tools/quickstart.sh'], cwd=clone, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    clip = clone / 'work_dirs/quickstart/test_clips/test_0000.mp4'
+    assert clip.is_file() and not clip.is_symlink()  # the web page serves no links that lead out of the folder
     python = 'python' if active else '.venv/bin/python'
     printed = re.findall(r'^  (\S*python) (tools/|demo/)', done.stdout, re.MULTILINE)
     assert len(printed) == 4 and {name for name, _ in printed} == {python}

@@ -96,6 +96,19 @@ def test_queries_and_names_are_escaped_in_a_page(folder, tmp_path):
     assert html.escape(evil) in text and html.escape(query) in text
 
 
+def test_words_that_the_model_does_not_know_are_named(folder, tmp_path):
+    page, note = tmp_path / 'p.html', "the model doesn't know: man, riding, bike"
+    done = run_tool('tools/search.py', folder / 'index', 'a man riding a bike', '--json', '--html', page)
+    assert done.returncode == 0 and done.stderr.splitlines() == [note, f'wrote {page}'], done.stderr
+    assert len(json.loads(done.stdout)) == 5 and f'<p>{html.escape(note)}</p>' in page.read_text()
+    many = run_tool('tools/search.py', folder / 'index', ' '.join(f'<b>word{i}' for i in range(150)))
+    assert many.returncode == 0 and '│' in many.stdout
+    assert many.stderr.count('\n') == 1 and many.stderr.endswith('and 141 more\n') and len(many.stderr) < 500
+    for query in (['a red circle'], ['?!'], ['--video', folder / 'videos' / 'long [b].mp4']):
+        known = run_tool('tools/search.py', folder / 'index', *query, '--json')
+        assert known.returncode == 0 and not known.stderr and json.loads(known.stdout)
+
+
 @pytest.mark.parametrize('args, message', [
     (('index', ''), 'the query is empty'),
     (('index', 'word ' * 10_000), '10000 words'),
@@ -198,7 +211,7 @@ def test_an_index_that_can_not_be_written_is_searched(folder, tmp_path):
     assert done.returncode == 0 and len(json.loads(done.stdout)) == 5, done.stderr
 
 
-def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path):
+def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path, monkeypatch):
     pytest.importorskip('milvus_lite')
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     port = free_port()
@@ -207,6 +220,10 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path):
             '--checkpoint', folder / 'a.pth')
     done = run_tool(*make, '--milvus-uri', f'http://127.0.0.1:{port}')
     assert done.returncode == 0, done.stderr
+    before = contents(tmp_path / 'index')
+    assert_one_line(run_tool('tools/search.py', tmp_path / 'index', 'a red square'), 'set VOP_MM_MILVUS_URI')
+    monkeypatch.setenv('VOP_MM_MILVUS_URI', f'http://127.0.0.1:{port}')  # a server is talked to when the user names it
+    assert contents(tmp_path / 'index') == before
     found = run_tool('tools/search.py', tmp_path / 'index', 'a red square', '--json')
     assert len(json.loads(found.stdout)) == 5, found.stderr
     server.stop(0)

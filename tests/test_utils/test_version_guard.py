@@ -7,7 +7,14 @@ import pytest
 
 import vop_mm
 from vop_mm.utils import version_guard
-from vop_mm.utils.version_guard import check_environment, in_range, package_problems, python_problems, runtime_ranges
+from vop_mm.utils.version_guard import (
+    applies,
+    check_environment,
+    in_range,
+    package_problems,
+    python_problems,
+    runtime_ranges,
+)
 from vop_mm.version import PYTHON_RANGE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,12 +123,34 @@ def test_ranges_are_those_of_the_file():
     assert all('#' not in line for line in runtime_ranges())
 
 
+@pytest.mark.parametrize(('machine', 'marker', 'holds'), [
+    ('x86_64', 'platform_machine == "x86_64" or platform_machine == "AMD64"', True),
+    ('AMD64', 'platform_machine == "x86_64" or platform_machine == "AMD64"', True),
+    ('aarch64', 'platform_machine == "x86_64" or platform_machine == "AMD64"', False),
+    ('arm64', "(platform_machine == 'x86_64' or platform_machine == 'AMD64') and extra == 'runtime'", False),
+    ('x86_64', "(platform_machine == 'x86_64' or platform_machine == 'AMD64') and extra == 'runtime'", True),
+    ('x86_64', 'sys_platform != "win32" and python_version >= "3.8"', True),
+    ('x86_64', 'sys_platform == "win32"', False), ('x86_64', '', True)])
+def test_platform_markers(monkeypatch, machine, marker, holds):
+    monkeypatch.setattr('platform.machine', lambda: machine)
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    assert applies(f'decord>=0.6.0,<1.0; {marker}') is holds
+
+
+def test_decord_is_not_wanted_where_it_has_no_wheel(monkeypatch):
+    monkeypatch.setattr('platform.machine', lambda: 'aarch64')
+    ranges = runtime_ranges()
+    assert not any(line.startswith('decord') for line in ranges) and 'av>=15.1,<20' in ranges
+    monkeypatch.setattr('platform.machine', lambda: 'x86_64')
+    assert 'decord>=0.6.0,<1.0' in runtime_ranges()
+
+
 def test_import_is_light():
     code = 'import sys, vop_mm; print(vop_mm.__version__, *{m.split(".")[0] for m in sys.modules})'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=True)
     version, *modules = done.stdout.split()
     assert version == vop_mm.__version__
-    assert not {'torch', 'numpy', 'mmengine', 'mmcv', 'decord', 'open_clip', 'packaging'} & set(modules)
+    assert not {'torch', 'numpy', 'mmengine', 'mmcv', 'decord', 'av', 'open_clip', 'packaging'} & set(modules)
 
 
 def test_an_empty_environment_gets_the_whole_list():

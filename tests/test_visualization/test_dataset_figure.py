@@ -11,10 +11,7 @@ from vop_mm.visualization.dataset_figure import draw_samples, load_samples
 
 TOKENIZER = dict(type='WordTokenizer', vocab='demo/mini_clip/vocab.txt', context_length=32)
 PIPELINE = [
-    dict(type='OpenVideo'),
-    dict(type='SampleSegments', num_frames=4, mode='random'),
-    dict(type='mmaction.DecordDecode'),
-    dict(type='ResizeFrames', size=(40, 40)),
+    dict(type='ReadClip', num_frames=4, mode='random', size=(40, 40)),
     dict(type='TokenizeText', tokenizer=TOKENIZER),
     dict(type='PackVideoText', meta_keys=('kind', ))
 ]
@@ -61,8 +58,8 @@ def test_the_picture_shows_every_frame(dataset, tmp_path):
 
 
 def test_a_pipeline_with_another_end_is_refused(dataset):
-    with pytest.raises(ValueError, match='not with PackVideoText'):
-        load_samples({**dataset, 'pipeline': PIPELINE[:3]}, 1)
+    with pytest.raises(ValueError, match='a pipeline is ReadClip, .*, PackVideoText; this one is'):
+        load_samples({**dataset, 'pipeline': PIPELINE[:2]}, 1)
 
 
 def test_from_the_command_line(demo_folder):

@@ -14,8 +14,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Run several configs over seeds: one table, one picture.')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, in the order of the rows')
     parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='random seeds (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--seeds', nargs='+', action='extend', type=int, metavar='N', help='random seeds (default: 0)')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
     parser.add_argument('--max-epochs', type=int, metavar='N', help='train this long, whatever the configs say')
     parser.add_argument('--verbose', action='store_true', help='show the whole log, which is in run.log')
     return parser.parse_args()
@@ -23,13 +23,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
     for path in args.configs:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'config not found: {path}')
-    from vop_mm.apis.run_apart import run_apart
+        require_file(path, 'config')
+    from vop_mm.apis.run_apart import refuse_options, run_apart
     from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
 
-    runs = [(config, seed) for config in args.configs for seed in args.seeds]
+    refuse_options(args.cfg_options, {'randomness.seed': '--seeds', 'work_dir': '--out', 'resume': '--out',
+                                      **({'train_cfg.max_epochs': '--max-epochs'} if args.max_epochs else {})})
+    runs = [(config, seed) for config in args.configs for seed in args.seeds or [0]]
     outcomes: dict[str, list[dict]] = {}
     for number, (config, seed) in enumerate(runs, 1):
         print(f'[{number}/{len(runs)}] {config}, seed {seed}', flush=True)

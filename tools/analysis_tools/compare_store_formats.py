@@ -8,7 +8,6 @@ import argparse
 import io
 import multiprocessing
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,10 +25,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.files import temporary_folder
+
     clips = make_clips(args.clips)
     print(f'{"format":11} {"frames":8} {"MB/clip":>8} {"written, clips/s":>17} {"read, clips/s":>14} '
           f'{"not in memory":>14} {"error of 255":>13}')
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(None, 'store_formats') as folder:
         for form in FORMATS:
             try:
                 for codec in CODECS if form is Lmdb else CODECS[:1]:
@@ -59,6 +60,8 @@ def make_clips(count: int):
 def measure(form, codec: str, clips, path: Path, args: argparse.Namespace) -> None:
     import numpy as np
 
+    from vop_mm.utils.interrupts import end_with_parent
+
     encode, decode = coder(codec)
     start = time.perf_counter()
     form.write(path, (encode(clip) for clip in clips))
@@ -70,7 +73,7 @@ def measure(form, codec: str, clips, path: Path, args: argparse.Namespace) -> No
             with file.open('rb') as f:
                 os.fsync(f.fileno())
                 os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        with multiprocessing.get_context('fork').Pool(args.workers) as pool:
+        with multiprocessing.get_context('fork').Pool(args.workers, end_with_parent) as pool:
             start = time.perf_counter()
             jobs = [(form, path, decode, len(clips), min(args.reads, len(clips)) if cold else args.reads, seed)
                     for seed in range(args.workers)]

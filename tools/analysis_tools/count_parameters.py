@@ -4,6 +4,7 @@ Without configs, all rows of the paper's table on ViT-B/32. No weights are read 
 """
 import argparse
 import json
+import sys
 from pathlib import Path
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -20,13 +21,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Count trainable parameters, checkpoint bytes and operations.')
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files (default: the paper\'s rows)')
     parser.add_argument('--json', metavar='FILE', type=Path, help='write the rows here as well')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     paths = args.configs or [str(CONFIGS / f'{name}_msrvtt.py') for name in PAPER]
+    from vop_mm.utils.paths import require_file, require_folder
+    for path in paths:
+        require_file(path, 'config')
+    require_folder(args.json)
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -63,6 +68,7 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
     import torch
 
     from vop_mm.apis.config import read_config
+    from vop_mm.engine.start_of_log import layers_without_prompts
     from vop_mm.registry import MODELS
     from vop_mm.utils import counting, register_all_modules
 
@@ -71,6 +77,8 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
     cfg.model.clip.weights = None
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
+    for message in layers_without_prompts(model, cfg):
+        print(f'warning: {path}: {message}', file=sys.stderr)
     paper_count = counting.count_as_paper(model)
     frames = cfg.model.num_frames
     clip = json.dumps([cfg.model.clip.to_dict(), frames], sort_keys=True)

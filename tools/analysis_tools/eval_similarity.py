@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--v2t-protocol', choices=('video', 'caption'), default='video',
                         help='v2t with several captions per video: rank of the video\'s group of captions by their '
                         'maximum (video, default), or of its best caption among all captions (caption)')
-    parser.add_argument('--postprocess', nargs='+', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
+    parser.add_argument('--postprocess', nargs='+', action='extend', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
                         help='rows with post-processed similarities, which have to be cosines')
     parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm, beside embeddings: those of the training '
                         'split, text_features and video_features, as tools/test.py --dump writes them')
@@ -35,8 +35,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        raise FileNotFoundError(f'no such folder: {args.json.absolute().parent}')
+    from vop_mm.utils.paths import require_file, require_folder
+    for path in [*args.files, args.text_to_video]:
+        require_file(path, '')
+    require_file(args.query_bank, 'query bank')
+    require_folder(args.json)
     if args.bootstrap < 0:
         raise ValueError(f'--bootstrap must be at least 0, got {args.bootstrap}')
 
@@ -97,8 +100,17 @@ def load_array(path: str):
         OSError: It can't be read.
         ValueError: It is no such file.
     """
-    array = _load(path)
-    if isinstance(array, dict):
+    import numpy as np
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no such file: {path}')
+    try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as e:  # a damaged header ends in anything from EOFError to SyntaxError
+        raise ValueError(f'{path} is not a .npy file of numbers ({" ".join(str(e).split())})') from None
+    if not isinstance(array, np.ndarray):
+        array.close()
         raise ValueError(f'{path} holds several arrays: save the one that is meant as .npy')
     return array
 
@@ -114,30 +126,14 @@ def load_dump(path: str):
         [T], and ``dataset, split, protocol``, each a text or None.
 
     Raises:
-        OSError: It can't be read.
+        FileNotFoundError: There is no such file.
         ValueError: It is no such file.
     """
-    arrays, names = _load(path), ('text_features', 'video_features', 'text_to_video')
-    if not isinstance(arrays, dict) or any(name not in arrays for name in names):
-        raise ValueError(f'{path} is not a file of tools/test.py --dump: it lacks {" or ".join(names)}')
+    from vop_mm.evaluation.dump import read_dump
+    names = ('text_features', 'video_features', 'text_to_video')
+    arrays = read_dump(path, *names)
     meta = {key: str(arrays[key]) if key in arrays else None for key in META}
     return *(arrays[name] for name in names), meta
-
-
-def _load(path: str):
-    import numpy as np
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no such file: {path}')
-    try:
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
-        if isinstance(array, np.ndarray):
-            return array
-        with array:
-            return {name: array[name] for name in array.files}
-    except OSError:
-        raise
-    except Exception as e:  # a damaged header ends in anything from EOFError to SyntaxError
-        raise ValueError(f'{path} is not a .npy file of numbers ({" ".join(str(e).split())})') from None
 
 
 def table(metrics: dict[str, dict[str, float]]) -> str:

@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, metavar='N', help='train this long, whatever the configs say')
     parser.add_argument('--seed', type=int, default=0, help='random seed of all runs (default: 0)')
     parser.add_argument('--max-runs', type=int, default=8, help='rates to try for a config at most (default: 8)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
     args = parser.parse_args()
     if args.max_runs < 3:
         parser.error('--max-runs must be at least 3')
@@ -29,18 +29,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
     for path in args.configs:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'config not found: {path}')
-    from mmengine.config import Config
-
-    from vop_mm.apis.run_apart import run_apart
+        require_file(path, 'config')
+    from vop_mm.apis.config import read_config
+    from vop_mm.apis.run_apart import refuse_options, run_apart
     from vop_mm.utils.files import atomic_write
 
+    refuse_options(args.cfg_options, {'randomness.seed': '--seed', 'work_dir': '--out', 'resume': '--out',
+                                      **({'train_cfg.max_epochs': '--epochs'} if args.epochs else {})})
     lines = ['| config | dev Rsum by learning rate | chosen |', '|---|---|---:|']
     for path in args.configs:
         name = Path(path).stem
-        start = (Config.fromfile(path).get('optim_wrapper') or {}).get('optimizer', {}).get('lr')
+        start = (read_config(path, args.cfg_options).get('optim_wrapper') or {}).get('optimizer', {}).get('lr')
         if start is None:
             raise ValueError(f'{path} has no optim_wrapper.optimizer.lr: there is nothing to search')
 

@@ -2,11 +2,12 @@
 
 Of every clip, the frames that the config's pipeline samples go into DIR/train, DIR/val and DIR/test. Training and
 evaluation then take them from there, with --cfg-options frames_from=DIR. A second run goes on where the first one
-stopped, and adds what is new or has changed.
+stopped, adds what is new or has changed, and makes anew what was damaged.
 """
 import argparse
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
                         help='processes that decode (default: one per core)')
     parser.add_argument('--retry-unreadable', action='store_true',
                         help='try again what could not be decoded in an earlier run')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     if args.frames_per_segment < 2 or args.short_side < 0 or args.workers < 1:
         parser.error('--frames-per-segment must be at least 2, --workers at least 1, --short-side not negative')
@@ -39,6 +40,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
+    require_file(args.config, 'config')
     from vop_mm.apis.config import read_config
     from vop_mm.utils import register_all_modules
 
@@ -52,35 +55,61 @@ def main() -> int:
 
 
 def _cache_split(dataset, split: str, args: argparse.Namespace) -> None:
-    from rich.progress import track
-    from torch.utils.data import DataLoader
-
-    from vop_mm.datasets import FrameStoreWriter
-    from vop_mm.datasets.transforms import FramesToStore
+    from vop_mm.datasets import DamagedStoreError
+    from vop_mm.datasets.clip_storing import ClipStoring
     from vop_mm.registry import DATASETS
+    from vop_mm.utils.locks import locked
 
-    decode = FramesToStore(dataset.pipeline, args.frames_per_segment, args.short_side, args.quality)
+    decode = ClipStoring(dataset.pipeline, args.frames_per_segment, args.short_side, args.quality)
     clips = _distinct_clips(DATASETS.build({**dataset, 'pipeline': []}))
     path = args.out / split
     path.parent.mkdir(parents=True, exist_ok=True)
-    store = FrameStoreWriter(path, decode.settings)
-    lacking = [clip for clip in clips if _is_lacking(store.info(*_place(clip)), clip, args.retry_unreadable)]
+    # LMDB keeps those who write apart, but not one who removes a damaged file from one who writes into it
+    with locked(args.out / f'{split}.lock', f'another process is storing frames in {path}'):
+        try:
+            _fill(path, clips, decode, args)
+        except DamagedStoreError as e:
+            print(f'{str(e).partition(";")[0]}; all of it is made anew')
+            _fill(path, clips, decode, args, anew=True)
+
+
+def _fill(path: Path, clips: list[dict], decode, args: argparse.Namespace, anew: bool = False) -> None:
+    from vop_mm.datasets import FrameStoreWriter
+    with closing(FrameStoreWriter(path, decode.settings, anew)) as store:
+        lacking = _add_lacking(store, clips, decode, args)
+        infos = [store.info(*_place(clip)) for clip in clips]
+    unreadable = {info['video']: info['unreadable'] for info in infos if 'unreadable' in info}
+    print(f'{path}: {len(clips)} clips, {lacking} of them new, {(path / "data.mdb").stat().st_size / 1e6:.1f} MB')
+    if unreadable:
+        from vop_mm.utils.cli import printable
+        print(f'{len(unreadable)} videos can\'t be decoded:')
+        for video, reason in unreadable.items():
+            print(printable(f'  {video}: {reason}'))
+
+
+def _add_lacking(store, clips: list[dict], decode, args: argparse.Namespace) -> int:
+    """Decode what a store lacks, or holds damaged or of an older file. Returns how many clips that were."""
+    from rich.progress import track
+    from torch.utils.data import DataLoader
+
+    # whether files have changed is known at once; whether frames have takes reading them
+    lacking, old, name = [], [], store.path.name
+    for clip in clips:
+        (lacking if _is_lacking(store, clip, args.retry_unreadable) else old).append(clip)
+    for clip in track(old, f'looking through {name}', disable=not old):
+        damage = store.damage(store.info(*_place(clip)))
+        if damage:
+            print(f'{damage.partition(";")[0]}; they are made anew')
+            lacking.append(clip)
     if lacking:
         store.set_finished(False)
         # in the order given, and no more of them in memory than a few per worker
         jobs = DataLoader(_Jobs(lacking, decode), batch_size=None, num_workers=min(args.workers, len(lacking)),
                           collate_fn=_as_it_is)
-        for clip, made in track(zip(lacking, jobs), f'caching {split}', total=len(lacking)):
+        for clip, made in track(zip(lacking, jobs), f'caching {name}', total=len(lacking)):
             store.add(*_place(clip), *made)
         store.set_finished(True)
-    infos = [store.info(*_place(clip)) for clip in clips]
-    store.close()
-    unreadable = {info['video']: info['unreadable'] for info in infos if 'unreadable' in info}
-    print(f'{path}: {len(clips)} clips, {len(lacking)} of them new, {(path / "data.mdb").stat().st_size / 1e6:.1f} MB')
-    if unreadable:
-        print(f'{len(unreadable)} videos can\'t be decoded:')
-        for video, reason in unreadable.items():
-            print(f'  {video}: {reason}')
+    return len(lacking)
 
 
 def _distinct_clips(dataset) -> list[dict]:
@@ -93,9 +122,18 @@ def _place(clip: dict) -> tuple:
     return clip['video'], clip.get('start'), clip.get('end')
 
 
-def _is_lacking(info: dict | None, clip: dict, retry_unreadable: bool) -> bool:
+def _is_lacking(store, clip: dict, retry_unreadable: bool) -> bool:
+    from vop_mm.datasets import DamagedStoreError
     from vop_mm.datasets.frame_store import source_of
-    return info is None or info['source'] != source_of(clip['filename']) or (retry_unreadable and 'unreadable' in info)
+    try:
+        info = store.info(*_place(clip))
+        source = source_of(clip['filename'], clip.get('source'))
+    except DamagedStoreError as e:
+        print(f'{str(e).partition(";")[0]}; it is made anew')
+        return True
+    except (OSError, ValueError):
+        return True  # it is gone: the attempt to decode it says so
+    return info is None or info['source'] != source or (retry_unreadable and 'unreadable' in info)
 
 
 class _Jobs:

@@ -1,24 +1,25 @@
 """Make small copies of videos: python tools/data/compress_videos.py SRC_DIR OUT_DIR
 
-Every video below SRC_DIR becomes an h264 mp4 at the same place below OUT_DIR: short side 224 (smaller ones keep their
-size), all frames, no sound, turned upright, a key frame every second so that frames are found quickly. A second run
-goes on where the first one stopped. Exit status: 0 all done, 1 or 2 an error in what was asked for, 3 some videos
-failed.
+Every video below SRC_DIR, links to folders followed, becomes an h264 mp4 at the same place below OUT_DIR: short side
+224 (smaller ones keep their size), all frames, no sound, turned upright, a key frame every second so that frames are
+found quickly. A second run goes on where the first one stopped. Exit status: 0 all done, 1 or 2 an error in what was
+asked for, 3 some videos failed.
 """
 import argparse
 import errno
 import os
 import re
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
-_EXTENSIONS = {'.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts', '.ogv', '.ts',
-               '.vob', '.webm', '.wmv'}
 _SETTINGS = 'compressed.json'
 _QUALITY = '18'  # of x264: hardly to be told from the source
+_OF_ONE_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EINVAL)
 _WHOLE = 0.95  # of the source's length, below which a copy of a damaged file is not taken
+_PATIENCE = 20  # times as long as a minute and the video together: then ffmpeg hangs
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,13 +42,15 @@ def main() -> int:
     args = parse_args()
     from rich.progress import track
 
+    from vop_mm.utils.cli import printable
     from vop_mm.utils.files import full_disk_error
+    from vop_mm.utils.interrupts import end_children
 
     ffmpeg = find_ffmpeg()
-    jobs = _plan(args.src_dir, args.out_dir)
+    jobs, failed = _plan(args.src_dir, args.out_dir)
     _claim(args.out_dir, dict(short_side=args.short_side, fps=args.fps))
+    total, damaged = len(jobs) + len(failed), {}
     lacking = [(source, out) for source, out in jobs if not _is_done(source, out)]
-    failed, damaged = {}, {}
     with ThreadPoolExecutor(args.workers) as pool:
         futures = {pool.submit(compress, ffmpeg, source, out, args.short_side, args.fps): source
                    for source, out in lacking}
@@ -56,21 +59,25 @@ def main() -> int:
                 try:
                     if complaint := future.result():
                         damaged[futures[future]] = complaint
-                except VideoFailedError as e:
+                except (VideoFailedError, OSError) as e:
                     if os.strerror(errno.ENOSPC) in str(e):  # all others would fail as well
                         raise full_disk_error(args.out_dir) from None
-                    failed[futures[future]] = str(e)
+                    if isinstance(e, OSError) and e.errno not in _OF_ONE_FILE:
+                        raise
+                    failed[futures[future]] = getattr(e, 'strerror', None) or str(e)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_children()  # the ffmpeg that are running
             raise
-    before, after = (sum(pair[i].stat().st_size for pair in jobs if pair[0] not in failed) / 1e6 for i in (0, 1))
-    print(f'{args.out_dir}: {len(jobs) - len(failed)} of {len(jobs)} videos, {len(lacking) - len(failed)} of them new; '
-          f'{before:.1f} MB became {after:.1f} MB')
+    made = [pair for pair in jobs if pair[0] not in failed]
+    new = sum(source not in failed for source, _ in lacking)
+    before, after = (sum(pair[i].stat().st_size for pair in made) / 1e6 for i in (0, 1))
+    print(f'{args.out_dir}: {len(made)} of {total} videos, {new} of them new; {before:.1f} MB became {after:.1f} MB')
     for title, found in (('damaged, but whole', damaged), ('failed', failed)):
         if found:
             print(f'{len(found)} {title}:')
             for source in sorted(found):
-                print(f'  {source}: {found[source]}')
+                print(printable(f'  {source}: {found[source]}'))
     return 3 if failed else 0
 
 
@@ -104,35 +111,50 @@ def find_ffmpeg() -> str:
                             'pip install imageio-ffmpeg')
 
 
-def _plan(src_dir: Path, out_dir: Path) -> list[tuple[Path, Path]]:
-    """(video, its copy) for all videos of a folder."""
+def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[Path, str]]:
+    """(video, its copy) for all videos of a folder, and why some get none."""
+    from vop_mm.datasets.video_files import describe_left_out, find_videos
     if not src_dir.is_dir():
         raise FileNotFoundError(f'no such folder: {src_dir}')
     if out_dir.resolve().is_relative_to(src_dir.resolve()):
         raise ValueError(f'{out_dir} lies in {src_dir}: copies would be taken for videos')
-    files = sorted(path for path in src_dir.rglob('*') if path.is_file())
-    videos = [path for path in files if path.suffix.lower() in _EXTENSIONS]
-    if not videos:
-        raise FileNotFoundError(f'no videos in {src_dir} ({len(files)} files of other kinds)')
-    if len(videos) < len(files):
-        print(f'{len(files) - len(videos)} of {len(files)} files are no videos by their extension, and left out')
-    outs: dict[Path, Path] = {}
+    found = find_videos(src_dir)
+    left_out = describe_left_out(found.left_out)
+    if not found.videos:
+        raise FileNotFoundError(f'no videos in {src_dir}; {left_out or "the folder is empty"}')
+    if left_out:
+        print(left_out)
+    videos = [src_dir / path for path in found.videos]
+    for folder in {video.parent for video in videos}:
+        if folder.resolve().is_relative_to(out_dir.resolve()):
+            raise ValueError(f'{folder} leads into {out_dir}: copies would be taken for videos')
+    failed = {src_dir / path: reason for path, reason in found.unreadable().items()}
+    sources: dict[Path, list[Path]] = {}
     for video in videos:
-        out = (out_dir / video.relative_to(src_dir)).with_suffix('.mp4')
-        if out in outs:
-            raise ValueError(f'{outs[out]} and {video} would have the same copy {out}')
-        outs[out] = video
-    renamed = sum(video.suffix != '.mp4' for video in videos)
+        sources.setdefault((out_dir / video.relative_to(src_dir)).with_suffix('.mp4'), []).append(video)
+    jobs = []
+    for out, rivals in sources.items():
+        # the one that keeps its name; without it, nobody could tell whose copy it is
+        chosen = next((video for video in rivals if video.name == out.name), rivals[0] if len(rivals) == 1 else None)
+        if chosen:
+            jobs.append((chosen, out))
+        for video in rivals:
+            if video != chosen:
+                other = next(rival for rival in (chosen, *rivals) if rival not in (None, video))
+                failed[video] = f'{other} would have the same copy {out}; rename one of them'
+    renamed = sum(video.suffix != '.mp4' for video, _ in jobs)
     if renamed:
         print(f'{renamed} videos change their extension to .mp4: convert annotations with --video-dir {out_dir}')
-    return [(video, out) for out, video in outs.items()]
+    return jobs, failed
 
 
 def _claim(out_dir: Path, settings: dict) -> None:
     """Leave the settings in the folder, or refuse one with copies of other settings; remove what a killed run left."""
     import json
 
-    from vop_mm.utils.files import atomic_write
+    from vop_mm.utils.files import atomic_write, remove_leftovers
+    for folder, _, _ in os.walk(out_dir):
+        remove_leftovers(folder)
     file = out_dir / _SETTINGS
     if file.is_file():
         there = json.loads(file.read_text(encoding='utf-8'))
@@ -146,13 +168,14 @@ def _claim(out_dir: Path, settings: dict) -> None:
         out_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, 'w') as out:
             json.dump(settings, out)
-    for left in out_dir.rglob('.*.tmp'):
-        left.unlink()
 
 
 def _is_done(source: Path, out: Path) -> bool:
     # a copy carries its source's time
-    return out.is_file() and int(out.stat().st_mtime) == int(source.stat().st_mtime)
+    try:
+        return out.is_file() and int(out.stat().st_mtime) == int(source.stat().st_mtime)
+    except OSError:  # a name that is too long; the attempt to make it says so
+        return False
 
 
 def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: float | None = None) -> str | None:
@@ -171,39 +194,67 @@ def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: f
     Raises:
         VideoFailedError: No copy could be made, or one that ends too early.
     """
+    from vop_mm.datasets import VideoDecodeError
+    from vop_mm.datasets.decoding import CODECS, DecodeProcess, Limits, open_video_file, probe
+    from vop_mm.utils.files import atomic_path
+
     out.parent.mkdir(parents=True, exist_ok=True)
+    limits = Limits.current()
     side = f'2*trunc(min({short_side},{{}})/2)'
     filters = [f'fps={fps:g}'] if fps else []
     filters.append(f"scale=w='if(lt(iw,ih),{side.format('iw')},-2)':h='if(lt(iw,ih),-2,{side.format('ih')})'")
-    beside = out.with_name(f'.{out.name}.{os.getpid()}.tmp')
+    process = DecodeProcess(probe)
     try:
-        done = subprocess.run(
-            [ffmpeg, '-hide_banner', '-nostdin', '-nostats', '-loglevel', 'level+info', '-y', '-i', str(source),
-             '-map', '0:v:0', '-an', '-sn', '-dn', '-vf', ','.join(filters), '-c:v', 'libx264',
-             '-crf', _QUALITY, '-pix_fmt', 'yuv420p', '-force_key_frames', 'expr:gte(t,n_forced)',
-             '-threads', '1', '-f', 'mp4', '-progress', 'pipe:1', str(beside)],
-            capture_output=True, text=True, errors='replace')
-        errors = [line for line in done.stderr.splitlines() if re.search(r'\[(error|fatal)\]', line)]
-        complaint = re.sub(r'^(\[.*?\] )*', '', errors[0]) if errors else None
-        if complaint and 'matches no streams' in complaint:
-            complaint = 'no video stream'
+        info = process.call(str(source), str(source))
+        video = open_video_file(str(source))
+    except VideoDecodeError as e:
+        raise VideoFailedError(e.reason) from None
+    finally:
+        process.close()
+    limit = _PATIENCE * (60 + info.seconds)
+    with closing(video), atomic_path(out) as beside:
+        done = _run(
+            limit, ['sh', '-c', f'ulimit -d {limits.memory // 1024}; exec "$0" "$@"',
+             ffmpeg, '-hide_banner', '-nostdin', '-nostats', '-loglevel', 'level+info', '-y',
+             # this file, as what it looks like, and nothing that it names
+             '-f', video.format, '-format_whitelist', video.format, '-protocol_whitelist', 'file',
+             '-codec_whitelist', ','.join(CODECS), '-max_pixels', str(limits.pixels), '-t', str(3600 * limits.hours),
+             '-i', video.name, '-map', f'0:{info.track}', '-an', '-sn', '-dn', '-vf', ','.join(filters),
+             '-c:v', 'libx264', '-crf', _QUALITY, '-pix_fmt', 'yuv420p', '-force_key_frames', 'expr:gte(t,n_forced)',
+             *_as_they_are(ffmpeg), '-threads', '1', '-f', 'mp4', '-progress', 'pipe:1', str(beside)],
+            pass_fds=(video.file.fileno(), ))
+        errors = [re.sub(r'^(\[.*?\] )*', '', line).replace(video.name, str(source))
+                  for line in done.stderr.splitlines() if re.search(r'\[(error|fatal)\]', line)]
+        # codecs of sound are on no whitelist, and sound is not asked for
+        complaint = next((line for line in errors if 'not on whitelist' not in line), None)
         frames = re.findall(r'^frame=(\d+)', done.stdout, re.M)
         if done.returncode != 0 or not frames or int(frames[-1]) == 0:
             raise VideoFailedError(complaint or f'ffmpeg ended with status {done.returncode} and no frames')
-        length, wanted = _seconds(r'^out_time=', done.stdout), _seconds(r'Duration: ', done.stderr)
-        if complaint and wanted and length < _WHOLE * wanted:
-            raise VideoFailedError(f'ends after {length:.1f} of {wanted:.1f} s ({complaint})')
+        length = _seconds(done.stdout)
+        if complaint and length < _WHOLE * info.seconds:
+            raise VideoFailedError(f'ends after {length:.1f} of {info.seconds:.1f} s ({complaint})')
         source_time = source.stat().st_mtime
         os.utime(beside, (source_time, source_time))
-        os.replace(beside, out)
-        return complaint
-    finally:
-        beside.unlink(missing_ok=True)
+    return complaint
 
 
-def _seconds(before: str, text: str) -> float:
-    """The last time that stands behind something, 0 without one."""
-    times = re.findall(before + r'(\d+):(\d+):(\d+\.?\d*)', text, re.M)
+@cache
+def _as_they_are(ffmpeg: str) -> list[str]:
+    """Options that keep every frame and its time. By default ffmpeg before 6 makes the frame rate of an mp4 constant."""
+    known = subprocess.run([ffmpeg, '-hide_banner', '-h', 'long'], capture_output=True, text=True).stdout
+    return ['-fps_mode' if '-fps_mode' in known else '-vsync', 'vfr']
+
+
+def _run(limit: float, command: list[str], **options) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=limit, **options)
+    except subprocess.TimeoutExpired:
+        raise VideoFailedError(f'ffmpeg did not end within {limit:.0f} s') from None
+
+
+def _seconds(progress: str) -> float:
+    """How long the copy is by ffmpeg's last word on it, 0 without one."""
+    times = re.findall(r'^out_time=(\d+):(\d+):(\d+\.?\d*)', progress, re.M)
     return sum(float(part) * unit for part, unit in zip(times[-1], (3600, 60, 1))) if times else 0.
 
 

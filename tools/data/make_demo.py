@@ -6,9 +6,7 @@ same settings give the same files; a second run finds them and does nothing.
 """
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 FRAMES, SIZE, FPS = 36, 64, 12  # 36: the middles of 12 equal segments are the same frames in a clip and its reverse
@@ -36,9 +34,12 @@ def main() -> int:
     args = parse_args()
     import json
 
+    from vop_mm.utils.files import remove_leftovers, temporary_folder
+
     out = args.out_dir.resolve()  # through a link, to what will be replaced
     counts = dict(zip(SPLITS, (args.num_train, args.num_dev, args.num_test)))
     settings = dict(seed=args.seed, counts=counts, frames=FRAMES, size=SIZE, fps=FPS, code=_code_fingerprint())
+    remove_leftovers(out.parent)
     if _is_whole(out, settings):
         print(f'{args.out_dir} is there already, with these settings: nothing to do')
         return 0
@@ -48,19 +49,15 @@ def main() -> int:
     if out.is_dir() and not os.access(out, os.W_OK):
         raise PermissionError(f'{args.out_dir} is not writable')
     # everything is made beside OUT_DIR and renamed at the end
-    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.tmp', dir=out.parent))
-    try:
-        os.chmod(beside, 0o755)
-        (beside / 'videos').mkdir()
+    with temporary_folder(out.parent, out.name) as beside:
+        new = beside / 'new'
+        (new / 'videos').mkdir(parents=True)
         annotations, jobs = _plan(args.seed, counts)
-        _encode_all(jobs, beside / 'videos', args.workers)
+        _encode_all(jobs, new / 'videos', args.workers)
         for split, content in annotations.items():
-            (beside / f'{split}.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-        (beside / SETTINGS).write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
-        _swap_in(beside, out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+            (new / f'{split}.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        (new / SETTINGS).write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
+        _swap_in(new, out)
     print(f'wrote {sum(counts.values())} clips to {args.out_dir}: '
           + ', '.join(f'{count} {split}' for split, count in counts.items()))
     return 0
@@ -123,13 +120,21 @@ def _encode_all(jobs: list, folder: Path, workers: int) -> None:
     from multiprocessing import get_context
 
     from rich.progress import track
+
+    from vop_mm.utils.interrupts import end_with_parent, held_interrupts
     parts = [(jobs[i:i + 20], folder) for i in range(0, len(jobs), 20)]
     if workers == 1:
         done = map(_encode_part, parts)
         list(track(done, 'encoding clips', total=len(parts)))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-        list(track(pool.map(_encode_part, parts), 'encoding clips', total=len(parts)))
+    with ProcessPoolExecutor(workers, get_context('spawn'), initializer=end_with_parent) as pool:
+        try:
+            with held_interrupts():
+                done = pool.map(_encode_part, parts)  # starts the processes
+            list(track(done, 'encoding clips', total=len(parts)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _encode_part(part: tuple[list, Path]) -> None:
@@ -172,18 +177,16 @@ def encode_clip(path: Path, frames) -> None:
 
 
 def _swap_in(new: Path, out: Path) -> None:
-    """Put a finished folder in the place of an older one."""
-    if not out.exists():
-        new.rename(out)
-        return
-    old = new.with_name(new.name + '.old')
-    out.rename(old)
+    """Put a finished folder in the place of an older one, which comes to lie beside it."""
+    old = new.with_name('old')
+    if out.exists():
+        out.rename(old)
     try:
         new.rename(out)
-    except OSError:
-        old.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
         raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == '__main__':

@@ -19,18 +19,21 @@ def parse_args() -> argparse.Namespace:
                         help='run the files in onnxruntime beside the model (default: yes)')
     parser.add_argument('--tolerance', type=float, default=1e-4,
                         help='largest difference of a value that passes the check (default: 1e-4)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
+    checkpoint = None if args.checkpoint == 'none' else args.checkpoint
+    from vop_mm.utils.paths import require_file
+    require_file(args.config, 'config')
+    require_file(checkpoint)
     from vop_mm.apis import init_model
     from vop_mm.apis.config import read_config, require_checkpoint
     from vop_mm.apis.onnx_export import export_onnx
 
     cfg = read_config(args.config, args.cfg_options)
-    checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     require_checkpoint(cfg, checkpoint, 'to export')
     model = init_model(cfg, checkpoint)
     written = export_onnx(model, args.out_dir, checkpoint, opset=args.opset, external_data=args.external_data,

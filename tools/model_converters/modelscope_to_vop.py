@@ -23,6 +23,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    for name in (CHECKPOINT, CLIP, SETTINGS):
+        if not (args.src / name).is_file():
+            raise FileNotFoundError(f'{args.src} lacks {name}')
     import torch
 
     from vop_mm.engine.checkpoint import describe
@@ -33,9 +36,6 @@ def main() -> int:
     from vop_mm.utils.files import atomic_write
 
     register_all_modules()
-    for name in (CHECKPOINT, CLIP, SETTINGS):
-        if not (args.src / name).is_file():
-            raise FileNotFoundError(f'{args.src} lacks {name}')
     if args.dst.suffix != '.pth':
         raise ValueError(f'DST must end in .pth, got {args.dst}')
     with _named(args.src / SETTINGS):
@@ -121,13 +121,13 @@ def _config(backbone: dict, settings: dict, video_prompts: int, text_prompts: li
         model.text_suffix_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[1])]
         model.published_eot = True  # the published code reads a suffix's text there
     size = settings['input_res']
+    cfg.num_frames = settings['num_frames']
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        steps = cfg[key].dataset.pipeline
-        for transform in (*steps, *(inner for step in steps for inner in step.get('transforms', ()))):
-            if transform.type == 'SampleSegments':
-                transform.num_frames = settings['num_frames']
+        read, *rest = cfg[key].dataset.pipeline
+        read.num_frames = settings['num_frames']
+        for transform in (read, *rest):
             for name in ('size', 'crop_size'):
-                if transform.type in ('ResizeFrames', 'mmaction.CenterCrop') and name in transform:
+                if name in transform:
                     old = transform[name]
                     transform[name] = size if isinstance(old, int) else tuple(size for _ in old)
     return cfg

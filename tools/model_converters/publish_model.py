@@ -4,7 +4,8 @@
 
 writes vop_msrvtt-HASH.pth, HASH being the first 8 digits of the file's SHA-256. A name that ends in .safetensors gives
 that format. Either is read wherever a checkpoint is. Of the config it keeps the model and its pipeline of frames and
-texts, so that it is complete with a CLIP alone.
+texts, so that it is complete with a CLIP alone. A config that whoever gets the file would refuse is not passed on: it
+may name parts of this project and, with --import, your own.
 """
 import argparse
 from pathlib import Path
@@ -15,6 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='what training wrote')
     parser.add_argument('out', metavar='OUT', type=Path,
                         help='file to write, .pth or .safetensors; the hash goes before the ending')
+    parser.add_argument('--import', dest='modules', nargs='+', action='extend', default=[], metavar='MODULE',
+                        help='modules that register parts of your own, as in custom_imports')
     args = parser.parse_args()
     if args.out.suffix not in ('.pth', '.safetensors'):
         parser.error(f'OUT must end in .pth or .safetensors, got {args.out.name}')
@@ -23,16 +26,24 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
+    require_file(args.checkpoint)
     import hashlib
 
+    from vop_mm.apis.config import import_custom_modules
     from vop_mm.apis.prompt_set import published_config
     from vop_mm.engine.checkpoint import load_from_local_safely, serialise
     from vop_mm.utils.files import atomic_write
+    from vop_mm.utils.shared_config import SharedConfigError
 
+    import_custom_modules(args.modules)
     checkpoint = load_from_local_safely(args.checkpoint, map_location='cpu')
-    meta = checkpoint.get('meta') or {}
-    if cfg := published_config(meta.pop('cfg', '')):
-        meta['cfg'] = cfg
+    try:
+        cfg = published_config(checkpoint['meta'].pop('cfg', ''))
+    except SharedConfigError as e:
+        raise ValueError(f'{args.checkpoint} is not published: in its config, {e} (--import MODULE)') from None
+    if cfg:
+        checkpoint['meta']['cfg'] = cfg
     content = serialise(checkpoint, args.out.suffix)
     path = args.out.with_stem(f'{args.out.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,12 +14,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-samples', type=int, default=6, metavar='N', help='rows (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which samples, and what is random in them (default: 0)')
     parser.add_argument('--epoch', type=int, default=0, help='of training, from 0: changes what is random (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
+    from vop_mm.utils.paths import require_file
+    require_file(args.config, 'config')
     if args.num_samples < 1:
         raise ValueError(f'--num-samples must be at least 1, got {args.num_samples}')
 

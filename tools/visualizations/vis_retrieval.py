@@ -6,7 +6,6 @@
 import argparse
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 
@@ -14,15 +13,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw queries and the videos that each method finds for them.')
     parser.add_argument('config', help='config whose test split the queries and videos are of')
     parser.add_argument('out', metavar='OUT.png', type=Path, help='picture to write; OUT.html comes beside it')
-    parser.add_argument('--checkpoints', nargs='+', default=[], metavar='NAME=CONFIG[:CHECKPOINT]',
+    parser.add_argument('--checkpoints', nargs='+', action='extend', default=[], metavar='NAME=CONFIG[:CHECKPOINT]',
                         help='models to evaluate; without a checkpoint: a config that trains nothing')
-    parser.add_argument('--features', nargs='+', default=[], metavar='NAME=FILE.npz',
+    parser.add_argument('--features', nargs='+', action='extend', default=[], metavar='NAME=FILE.npz',
                         help='what tools/test.py --dump wrote')
     parser.add_argument('--top-k', type=int, default=1, metavar='K', help='videos of each method (default: 1)')
     parser.add_argument('--num-queries', type=int, default=6, metavar='N', help='(default: 6)')
     parser.add_argument('--num-frames', type=int, default=6, metavar='N', help='frames of a film strip (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which queries (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change all configs')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change all configs')
     args = parser.parse_args()
     if args.out.suffix != '.png':
         parser.error(f'the picture is a .png file, got {args.out}')
@@ -43,16 +42,19 @@ def main() -> int:
             raise FileNotFoundError(f'file not found: {path}')
 
     from vop_mm.apis.config import read_config
+    from vop_mm.utils.files import temporary_folder
     from vop_mm.visualization.film_strips import FilmStrips
     from vop_mm.visualization.rankings import choose_queries, load_rankings
     from vop_mm.visualization.retrieval_figure import draw_retrieval
     from vop_mm.visualization.retrieval_page import write_page
 
     cfg = read_config(args.config, args.cfg_options)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(None, 'vis_retrieval') as folder:
         for name, (config, checkpoint) in models.items():
             print(f'evaluating {name}', flush=True)
-            features[name] = _evaluate(config, checkpoint, Path(folder) / str(len(features)), args.cfg_options)
+            here = Path(folder) / str(len(features))
+            here.mkdir()
+            features[name] = _evaluate(config, checkpoint, here, args.cfg_options)
         # in the order of the command line
         methods = {name: load_rankings(features[name]) for name in [*models, *dict(map(_named, args.features))]}
     queries = choose_queries(methods, args.num_queries, args.seed)

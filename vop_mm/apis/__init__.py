@@ -1,7 +1,8 @@
 """What a program that uses vop_mm calls."""
 from .inference import init_model
+from .unknown_words import UnknownWordsWarning
 
-__all__ = ['TextVideoRetriever', 'init_model']
+__all__ = ['TextVideoRetriever', 'UnknownWordsWarning', 'init_model']
 
 
 def __getattr__(name: str):

@@ -1,15 +1,31 @@
 """Config files, as every tool reads them."""
 import ast
+import copy
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
+
+from vop_mm.utils import register_all_modules
+
+from .config_keys import check_arguments, check_names
+from .config_kinds import check_kinds, check_top
+from .config_layers import Layers
+from .config_meaning import carry_frames, carry_length, check_frames
+from .config_values import Keys, has
 
 
 def read_config(config: str | Path | Config, options: Sequence[str] | dict | None = None) -> Config:
     """Read a config and change it.
+
+    What an option or a child config changes is changed wherever the config says the same: places that were made from a
+    variable (``num_frames``, ``data_root``, ``train_pipeline`` ...), the model's frames and the data's, the length of
+    training and its schedules. What can't be carried out is refused.
 
     Args:
         config (str | Path | Config): The file, or what was read from it, which stays as it is.
@@ -20,19 +36,68 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: An option without ``=`` or one that doesn't fit the config.
+        ImportError: A module of ``custom_imports`` can't be imported.
+        ValueError: An option without ``=`` or one that doesn't fit the config; a key that nothing reads, or an argument
+            that a part doesn't take; a model and data that disagree on the frames of a video.
     """
+    options = copy.deepcopy(options) if isinstance(options, dict) else parse_options(options or [])
+    if 'frames_from' in options:
+        raise ValueError('frames_from is for training and evaluation alone: tools/train.py and tools/test.py')
     if isinstance(config, Config):
-        cfg = config.copy()
+        cfg, layers = copy.deepcopy(config), Layers(copy.deepcopy(config))
+        if not options:
+            carry_frames(cfg, layers)
+            return cfg
     elif Path(config).is_file():
-        cfg = Config.fromfile(config)
+        cfg = Config.fromfile(config, import_custom_modules=False)
+        layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')
-    try:
-        cfg.merge_from_dict(options if isinstance(options, dict) else parse_options(options or []))
-    except (TypeError, KeyError, IndexError) as e:
-        raise ValueError(f'--cfg-options don\'t fit {cfg.filename or "the config"}: {e}') from e
+    added: list[Keys] = []
+    if options:
+        layers.add_options(options)
+        added = [keys for keys in layers.option_keys if not has(cfg, keys)]
+        before = copy.deepcopy(cfg)
+        try:
+            cfg.merge_from_dict(options)
+        except (TypeError, KeyError, IndexError, AttributeError) as e:
+            raise ValueError(f'--cfg-options don\'t fit {cfg.filename or "the config"}: {e}') from e
+        check_kinds(before, cfg, layers.option_keys)
+    layers.carry(cfg)
+    carry_frames(cfg, layers)
+    carry_length(cfg, layers)
+    check_names(cfg, layers)
+    check_top(cfg)
+    register_all_modules()
+    # what a config object names may have come with data
+    named = not isinstance(config, Config) or {('custom_imports',), ('custom_imports', 'imports')} & {
+        keys[:2] for keys in layers.option_keys}
+    if named and cfg.get('custom_imports'):
+        check_arguments(Config(dict(custom_imports=cfg.custom_imports)))
+        import_custom_modules(**cfg.custom_imports)
+    check_arguments(cfg, [keys for keys in added if has(cfg, keys)])
+    check_frames(cfg)
     return cfg
+
+
+def import_custom_modules(imports: list[str], allow_failed_imports: bool = False) -> None:
+    """Import what a config names, from the working directory too: last, where it hides no library.
+
+    Args:
+        imports (list[str]): Names of modules.
+        allow_failed_imports (bool): Whether to go on without one that can't be imported. Defaults to ``False``.
+
+    Raises:
+        ImportError: One can't be imported.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        import_modules_from_strings(imports, allow_failed_imports)
+    except ImportError as e:
+        raise ImportError(f'custom imports: {e.__cause__ or e}. Modules are looked for among installed '
+                          f'packages, in PYTHONPATH and in the working directory, {here}') from e
 
 
 def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> None:

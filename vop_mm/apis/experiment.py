@@ -2,16 +2,20 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from vop_mm.utils import register_all_modules
+from vop_mm.utils.interrupts import share_temporary_folder
 
-from .config import read_config
+from .config import parse_options, read_config
+from .config_meaning import stretch
+from .named_files import require_files
 
 
 def load_config(path: str | Path, options: list[str] | None = None, work_dir: str | None = None,
@@ -32,6 +36,12 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
         ValueError: An option without ``=`` or one that doesn't fit the config, or a config that names no model.
         PermissionError: The work directory can't be written.
     """
+    options = parse_options(options or [])
+    if 'launcher' in options:
+        raise ValueError('launcher is no option of the config: start the processes with --launcher')
+    if work_dir and 'work_dir' in options:
+        raise ValueError(f'work_dir={options["work_dir"]}, and the folder is {work_dir} already: name one of them')
+    frames_from = options.pop('frames_from', None)
     cfg = read_config(path, options)
     if 'model' not in cfg:
         raise ValueError(f'{path} names no model')
@@ -40,8 +50,9 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     if not os.access(cfg.work_dir, os.W_OK):
         raise PermissionError(f'the work directory can\'t be written: {cfg.work_dir}')
-    if cfg.get('frames_from'):
-        use_stored_frames(cfg, cfg.pop('frames_from'))
+    frames_from = frames_from or cfg.pop('frames_from', None)
+    if frames_from:
+        use_stored_frames(cfg, frames_from)
     return cfg
 
 
@@ -66,8 +77,9 @@ def use_stored_frames(cfg: Config, folder: str) -> None:
                                 'them')
     for split, store in stores.items():
         dataset = cfg[f'{split}_dataloader'].dataset
-        front, rest = split_pipeline(dataset.pipeline)
-        dataset.pipeline = [dict(type='LoadCachedFrames', store=store, pipeline=front), *rest]
+        read, *rest = dataset.pipeline
+        split_pipeline(dataset.pipeline)
+        dataset.pipeline = [dict(read, store=store), *rest]
     print(f'frames come from {", ".join(stores.values())}'
           + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
 
@@ -101,27 +113,34 @@ def shorten(cfg: Config, epochs: int) -> None:
     if cfg.get('train_cfg') is None:
         return
     before, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
-    for scheduler in cfg.get('param_scheduler') or []:
-        for key in ('T_max', 'end', 'total_iters'):
-            if scheduler.get('by_epoch', True) and scheduler.get(key) == before:
-                scheduler[key] = epochs
+    stretch(cfg, before, epochs)
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Register everything and build the runner that the config names.
+def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
+    """Register everything, look for the files that the config names, and build the runner.
 
     Args:
         cfg (Config): From :func:`load_config`.
+        splits (Sequence[str]): ``'train'``, ``'val'`` and ``'test'``: those that it will read. Defaults to what
+            training reads or, of a config that trains nothing, the test split.
 
     Returns:
         Runner: Ready to ``train()`` or ``test()``. One process leaves the config's ``strategy`` aside: it has nothing
         to shard.
+
+    Raises:
+        FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is not there.
+        AnnotationError: The annotation of a split is not there.
     """
     register_all_modules()
     from vop_mm.registry import RUNNERS
+    require_files(cfg, splits or (('test',) if cfg.get('train_cfg') is None else ('train', 'val')))
+    if cfg.get('strategy') and not issubclass(RUNNERS.get(cfg.get('runner_type')) or Runner, FlexibleRunner):
+        raise ValueError('strategy is of runner_type=FlexibleRetrievalRunner alone')
     if cfg.get('strategy') and cfg.launcher == 'none':
         cfg.pop('strategy')
         cfg.runner_type = 'RetrievalRunner'
+    share_temporary_folder()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
@@ -151,9 +170,8 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
     if dump is not None:
         cfg.test_evaluator.dump = str(dump)
     trains = cfg.get('train_cfg') is not None
-    cfg.resume = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
-    cfg.load_from = None
-    runner = build_runner(cfg)
+    cfg.resume = 'auto' if trains else False
+    runner = build_runner(cfg, [*(['train', 'val'] if trains else []), *(['test'] if test else [])])
     start, checkpoint = time.perf_counter(), None
     if trains:
         runner.train()

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from torch import nn
 
 from vop_mm.utils import register_all_modules
+from vop_mm.utils.paths import require_file
 
 from .config import read_config
 
@@ -41,6 +42,7 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
     cfg = read_config(config, cfg_options)
     if 'model' not in cfg:
         raise ValueError(f'{cfg.filename or "the config"} names no model')
+    require_file(checkpoint)
     model = MODELS.build(cfg.model)
     if checkpoint is not None:
         load_trainable(model, str(checkpoint))

@@ -5,8 +5,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vop_mm.datasets.transforms import split_pipeline
 from vop_mm.engine.checkpoint import describe
 from vop_mm.models.backbones.clip_weights import fingerprint
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import TOKENIZERS
+from vop_mm.utils.files import temporary_folder
 from vop_mm.utils.version_guard import in_range
-
-from .clip_loader import flatten
 
 VIDEO, TEXT, DESCRIPTION = 'video.onnx', 'text.onnx', 'model.json'
 LOWEST_TORCH, LOWEST_OPSET = '2.9', 18  # torch 2.6 fails on every model, 2.8 on compiled ones
@@ -237,8 +235,7 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
     """
     preprocessor, clip = model.data_preprocessor, model.clip
     loader = model.cfg.get('test_dataloader') or {}
-    steps = [dict(step) for step in flatten(loader.get('dataset', {}).get('pipeline', ()))]
-    text = [step for step in steps if step['type'] == 'TokenizeText']
+    pipeline = split_pipeline(loader.dataset.pipeline) if loader else None
     meta = describe(model, model.cfg)
     about = dict(
         method=meta['method'],
@@ -251,10 +248,10 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
         mean=[round(x, 8) for x in preprocessor.mean.flatten().tolist()],
         std=[round(x, 8) for x in preprocessor.std.flatten().tolist()],
         short_videos=preprocessor.short_videos,
-        frame_pipeline=[step for step in steps if step['type'] not in ('TokenizeText', 'PackVideoText')],
+        frame_pipeline=[pipeline.read, *pipeline.augment] if pipeline else [],
         context_length=clip.context_length,
         max_words=model.text_tower.max_words,
-        tokenizer=_describe_tokenizer(text[0].get('tokenizer', dict(type='CLIPTokenizer'))) if text else None,
+        tokenizer=pipeline and _describe_tokenizer(pipeline.tokenize.get('tokenizer', dict(type='CLIPTokenizer'))),
         checkpoint=checkpoint and dict(file=Path(checkpoint).name, sha256=_sha256(checkpoint)),
         opset=opset,
         versions=dict(vop_mm=meta['version'], **{name: version(name) for name in ('torch', 'onnx', 'onnxscript')}))
@@ -314,8 +311,7 @@ def _written_together(folder: Path, names: list[str], last: str) -> Iterator[Pat
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix='.export.', suffix='.tmp', dir=folder))
-        try:
+        with temporary_folder(folder, 'export') as beside:
             yield beside
             for path in beside.iterdir():
                 with path.open('rb') as file:
@@ -326,8 +322,6 @@ def _written_together(folder: Path, names: list[str], last: str) -> Iterator[Pat
                     (beside / name).replace(folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except BaseException:
         for path in made:
             with suppress(OSError):  # not there, or not empty

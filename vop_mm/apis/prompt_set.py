@@ -1,5 +1,4 @@
 """One set of prompts, ready to encode; several of them share one frozen CLIP."""
-import ast
 import hashlib
 import json
 import os
@@ -11,12 +10,21 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match
+from vop_mm.datasets.transforms import split_pipeline
+from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match, naming
+from vop_mm.index import Gallery
 from vop_mm.models.backbones.clip_weights import fingerprint
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS, TOKENIZERS
+from vop_mm.utils.shared_config import (
+    SharedConfigError,
+    building,
+    parse_config,
+    read_shared_config,
+    shared_config,
+)
 
-from .clip_loader import ClipLoader, flatten
+from .clip_loader import ClipLoader
 
 _CLIP = 'clip.'  # names of the backbone's own tensors begin with it
 _OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
@@ -44,21 +52,24 @@ class PromptSet:
         self._config_text: str | None = None
         self.device = next(model.clip.parameters()).device
         self.loader = ClipLoader(cfg, num_workers, timeout)
-        text = [step for step in flatten(cfg.test_dataloader.dataset.pipeline) if step['type'] == 'TokenizeText']
-        if len(text) != 1:
-            raise ValueError('the test pipeline must tokenise once')
-        self.tokenizer = TOKENIZERS.build(text[0].get('tokenizer', dict(type='CLIPTokenizer')))
+        self.loader.try_out(*model.clip.image_size)
+        tokenize = split_pipeline(cfg.test_dataloader.dataset.pipeline).tokenize
+        self.tokenizer = TOKENIZERS.build(tokenize.get('tokenizer', dict(type='CLIPTokenizer')))
         self.settings = dict(
             CLIP=f'{model.clip.arch_name}, fingerprint {model.clip.fingerprint}',
             prompts=f'{cfg.get("method")}, fingerprint {fingerprint(trainable_state_dict(model))}',
-            model=_digest({key: value for key, value in cfg.model.items() if key not in _OF_TRAINING}),
-            pipeline=_digest(self.loader.steps),
+            model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
+                           'num_frames': model.vision_tower.num_frames}),
+            pipeline=_digest(self.loader.settings),
             dim=self.encode_text(['a']).shape[1])
 
     def source(self) -> dict:
         """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
         if self._config_text is None:  # takes MMEngine a second, and each part of a collection asks for it
-            self._config_text = Config(_absolute(self.cfg.to_dict())).pretty_text
+            cfg = _absolute(self.cfg.to_dict())
+            if cfg['model']['clip'].get('cache_dir') is not None:  # not taken from data: see shared_config.py
+                cfg['model']['clip'].update(weights=os.path.abspath(self.model.clip.file), cache_dir=None)
+            self._config_text = Config(cfg).pretty_text
         return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
@@ -81,10 +92,23 @@ class PromptSet:
         mask = preprocessor.frame_mask(real, frames.shape[1])
         return self._run(lambda: self.model.encode_video(preprocessor.normalize(frames.to(self.device)), mask))
 
+    def try_out(self) -> None:
+        """Encode a black clip, before anything is kept of what this makes.
+
+        Raises:
+            CheckpointError: The embedding is not finite.
+        """
+        self.encode_frames(*self.loader.load_frames(np.zeros((1, *self.model.clip.image_size, 3), np.uint8)))
+
     @torch.inference_mode()
     def _run(self, call) -> np.ndarray:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return call().float().cpu().numpy()
+            embeddings = call().float().cpu().numpy()
+        if not np.isfinite(embeddings).all():
+            made_of = self.checkpoint or self.model.clip.weights or 'the model'
+            raise CheckpointError(f'{made_of} makes embeddings that are not finite: it is damaged, or its training '
+                                  'diverged')
+        return embeddings
 
 
 def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
@@ -103,17 +127,25 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
         CheckpointError: It can't be read, is of another CLIP, or changes the backbone's own weights.
     """
     content = load_from_local_safely(str(checkpoint), map_location='cpu')
-    meta = content.get('meta') or {}
+    meta = content['meta']
     own = backbone_names(content['state_dict'])
     if own:
         method = (meta.get('vop_mm') or {}).get('method')
         raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
                               f'itself ({own[0]} and {len(own) - 1} more), and other prompts were trained around '
                               'CLIP as it came; load it alone')
-    cfg = with_checkpoints_config(cfg, meta)
+    try:
+        cfg = with_checkpoints_config(cfg, meta)
+    except SharedConfigError as e:
+        raise CheckpointError(f'{checkpoint} is refused: in its config, {e}') from None
     # nothing of a shared CLIP trains, and what the checkpoint holds is what is around it
-    model = MODELS.build({**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')})
-    match(content, model)
+    parts = {**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')}
+    with building(f'the model of {checkpoint}'):
+        with torch.device('meta'):  # takes no memory, whatever the config says: shapes are those of the file
+            model = MODELS.build(parts)
+        with naming(checkpoint):
+            match(content, model)
+        model = MODELS.build(parts)
     model.load_state_dict(content['state_dict'])
     return model.to(next(clip.parameters()).device).eval(), cfg
 
@@ -132,11 +164,12 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
 
     Returns:
         Config: A new one.
+
+    Raises:
+        SharedConfigError: The checkpoint's is not allowed to do what it would.
     """
-    if not isinstance(meta.get('cfg'), str):
-        return cfg
-    found = Config(read_config_text(meta['cfg']))
-    if 'model' not in found or 'test_dataloader' not in found:
+    found = read_shared_config(meta['cfg'], with_clip=False) if 'cfg' in meta else None
+    if found is None:
         return cfg
     found.model.clip = cfg.model.clip
     return found
@@ -153,46 +186,43 @@ def published_config(text: str) -> str | None:
         str | None: Of the published file's; None where the config names no model or no test pipeline.
 
     Raises:
-        CheckpointError: It is no plain config.
+        SharedConfigError: Who gets the file would refuse it.
     """
-    cfg = Config(read_config_text(text))
-    if 'model' not in cfg or 'test_dataloader' not in cfg:
+    content = parse_config(text)
+    model = content.get('model')
+    clip = model.get('clip') if isinstance(model, dict) else None
+    if isinstance(clip, dict):
+        model['clip'] = {**{key: clip[key] for key in ('type', 'arch') if key in clip}, 'weights': None}
+    cfg = shared_config(content)
+    if cfg is None:
         return None
-    cfg.model.clip.weights = None
-    kept = {key: cfg[key] for key in ('method', 'model') if key in cfg}
-    return Config(dict(kept, test_dataloader=dict(dataset=dict(
-        pipeline=cfg.test_dataloader.dataset.pipeline)))).pretty_text
+    cfg.test_dataloader = dict(dataset=dict(pipeline=cfg.test_dataloader.dataset.pipeline))
+    return cfg.pretty_text
 
 
-def read_config_text(text: str) -> dict:
-    """Read a config as MMEngine writes it, running nothing of it: ``name = value`` with dicts, lists and plain values.
+def read_source(index: str | Path) -> tuple[Config, str | None]:
+    """What an index was made with, as :meth:`PromptSet.source` noted it, read as data.
 
     Args:
-        text (str): Of a checkpoint's metadata.
+        index (str | Path): Folder of the index.
 
     Returns:
-        dict: The config.
+        tuple[Config, str | None]: Its config, and the checkpoint's path.
 
     Raises:
-        CheckpointError: It is something else.
+        FileNotFoundError: No such index.
+        ValueError: It doesn't say, or its config is not allowed to do what it would.
     """
+    source = Gallery.source(index)
+    source = source if isinstance(source, dict) else {}
+    checkpoint = source.get('checkpoint')
     try:
-        return {statement.targets[0].id: _value(statement.value) for statement in ast.parse(text).body}
-    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError):
-        raise CheckpointError('the config in the checkpoint\'s metadata is no plain config') from None
-
-
-def _value(node: ast.expr):
-    if isinstance(node, ast.Call):
-        if node.func.id != 'dict' or node.args:
-            raise ValueError('a call')
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        values = [_value(item) for item in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    return ast.literal_eval(node)
+        cfg = read_shared_config(source['config']) if source.get('config') else None
+    except SharedConfigError as e:
+        raise SharedConfigError(f'the index {index} is refused: in its config, {e}') from None
+    if cfg is None or not isinstance(checkpoint, (str, type(None))) or checkpoint == '':
+        raise ValueError(f'the index {index} does not say what it was made with')
+    return cfg, checkpoint
 
 
 def _absolute(value):

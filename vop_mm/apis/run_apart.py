@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import TextIO
@@ -12,11 +13,13 @@ from mmengine.config import Config
 from vop_mm.utils.cli import run_cli
 from vop_mm.utils.files import atomic_write
 from vop_mm.utils.forks import renew_thread_pool
+from vop_mm.utils.locks import locked
 
 from .experiment import load_config, run_experiment, shorten
 
 _SHOWN = (('loss', 'loss', '.3f'), ('t2v/R1', 't2v R@1', '.1f'), ('v2t/R1', 'v2t R@1', '.1f'),
           ('pair_accuracy', 'pair accuracy', '.1f'))
+_PATIENCE = 3.  # seconds
 
 
 def run_apart(config: str, folder: str | Path, options: list[str] | None = None, epochs: int | None = None,
@@ -38,6 +41,7 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
         dict: What :func:`~vop_mm.apis.experiment.run_experiment` returns.
 
     Raises:
+        BlockingIOError: Another process does the same in the folder.
         ValueError: The folder holds a run of another config.
         RuntimeError: The run failed; the message says with what.
     """
@@ -46,24 +50,48 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
     cfg = load_config(config, options, str(folder))
     if epochs:
         shorten(cfg, epochs)
-    _claim(folder, cfg)
-    if result.is_file():
-        print(f'    is there: {result}', flush=True)
-        return json.loads(result.read_text())
-    # forked, so that the libraries are imported once
-    process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log, test))
-    process.start()
-    with log.open('w+') as file:
-        _follow(process, file, verbose)
+    with locked(folder / 'run.lock', f'another process is running {config} in {folder}'):
+        _claim(folder, cfg)
+        if result.is_file():
+            print(f'    is there: {result}', flush=True)
+            return json.loads(result.read_text())
+        with log.open('w+') as file:
+            # forked, so that the libraries are imported once
+            process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log, test))
+            process.start()
+            try:
+                _follow(process, file, verbose)
+            except BaseException:
+                os.kill(process.pid, signal.SIGINT)  # it may clean up
+                process.join(_PATIENCE)
+                process.kill()
+                raise
     if process.exitcode != 0 or not result.is_file():
         errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
         raise RuntimeError(f'{config} in {folder} failed: {errors[-1][7:] if errors else "see " + str(log)}')
     return json.loads(result.read_text())
 
 
+def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
+    """Refuse options of the config that a tool sets itself for each run.
+
+    Args:
+        options (list[str], optional): As given to ``--cfg-options``.
+        instead (dict[str, str]): Keys, and the tool's own option for each.
+
+    Raises:
+        ValueError: One of them is there.
+    """
+    for option in options or []:
+        for key, own in instead.items():
+            if option.startswith(f'{key}='):
+                raise ValueError(f'{option}: {own} says that here')
+
+
 def _claim(folder: Path, cfg: Config) -> None:
     """Leave the config in a run's folder, or refuse a folder that another config was run in."""
-    settings = {key: value for key, value in cfg.to_dict().items() if key != 'work_dir'}
+    # neither changes what comes out
+    settings = {key: value for key, value in cfg.to_dict().items() if key not in ('work_dir', 'prompts_in_all_layers')}
     text = json.dumps(settings, indent=1, sort_keys=True, default=str)
     file = folder / 'config.json'
     if not file.is_file():

@@ -9,17 +9,23 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, find_videos, index_folder
+from vop_mm.datasets import VideoSource
+from vop_mm.datasets.video_files import describe_left_out, find_videos
+from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, index_source, list_videos
 from vop_mm.index.gallery import DEFAULT_BACKEND
+from vop_mm.index.windows import MAX_WINDOWS
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
 from vop_mm.utils import register_all_modules
 from vop_mm.utils.look_ahead import look_ahead
+from vop_mm.utils.paths import require_file
 from vop_mm.utils.progress import progress_bar
+from vop_mm.utils.shared_config import building, check_size
 
 from .config import read_config
 from .inference import init_model
-from .prompt_set import PromptSet, backbone_names, read_config_text, shared_backbone
+from .prompt_set import PromptSet, backbone_names, read_source, shared_backbone
+from .unknown_words import UnknownWordsWarning, describe, find
 
 _MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
 _DEFAULT = 'default'
@@ -77,6 +83,8 @@ class TextVideoRetriever:
         self._sets: dict[str, PromptSet] = {}
         self._galleries: dict[str, Gallery] = {}
         if isinstance(checkpoint, dict):
+            for file in checkpoint.values():
+                require_file(file)
             self._clip = MODELS.build(self.cfg.model.clip).requires_grad_(False).to(torch.device(device)).eval()
             for name, file in checkpoint.items():
                 self.add_prompts(name, file)
@@ -101,10 +109,13 @@ class TextVideoRetriever:
 
         Raises:
             FileNotFoundError: No such index, or what it was made with is gone.
+            ValueError: Its config is data, and would do more than describe a model.
         """
-        source = Gallery.source(index)
-        cfg = Config(read_config_text(source['config']))
-        return cls(cfg, source['checkpoint'] if checkpoint is None else checkpoint, **kwargs)
+        register_all_modules()
+        cfg, noted = read_source(index)
+        with building(f'what the index {index} was made with'):
+            check_size(cfg.model)
+            return cls(cfg, noted if checkpoint is None else checkpoint, **kwargs)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
     @property
@@ -128,7 +139,8 @@ class TextVideoRetriever:
         if self._clip is None:
             raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: no other prompts can be added')
         model, cfg = shared_backbone(self._clip, checkpoint, self.cfg)
-        self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
+        with building(f'the model of {checkpoint}'):
+            self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
 
     def remove_prompts(self, name: str) -> None:
         """Unload prompts.
@@ -162,6 +174,8 @@ class TextVideoRetriever:
     def encode_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
         """Embed texts. What is longer than the model reads is cut, as in evaluation.
 
+        Warns of words that the model's vocabulary lacks (:class:`UnknownWordsWarning`).
+
         Args:
             texts (str | Sequence[str]): n texts.
             prompts (str, optional): Which, where several are loaded.
@@ -172,10 +186,29 @@ class TextVideoRetriever:
         Raises:
             TypeError: One is no text.
         """
+        return self._encode_text(texts, prompts)
+
+    def unknown_words(self, texts: str | Sequence[str], prompts: str | None = None) -> list[str]:
+        """Words that the model's vocabulary lacks. The model can't tell them apart.
+
+        Args:
+            texts (str | Sequence[str]): One text or several.
+            prompts (str, optional): Which, where several are loaded.
+
+        Returns:
+            list[str]: Each once, in the order of the texts. Empty where it has all of them, as CLIP's own vocabulary
+            does, and for a tokenizer that doesn't say.
+        """
+        return find(self.prompt_set(prompts).tokenizer, texts)
+
+    def _encode_text(self, texts: str | Sequence[str], prompts: str | None) -> np.ndarray:
+        """Called by public methods alone, so that the warning names the line that called them."""
         chosen, texts = self.prompt_set(prompts), [texts] if isinstance(texts, str) else list(texts)
         for text in texts:
             if not isinstance(text, str):
                 raise TypeError(f'a text is a str, got {text!r:.80}')
+        if unknown := find(chosen.tokenizer, texts):
+            warnings.warn(describe(unknown), UnknownWordsWarning, stacklevel=3)
         parts = [chosen.encode_text(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         return np.concatenate(parts) if parts else np.empty((0, chosen.settings['dim']), np.float32)
 
@@ -225,11 +258,13 @@ class TextVideoRetriever:
                     window: float | None = None,
                     stride: float | None = None,
                     backend: dict | None = None,
-                    progress: bool = False) -> IndexReport:
+                    progress: bool = False,
+                    max_windows: int = MAX_WINDOWS,
+                    backend_args: dict | None = None) -> IndexReport:
         """Index a folder of videos, or bring its index up to date. Killed at any moment, the next call goes on.
 
         Args:
-            videos (str | Path): The folder.
+            videos (str | Path): The folder; or an address or a manifest, see :class:`~vop_mm.datasets.VideoSource`.
             index (str | Path): Folder of the index.
             prompts (str, optional): Which, where several are loaded.
             window (float, optional): Longer videos are cut into windows of so many seconds. None: 30, or as the index
@@ -240,6 +275,8 @@ class TextVideoRetriever:
                 ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or as the index was made. Of an index that
                 is there some options can change: ``dict(num_probes=256)``.
             progress (bool): Show a bar. Defaults to False.
+            max_windows (int): The most windows of a file; one that says it has more is not read. Defaults to 10000.
+            backend_args (dict, optional): How to read videos elsewhere. They are not kept in the index.
 
         Returns:
             IndexReport: What was done, and the files that can't be read.
@@ -248,38 +285,42 @@ class TextVideoRetriever:
             ValueError: No videos there, or the index is of another folder.
             IndexMismatchError: The index was made with another CLIP, other prompts or other windows.
         """
-        return self._build(videos, index, prompts, window, stride, backend or {}, progress)
+        return self._build(videos, index, prompts, window, stride, backend or {}, progress, max_windows,
+                           backend_args=backend_args)
 
     def _build(self, videos: str | Path, index: str | Path, prompts: str | None, window: float | None,
-               stride: float | None, backend: dict | None, progress: bool,
-               shard: tuple[int, int] = (0, 1)) -> IndexReport:
-        chosen, videos = self.prompt_set(prompts), Path(videos)
-        if not videos.is_dir():
+               stride: float | None, backend: dict | None, progress: bool, max_windows: int,
+               shard: tuple[int, int] = (0, 1), backend_args: dict | None = None) -> IndexReport:
+        chosen, source = self.prompt_set(prompts), VideoSource(videos, backend_args)
+        if source.is_local and not Path(videos).is_dir():
             raise NotADirectoryError(f'no such folder of videos: {videos}')
         asked = dict(window=window, stride=stride)
         chosen.loader.start()
         if Gallery.exists(index):
-            gallery = Gallery(index)
+            gallery = Gallery(index, backend)
         else:
+            chosen.try_out()  # a model that makes no vectors leaves no index behind
             window = 30. if window is None else float(window)
             asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
-            gallery = _create(index, videos, dict(chosen.settings, **asked),
+            gallery = _create(index, source, dict(chosen.settings, **asked),
                               None if backend is None else {**DEFAULT_BACKEND, **backend}, chosen.source())
         try:
             gallery.check({**chosen.settings, **{key: value for key, value in asked.items() if value is not None}})
             if backend is not None:
                 gallery.adjust(backend)
             if not gallery.is_of(videos):
-                raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
-            with progress_bar(progress, f'indexing {videos}') as tell:
-                return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
-                                    tell, shard)
+                raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {source}')
+            with progress_bar(progress, f'indexing {source}') as tell:
+                options = (chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers, tell, shard,
+                           max_windows)
+                return (index_folder(gallery, *options) if source.is_local else
+                        index_source(gallery, source, *options))
         finally:
             gallery.close()
 
     def extract_features(self, videos: str | Path, out: str | Path, shards: int, rank: int = 0, world_size: int = 1,
                          prompts: str | None = None, window: float | None = None, stride: float | None = None,
-                         progress: bool = False) -> list[IndexReport]:
+                         progress: bool = False, max_windows: int = MAX_WINDOWS) -> list[IndexReport]:
         """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
         there is not encoded again, whatever the number of processes was.
 
@@ -289,7 +330,7 @@ class TextVideoRetriever:
             shards (int): Parts, at least as many as processes; the same in every call.
             rank (int): Number of this process. Defaults to 0.
             world_size (int): How many there are. Defaults to 1.
-            prompts, window, stride, progress: As :meth:`build_index`.
+            prompts, window, stride, progress, max_windows: As :meth:`build_index`.
 
         Returns:
             list[IndexReport]: Of each part of this process.
@@ -301,7 +342,7 @@ class TextVideoRetriever:
         if any(not name.endswith(f'_of_{shards}') for name in kept):
             raise ValueError(f'{out} holds features in other parts: {min(kept)}')
         return [self._build(videos, out / f'part_{shard}_of_{shards}', prompts, window, stride, None, progress,
-                            (shard, shards)) for shard in range(rank, shards, world_size)]
+                            max_windows, (shard, shards)) for shard in range(rank, shards, world_size)]
 
     def search(self,
                query: str | None = None,
@@ -312,6 +353,8 @@ class TextVideoRetriever:
                image: str | Path | np.ndarray | None = None,
                merge: bool = True) -> list[Hit]:
         """Find moments by a text, a video or an image.
+
+        Warns of words that the model's vocabulary lacks (:class:`UnknownWordsWarning`).
 
         Args:
             query (str, optional): A text.
@@ -340,7 +383,7 @@ class TextVideoRetriever:
             prompts = prompts or next(iter(self._sets), None)
         gallery.check(self.prompt_set(prompts).settings)
         if query is not None:
-            vector = self.encode_text(query, prompts)[0]
+            vector = self._encode_text(query, prompts)[0]
         else:
             vector = (self.encode_image(image, prompts) if video is None else self.encode_video(video, prompts))[0]
         return gallery.search(vector, k, merge)
@@ -349,7 +392,7 @@ class TextVideoRetriever:
                    prompts: str | None = None) -> list[RankedText]:
         """Texts by how well they fit a video (a file, or frames uint8 [f, H, W, 3]), the best first."""
         texts = list(texts)
-        scores = self.encode_text(texts, prompts) @ self.encode_video(video, prompts)[0]  # [n, D] @ [D] -> [n]
+        scores = self._encode_text(texts, prompts) @ self.encode_video(video, prompts)[0]  # [n, D] @ [D] -> [n]
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')]
 
     def _gallery(self, folder: str | Path) -> Gallery:
@@ -376,8 +419,11 @@ def check_query(query: str) -> None:
                          f'dozen words, at most {_MAX_QUERY} characters are taken')
 
 
-def _create(index: str | Path, videos: Path, settings: dict, backend: dict | None, source: dict) -> Gallery:
+def _create(index: str | Path, source: VideoSource, settings: dict, backend: dict | None,
+            made_with: dict) -> Gallery:
     cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
-    if not find_videos(videos)[0]:
-        raise ValueError(f'no videos in {videos}')
-    return Gallery.create(index, videos, settings, backend, source)
+    if not source.is_local:
+        list_videos(source)
+    elif not (found := find_videos(source.root)).videos:
+        raise ValueError(f'no videos in {source}; {describe_left_out(found.left_out) or "the folder is empty"}')
+    return Gallery.create(index, source.root, settings, backend, made_with)

@@ -1,6 +1,6 @@
 """From a benchmark's files as they are distributed to this project's annotations.
 
-Needs nothing but the standard library until it writes: tools/dataset_converters are quick to answer.
+Needs nothing but the standard library until files are looked for: tools/dataset_converters are quick to answer.
 """
 from .converter import Benchmark, convert
 from .dev_split import hold_out

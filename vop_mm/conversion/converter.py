@@ -1,6 +1,5 @@
 """What every converter does: read, count, hold out a dev split, look for the videos, write all files or none."""
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -8,6 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import field as default
 from pathlib import Path
+
+from vop_mm.utils.cli import printable
+from vop_mm.utils.json_text import dump_json
 
 from .dev_split import choose_caption, hold_out
 from .source import ConversionError, Source
@@ -84,7 +86,7 @@ def convert(benchmark: Benchmark, description: str) -> int:
     for name in contents:
         if (args.out_dir / name).resolve() in source.files_read:
             raise ConversionError(f'{args.out_dir / name} is one of the files that are read: name another OUT_DIR')
-    texts = {name: json.dumps(content, ensure_ascii=False, indent=1) + '\n' for name, content in contents.items()}
+    texts = {name: f'{dump_json(content)}\n' for name, content in contents.items()}
     _write_all(args.out_dir, texts | lists)
     _print_result(contents, args)
     return 0
@@ -97,11 +99,15 @@ def _parse_args(benchmark: Benchmark, description: str) -> argparse.Namespace:
     parser.add_argument('--video-dir', metavar='DIR', type=Path, help='folder with the videos: their names are taken '
                         'from there, and videos that are not there are left out and listed in missing_videos.txt')
     parser.add_argument('--dev-fraction', type=float, default=benchmark.dev_fraction, metavar='X', help='share of the '
-                        f'training videos held out for model selection (default: {benchmark.dev_fraction})')
+                        f'training videos held out for model selection (default: {benchmark.dev_fraction}); 0: none, '
+                        'the training split is the one of the paper, whole')
     parser.add_argument('--seed', type=int, default=0, help='which videos are held out (default: 0)')
     args = parser.parse_args()
-    if not 0 < args.dev_fraction < 1:
+    if not 0 <= args.dev_fraction < 1:  # nor is NaN
         parser.error(f'--dev-fraction must lie between 0 and 1, got {args.dev_fraction}')
+    if args.dev_fraction == 0 and (args.out_dir / 'dev.json').exists():
+        parser.error(f'{args.out_dir / "dev.json"} holds videos that --dev-fraction 0 trains on: remove it, or name '
+                     'another OUT_DIR')
     return args
 
 
@@ -156,7 +162,7 @@ def _print_counts(benchmark: Benchmark, splits: dict[str, Captions]) -> None:
 
 
 def _hold_out(benchmark: Benchmark, train: dict[str, Captions], args: argparse.Namespace) -> dict:
-    """Split -> (protocol, captions): the training splits without the dev videos, and the dev split."""
+    """Split -> (protocol, captions): the training splits without the dev videos, and the dev split, if there is one."""
     if not train:
         return {}
     smallest = min(train.values(), key=len)
@@ -168,20 +174,24 @@ def _hold_out(benchmark: Benchmark, train: dict[str, Captions], args: argparse.N
     protocol = '1:n' if one_to_one else benchmark.protocol
     splits = {split: (protocol, {k: v for k, v in captions.items() if k not in held_out})
               for split, captions in train.items()}
-    return splits | dict(dev=(benchmark.protocol, held_out))
+    return splits | (dict(dev=(benchmark.protocol, held_out)) if dev else {})
 
 
 def _find_videos(benchmark: Benchmark, splits: dict, video_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Files by video id, and what the lists of missing and unannotated videos hold."""
+    from vop_mm.datasets.video_files import describe_left_out
     print(f'looking for videos in {video_dir}')
     files = VideoFiles(video_dir, benchmark.prefix)
     wanted = list(dict.fromkeys(video_id for _, captions in splits.values() for video_id in captions))
     found = files.match(wanted)
     print(f'{len(files.paths):,} videos on disk, {len(found):,} of the {len(wanted):,} in the annotations')
+    left_out = describe_left_out(files.left_out)
+    if left_out:
+        print(left_out)
     if not found:
         raise ConversionError(f'none of the {len(wanted):,} videos is in {video_dir}: looked for {_some(wanted)}, it '
                               f'holds {_some(files.paths) or "no videos"}')
-    missing = [f'{split}\t{video_id}' for split, (_, captions) in splits.items() for video_id in captions
+    missing = [f'{split}\t{printable(video_id)}' for split, (_, captions) in splits.items() for video_id in captions
                if video_id not in found]
     for split, (_, captions) in splits.items():
         gone = [video_id for video_id in captions if video_id not in found]
@@ -195,7 +205,7 @@ def _find_videos(benchmark: Benchmark, splits: dict, video_dir: Path) -> tuple[d
     if unannotated:
         print(f'{len(unannotated):,} videos on disk are in no annotation: {_some(unannotated)}')
     return found, {'missing_videos.txt': ''.join(f'{line}\n' for line in missing),
-                   'unannotated_videos.txt': ''.join(f'{path}\n' for path in unannotated)}
+                   'unannotated_videos.txt': ''.join(f'{printable(path)}\n' for path in unannotated)}
 
 
 def _annotation(benchmark: Benchmark, split: str, protocol: str, captions: Captions,
@@ -236,7 +246,7 @@ def _print_result(contents: dict[str, dict], args: argparse.Namespace) -> None:
 
 
 def _some(names: list[str]) -> str:
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+    return ', '.join(map(printable, names[:_SHOWN])) + (', ...' if len(names) > _SHOWN else '')
 
 
 def _warn(message: str) -> None:

@@ -11,15 +11,17 @@ def hold_out(video_ids: Iterable[str], fraction: float, seed: int = 0) -> list[s
 
     Args:
         video_ids (Iterable[str]): Training videos.
-        fraction (float): Share to hold out, between 0 and 1.
+        fraction (float): Share to hold out, below 1. Of 0 none is held out.
         seed (int): Another seed chooses others. Defaults to 0.
 
     Returns:
-        list[str]: At least one, in the order given.
+        list[str]: At least one, unless the fraction is 0, in the order given.
 
     Raises:
         ValueError: Fewer than two videos, or none would be left to train on.
     """
+    if fraction == 0:
+        return []
     video_ids = list(video_ids)
     number = max(1, round(fraction * len(video_ids)))
     if number >= len(video_ids):
@@ -43,4 +45,4 @@ def choose_caption(video_id: str, captions: list[str], seed: int = 0) -> str:
 
 
 def _hash(seed: int, video_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f'{seed}/{video_id}'.encode()).digest(), 'big')
+    return int.from_bytes(hashlib.sha256(f'{seed}/{video_id}'.encode(errors='surrogatepass')).digest(), 'big')

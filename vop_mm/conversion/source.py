@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from vop_mm.utils.json_text import decode_text, parse_json
+
 
 class ConversionError(ValueError):
     """A data set's files are not what they should be."""
@@ -68,18 +70,15 @@ class Source:
         """A whole file.
 
         Raises:
-            ConversionError: It isn't there or not UTF-8.
+            ConversionError: It isn't there, not UTF-8, or compressed.
             OSError: It can't be read.
         """
         path = self.path(self.require(name))
         self.files_read.add(path.resolve())
-        data = path.read_bytes()
         try:
-            return data.decode('utf-8-sig')
-        except UnicodeDecodeError as e:
-            line = data.count(b'\n', 0, e.start) + 1
-            raise ConversionError(f'{path}, line {line}: not UTF-8 (byte 0x{data[e.start]:02x}); convert the file, '
-                                  'for instance with iconv') from None
+            return decode_text(path.read_bytes())
+        except ValueError as e:
+            raise ConversionError(f'{path}: {e}') from None
 
     def json(self, name: str, kind: type):
         """A JSON file.
@@ -92,9 +91,10 @@ class Source:
             ConversionError: Not JSON, a key twice in one object, something else at the top, or empty.
         """
         path = self.path(name)
+        text = self.text(name)
         try:
-            content = json.loads(self.text(name), object_pairs_hook=lambda pairs: _unique(path, pairs))
-        except (json.JSONDecodeError, RecursionError) as e:
+            content = parse_json(text)
+        except ValueError as e:
             raise ConversionError(f'{path}: not a JSON file ({" ".join(str(e).split())})') from None
         if not isinstance(content, kind) or not content:
             raise ConversionError(f'{path}: expected {_KINDS[kind]} that is not empty at the top, '
@@ -238,16 +238,6 @@ def paragraph(where: str, sentences: Iterable[str]) -> str:
     if not text:
         raise ConversionError(f'{where}: no sentences')
     return text
-
-
-def _unique(path: Path, pairs: list[tuple]) -> dict:
-    # json keeps the last of several equal keys, and captions would vanish without a word
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        seen: set = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ConversionError(f'{path}: the key {twice!r} stands there twice')
-    return result
 
 
 def _unique_ids(path: Path, ids: Iterable[tuple[int, str]]) -> list[str]:

@@ -1,28 +1,28 @@
 """Which file on disk belongs to which video of an annotation."""
 import os
+import unicodedata
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from .source import ConversionError
-
-EXTENSIONS = frozenset('.3gp .asf .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
 
 
 def without_extension(name: str) -> str:
     """A name without the extension of a video; ``'0001_A_00.00.51.926-00.00.54.129'`` has none."""
-    path = PurePath(name)
-    return name[:-len(path.suffix)] if path.suffix.lower() in EXTENSIONS else name
+    from vop_mm.datasets.video_files import is_video_name  # torch comes with it, which --help can do without
+    return os.path.splitext(name)[0] if is_video_name(name) else name
 
 
 class VideoFiles:
     """The videos below a folder, in whatever sub-folders, with whatever extension.
 
     Args:
-        folder (str | Path): Where the videos are. Links to folders are followed, hidden files left out.
+        folder (str | Path): Where the videos are, as :func:`~vop_mm.datasets.video_files.find_videos` finds them.
         prefix (str): What ids begin with and names of files may or may not (ActivityNet's ``'v_'``). Defaults to none.
 
     Attributes:
         paths (list[str]): Of all videos, relative to ``folder``, sorted.
+        left_out (dict[str, list[str]]): What else is there, by the reason why it is no video.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -32,30 +32,24 @@ class VideoFiles:
         self.folder, self.prefix = Path(folder), prefix
         if not self.folder.is_dir():
             raise FileNotFoundError(f'no such folder: {folder}')
-        self.paths = sorted(self._walk())
+        from vop_mm.datasets.video_files import find_videos
+        found = find_videos(folder)
+        self.paths, self.left_out = found.videos, found.left_out
         self._by_name: dict[str, list[str]] = {}
         for path in self.paths:
             name = os.path.basename(path)
             for key in {name, without_extension(name)}:
                 self._by_name.setdefault(key, []).append(path)
-
-    def _walk(self) -> Iterable[str]:
-        seen = set()
-        for folder, folders, files in os.walk(self.folder, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link that leads back
-                folders.clear()
-                continue
-            seen.add(real)
-            for name in files:
-                if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.'):
-                    yield os.path.relpath(os.path.join(folder, name), self.folder)
+        self._by_form: dict[str, list[str]] = {}
+        for key, paths in self._by_name.items():
+            self._by_form.setdefault(_one_form(key), []).extend(paths)
 
     def match(self, video_ids: Iterable[str]) -> dict[str, str]:
         """Find the files of videos.
 
         A file belongs to an id if it has its name; where there is none, if the two are equal without extensions, or but
-        for the prefix.
+        for the prefix, or but for the form of their accents (a Mac stores ``é`` as ``e`` and an accent). A GIF, which
+        may be a preview, is only taken where no other file fits.
 
         Args:
             video_ids (Iterable[str]): Ids or file names, as the annotation has them.
@@ -69,7 +63,7 @@ class VideoFiles:
         found: dict[str, str] = {}
         owners: dict[str, str] = {}
         for video_id in video_ids:
-            paths = next((self._by_name[name] for name in self._names(video_id) if name in self._by_name), [])
+            paths = self._fitting(video_id)
             if len(paths) > 1:
                 raise ConversionError(f'{self.folder}: several files could be {video_id}: {", ".join(paths[:3])}; '
                                       'name the folder that holds each video once')
@@ -79,9 +73,21 @@ class VideoFiles:
                 found[video_id] = path
         return found
 
+    def _fitting(self, video_id: str) -> list[str]:
+        names = self._names(video_id)
+        paths = next((self._by_name[name] for name in names if name in self._by_name), None)
+        if paths is None:
+            forms = map(_one_form, names)
+            paths = next((self._by_form[form] for form in forms if form in self._by_form), [])
+        return [path for path in paths if not path.lower().endswith('.gif')] or paths
+
     def _names(self, video_id: str) -> list[str]:
         names = list(dict.fromkeys([video_id, without_extension(video_id)]))
         if self.prefix:
             names += [name.removeprefix(self.prefix) if name.startswith(self.prefix) else self.prefix + name
                       for name in names]
         return names
+
+
+def _one_form(name: str) -> str:
+    return unicodedata.normalize('NFC', name)

@@ -1,10 +1,20 @@
 """Annotation files, the data set, and (in ``transforms``) what happens to a sample."""
 from .annotation import read_annotation
-from .errors import AnnotationError, FrameStoreError, TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
+from .errors import (
+    AnnotationError,
+    DamagedStoreError,
+    FrameStoreError,
+    TooManyUnreadableVideosError,
+    VideoDecodeError,
+    VideoNotFoundError,
+)
 from .frame_store import FrameStore, FrameStoreWriter
+from .tar_video_text_dataset import TarVideoTextDataset
+from .video_source import VideoSource
 from .video_text_dataset import VideoTextDataset
 
 __all__ = [
-    'AnnotationError', 'FrameStore', 'FrameStoreError', 'FrameStoreWriter', 'TooManyUnreadableVideosError',
-    'VideoDecodeError', 'VideoNotFoundError', 'VideoTextDataset', 'read_annotation'
+    'AnnotationError', 'DamagedStoreError', 'FrameStore', 'FrameStoreError', 'FrameStoreWriter', 'TarVideoTextDataset',
+    'TooManyUnreadableVideosError', 'VideoDecodeError', 'VideoNotFoundError', 'VideoSource', 'VideoTextDataset',
+    'read_annotation'
 ]

@@ -1,13 +1,16 @@
 """Reading and checking annotation files."""
-import json
 import math
 import os.path as osp
-from collections.abc import Iterable
+from pathlib import Path
+
+from vop_mm.utils.json_text import decode_text, parse_json
+from vop_mm.utils.paths import path_below
 
 from .errors import AnnotationError
 
 # set by the data set, or used between transforms; an annotation can't bring its own
-_RESERVED = ('filename', 'video_index', 'sample_idx', 'unreadable', 'imgs', 'tokens', 'num_frames')
+_MAX_SHOWN = 80  # characters of what a message quotes
+_RESERVED = ('filename', 'source', 'video_index', 'sample_idx', 'unreadable', 'imgs', 'tokens', 'num_frames')
 
 
 def read_annotation(path: str) -> tuple[dict, list[dict]]:
@@ -43,33 +46,47 @@ def read_annotation(path: str) -> tuple[dict, list[dict]]:
         raise AnnotationError(path, 'neither {"metainfo", "data_list"} nor {"file.mp4": ["caption", ...]}')
     if not entries:
         raise AnnotationError(path, 'the data set is empty')
-    _check_entries(path, entries)
+    check_entries(path, entries)
     return metainfo, entries
+
+
+def locate_video(path: str, position: int, entry: dict, folder: str) -> str:
+    """Where an entry's video lies: below the folder of the videos, whatever the annotation says.
+
+    Args:
+        path (str): The annotation, for messages.
+        position (int): Of the entry in it.
+        entry (dict): As :func:`read_annotation` gives it.
+        folder (str): Of the videos. Empty: none was named, and the annotation's own paths hold.
+
+    Returns:
+        str: The path; nothing was looked up. Links in the folder are the user's, and followed.
+
+    Raises:
+        AnnotationError: The entry's path is absolute or climbs out of the folder.
+    """
+    if not folder:
+        return entry['video']
+    try:
+        return path_below(folder, entry['video'])
+    except ValueError:
+        raise AnnotationError(path, f'{_where(position, entry)}: the path {_found(entry, "video")} leads out of the '
+                              f'folder of the videos, {folder}') from None
 
 
 def _load_json(path: str):
     if not osp.isfile(path):
         raise AnnotationError(path, 'no such annotation file')
     try:
-        with open(path, encoding='utf-8-sig') as file:  # files from Windows may begin with a byte order mark
-            return json.load(file, object_pairs_hook=lambda pairs: _unique_keys(path, pairs))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        return parse_json(decode_text(Path(path).read_bytes()))
+    except ValueError as e:
         raise AnnotationError(path, f'not a JSON file ({" ".join(str(e).split())})') from None
     except OSError as e:
         raise AnnotationError(path, f"can't be read ({e.strerror})") from None
 
 
-def _unique_keys(path: str, pairs: Iterable[tuple]) -> dict:
-    # json keeps the last of several equal keys, and captions would vanish without a word
-    result = {}
-    for key, value in pairs:
-        if key in result:
-            raise AnnotationError(path, f'the key {key!r} stands there twice')
-        result[key] = value
-    return result
-
-
-def _check_entries(path: str, entries: list) -> None:
+def check_entries(path: str, entries: list) -> None:
+    """Check the entries of an annotation; raises AnnotationError, which names the first that is ill-formed."""
     seen = set()
     for position, entry in enumerate(entries):
         where = f'entry {position}'
@@ -78,18 +95,19 @@ def _check_entries(path: str, entries: list) -> None:
         for key in ('video_id', 'video'):
             if not isinstance(entry.get(key), str) or not entry[key]:
                 raise AnnotationError(path, f'{where}: {key} must be a text that is not empty, '
-                                      f'found {_shown(entry, key)}')
-        where += f' ({entry["video_id"]})'
+                                      f'found {_found(entry, key)}')
+        where = _where(position, entry)
         if entry['video_id'] in seen:
             raise AnnotationError(path, f'{where}: this video_id stands there twice')
         seen.add(entry['video_id'])
         captions = entry.get('captions')
         if not isinstance(captions, list) or not captions:
             raise AnnotationError(path, f'{where}: captions must be a list that is not empty, '
-                                  f'found {_shown(entry, "captions")}')
+                                  f'found {_found(entry, "captions")}')
         for caption in captions:
             if not isinstance(caption, str) or not caption.strip():
-                raise AnnotationError(path, f'{where}: a caption must be a text that is not empty, found {caption!r}')
+                raise AnnotationError(path, f'{where}: a caption must be a text that is not empty, found '
+                                      f'{_shown(repr(caption))}')
         _check_times(path, where, entry)
         reserved = [key for key in _RESERVED if key in entry]
         if reserved:
@@ -99,16 +117,42 @@ def _check_entries(path: str, entries: list) -> None:
 def _check_times(path: str, where: str, entry: dict) -> None:
     for key in ('start', 'end'):
         time = entry.get(key)
-        number = isinstance(time, (int, float)) and not isinstance(time, bool)
-        if time is not None and (not number or not math.isfinite(time) or time < 0):
-            raise AnnotationError(path, f'{where}: {key} must be seconds, 0 or more, found {time!r}')
+        if time is not None and not _is_time(time):
+            raise AnnotationError(path, f'{where}: {key} must be seconds, 0 or more, found {_found(entry, key)}')
     start, end = entry.get('start') or 0, entry.get('end')
     if end is not None and end <= start:
         raise AnnotationError(path, f'{where}: end ({end}) must lie behind start ({start})')
 
 
-def _shown(entry: dict, key: str) -> str:
-    return repr(entry[key])[:80] if key in entry else 'none'
+def _is_time(value) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value) and value >= 0
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _where(position: int, entry: dict) -> str:
+    return f'entry {position} ({printable(entry["video_id"])})'
+
+
+def _found(entry: dict, key: str) -> str:
+    if key not in entry:
+        return 'none'
+    try:
+        return _shown(repr(entry[key]))
+    except (ValueError, RecursionError):  # a very long number; lists in lists
+        return f'a very long {_kind(entry[key])}'
+
+
+def printable(text: str) -> str:
+    """A text from a file, for a message of one line: escaped where it can't be printed, and cut where it is long."""
+    return _shown(''.join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SHOWN + 1]))
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'
 
 
 def _kind(value) -> str:

@@ -1,6 +1,8 @@
 """What can be wrong with a data set. Each message is one line that names the file and says what is wrong."""
 import re
 
+from vop_mm.utils.cli import printable
+
 
 def _own_line(kind: type, text: str) -> str:
     """The message of an error that a DataLoader worker raised.
@@ -39,6 +41,10 @@ class FrameStoreError(ValueError):
         super().__init__(_own_line(type(self), path) if reason is None else f'{path}: {reason}')
 
 
+class DamagedStoreError(FrameStoreError):
+    """A store of decoded frames that is cut off, or in which something was changed since it was made."""
+
+
 class VideoNotFoundError(FileNotFoundError):
     """Videos that an annotation names are not there."""
 
@@ -62,7 +68,7 @@ class VideoDecodeError(RuntimeError):
             self.path, self.reason = found.groups() if found else ('', message)
         else:
             self.path, self.reason = path, ' '.join(reason.split())
-            message = f"can't decode {self.path}: {self.reason}"
+            message = f"can't decode {printable(self.path)}: {self.reason}"
         super().__init__(message)
 
 

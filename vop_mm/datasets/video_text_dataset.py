@@ -8,18 +8,21 @@ from mmengine.dataset import BaseDataset
 
 from vop_mm.registry import DATASETS, TRANSFORMS
 
-from .annotation import read_annotation
-from .errors import TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
+from .annotation import locate_video, printable, read_annotation
+from .errors import AnnotationError, TooManyUnreadableVideosError, VideoDecodeError, VideoNotFoundError
 from .randomness import SharedClock, fixed_randomness
+from .remote import is_address
+from .video_source import VideoSource
 
-_CLIP = ('filename', 'video', 'start', 'end')  # what says which frames are meant
+_CLIP = ('filename', 'video', 'start', 'end', 'source')  # what says which frames are meant
 
 
 @DATASETS.register_module()
 class VideoTextDataset(BaseDataset):
     """Videos with captions: one item per (video, caption) pair in training, per video with all captions otherwise.
 
-    What the first transform gets: ``filename`` (path), ``video`` (as the annotation has it), ``video_id``,
+    What the first transform gets: ``filename`` (path), ``video`` (as the annotation has it), ``video_id``, ``source``
+    (where videos are not in a local folder: the :class:`VideoSource` that makes a path of ``filename``),
     ``video_index`` (int, the video's place in the annotation, the same for all its captions), ``captions`` (list of
     str), ``start`` and ``end`` (seconds, where the annotation has them), and every other key of the annotation's entry
     under its own name.
@@ -39,23 +42,26 @@ class VideoTextDataset(BaseDataset):
 
     Args:
         ann_file (str): Annotation; see :func:`~vop_mm.datasets.annotation.read_annotation`. Relative to ``data_root``.
-        data_prefix (dict): ``video``: the folder of the videos, relative to ``data_root``.
+        data_prefix (dict): ``video``: the folder of the videos or a manifest of them, relative to ``data_root``, or an
+            address: what :class:`VideoSource` takes. Paths in the annotation may not lead out of it.
+        backend_args (dict, optional): How to read from there; see :class:`VideoSource`. Defaults to None.
         pipeline (Sequence): Transforms, ending with :class:`~vop_mm.datasets.transforms.PackVideoText`.
         test_mode (bool): One item per video. Defaults to False: one per (video, caption) pair.
         on_unreadable (str, optional): See above. Defaults to ``'replace'`` in training and ``'error'`` otherwise.
         max_replacements (int): How many other videos are tried. Defaults to 10.
-        check_files (bool): Look at the start whether all videos are there. Defaults to True.
+        check_files (bool): Look at the start whether all videos are there, in a local folder. Defaults to True.
         seed (int): Until a hook sets the run's. Defaults to 0.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``indices``, ``lazy_init`` ...).
 
     Raises:
-        AnnotationError: The annotation is missing, ill-formed or empty.
+        AnnotationError: The annotation is missing, ill-formed or empty, or names files elsewhere.
         VideoNotFoundError: Videos are not there.
     """
 
     def __init__(self,
                  ann_file: str,
                  data_prefix: dict = dict(video=''),
+                 backend_args: dict | None = None,
                  pipeline: Sequence[dict | Callable] = (),
                  test_mode: bool = False,
                  on_unreadable: str | None = None,
@@ -68,12 +74,17 @@ class VideoTextDataset(BaseDataset):
         if self.on_unreadable not in allowed:
             raise ValueError(f'on_unreadable must be one of {allowed} with test_mode={test_mode}, '
                              f'got {on_unreadable!r}')
-        self.max_replacements = max_replacements
+        self.backend_args, self.max_replacements = backend_args, max_replacements
         self.check_files = check_files
         self._clock = SharedClock(seed)
         # built here: MMEngine looks names up in the default scope, which a script need not have set
         pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, pipeline=pipeline, test_mode=test_mode, **kwargs)
+
+    def get_data_info(self, idx: int) -> dict:
+        """An item as the first transform gets it."""
+        info = super().get_data_info(idx)
+        return info if self.source.is_local else dict(info, source=self.source)
 
     def set_epoch(self, epoch: int, seed: int | None = None) -> None:
         """Set what random choices depend on; workers that already run see it too.
@@ -90,27 +101,50 @@ class VideoTextDataset(BaseDataset):
         Returns:
             list[dict]: Items as the first transform gets them, one per pair in training, per video otherwise.
         """
-        metainfo, entries = read_annotation(self.ann_file)
+        metainfo, entries, self.source = self.read_entries()
         for key, value in metainfo.items():
             self._metainfo.setdefault(key, value)
-        folder = self.data_prefix.get('video', '')
         items = []
         for index, entry in enumerate(entries):
             item = {k: v for k, v in entry.items() if not (k in ('start', 'end') and v is None)}
-            item.update(filename=osp.join(folder, entry['video']), video_index=index)
+            item.update(filename=self._locate(index, entry), video_index=index)
+            if not item.keys() & {'start', 'end'}:
+                item.update((k, v) for k, v in zip(('start', 'end'), self.source.window(entry['video']))
+                            if v is not None)
             if self.test_mode:
                 items.append(item)
             else:
                 items.extend(dict(item, captions=[caption]) for caption in entry['captions'])
-        if self.check_files:
+        if self.check_files and self.source.is_local:
             self._check_files(items)
         return items
+
+    def read_entries(self) -> tuple[dict, list[dict], VideoSource]:
+        """Metainfo and entries as :func:`read_annotation` gives them, and where the videos are."""
+        return *read_annotation(self.ann_file), VideoSource(self.data_prefix.get('video', ''), self.backend_args)
+
+    def _join_prefix(self) -> None:
+        video = self.data_prefix.get('video', '')
+        super()._join_prefix()
+        if is_address(video):  # MMEngine knows some schemes
+            self.data_prefix['video'] = video
+
+    def _locate(self, index: int, entry: dict) -> str:
+        """The path of a video, or what its source calls it."""
+        if self.source.is_local:
+            return locate_video(self.ann_file, index, entry, self.source.root)
+        try:
+            self.source.shown(entry['video'])
+        except ValueError as e:
+            raise AnnotationError(self.ann_file, f'entry {index} ({printable(entry["video_id"])}): {e}') from None
+        return entry['video']
 
     def _check_files(self, items: list[dict]) -> None:
         files = dict.fromkeys(item['filename'] for item in items)
         missing = [file for file in files if not osp.isfile(file)]
         if missing:
-            shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
+            shown = ', '.join(osp.join(osp.dirname(file)[:200], printable(osp.basename(file))) for file in missing[:3])
+            shown += ', ...' if len(missing) > 3 else ''
             raise VideoNotFoundError(f'{len(missing)} of {len(files)} videos of {self.ann_file} not found: {shown}')
 
     def prepare_data(self, idx: int) -> dict:
@@ -140,7 +174,12 @@ class VideoTextDataset(BaseDataset):
         # evaluation does not change with the epoch in which it takes place
         epoch = 0 if self.test_mode else self._clock.epoch
         with fixed_randomness(self._clock.seed, epoch, idx, attempt):
-            return self.pipeline(info)
+            if self.source.is_local:
+                return self.pipeline(info)
+            try:
+                return self.pipeline(info)
+            except VideoDecodeError as e:
+                raise VideoDecodeError(self.source.shown(info['video']), e.reason) from None
 
     def _replacement(self, idx: int, first: tuple[str, str]) -> dict:
         """Another item in place of one whose video failed."""

@@ -3,62 +3,152 @@
 A checkpoint holds tensors and plain Python values only, so that ``torch.load(weights_only=True)`` reads it on every
 version of torch; what MMEngine keeps as objects (the history of its logs) is turned into plain values and back.
 """
+import hashlib
+import io
+import json
+import os
 import pickle
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.utils.paths import open_regular
+from vop_mm.utils.shared_config import check_plain
+from vop_mm.utils.tensor_files import (
+    TensorFileError,
+    check_tensors,
+    read_archive,
+    read_safetensors,
+    write_safetensors,
+)
 from vop_mm.version import __version__
 
 _META_KEY = 'vop_mm'
-# MMEngine's remote schemes keep their own loaders; everything else is a local path
-_LOCAL = ''
+# What publish_model.py puts before the ending, also in capitals and in the name of a copy: "a-1a2b3c4d (1).pth". Eight
+# digits that are a date are one, and those that begin with three zeros count steps.
+_HASH = re.compile(r'-(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$|000\d{5}$)([0-9a-f]{8})(?: ?\(\d+\))?$',
+                   re.IGNORECASE)
 
 
 class CheckpointError(ValueError):
     """A checkpoint that can't be read, is not safe to read, or belongs to another model."""
 
 
-@CheckpointLoader.register_scheme(prefixes=_LOCAL, force=True)
-def load_from_local_safely(filename: str, map_location=None) -> dict:
-    """Read a checkpoint, running nothing that is in it. MMEngine's ``Runner`` reads local files through this.
+def load_from_local_safely(filename: str | Path, map_location=None) -> dict:
+    """Read a checkpoint, running nothing that is in it.
 
     Args:
-        filename (str): A file of ``torch.save`` or safetensors.
+        filename (str | Path): A file of ``torch.save`` or safetensors.
+        map_location: As in ``torch.load``. Defaults to None.
+
+    Returns:
+        dict: The checkpoint: ``state_dict``, ``meta``, and of one to resume from the rest. All tensors are finite.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is corrupt or not the one that its name says, or holds more than finite tensors and
+            plain values.
+    """
+    path = Path(os.path.expanduser(filename))  # Path's own fails on ~x.pth
+    if not path.exists():
+        raise FileNotFoundError(f'checkpoint not found: {filename}')
+    try:
+        file = open_regular(path)
+    except OSError as e:
+        raise CheckpointError(f'{filename} is not a readable checkpoint ({e.strerror})') from None
+    with file:
+        return read_checkpoint(file, str(filename), map_location)
+
+
+def read_checkpoint(file: BinaryIO, name: str, map_location=None) -> dict:
+    """Read an open checkpoint; see :func:`load_from_local_safely`.
+
+    Args:
+        file (BinaryIO): A real file.
+        name (str): How to call it, with the ending that tells its format, and the hash of a published file.
         map_location: As in ``torch.load``. Defaults to None.
 
     Returns:
         dict: The checkpoint.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file is corrupt, or holds more than tensors and plain values.
+        CheckpointError: As there.
     """
-    path = Path(filename).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'checkpoint not found: {filename}')
     try:
-        if path.suffix == '.safetensors':
-            return _load_safetensors(path, map_location)
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        if name.endswith('.safetensors'):
+            device = str(map_location) if map_location is not None and not callable(map_location) else 'cpu'
+            state, metadata = read_safetensors(file, device)
+            checkpoint = dict(meta=json.loads(metadata.get('meta', '{}')), state_dict=state)
+        else:
+            checkpoint = read_archive(file, map_location)
+        check_tensors(checkpoint, os.fstat(file.fileno()).st_size)
+    except TensorFileError as e:
+        raise CheckpointError(f'{name} is refused: {e}') from None
     except pickle.UnpicklingError as e:
-        if b'PK' == path.open('rb').read(2) or 'weights_only' in str(e).lower() or 'unsupported' in str(e).lower():
-            raise CheckpointError(f'{filename} is refused: it holds more than tensors and plain values, or is damaged, '
+        if b'PK' == os.pread(file.fileno(), 2, 0) or re.search('weights_only|unsupported', str(e), re.IGNORECASE):
+            raise CheckpointError(f'{name} is refused: it holds more than tensors and plain values, or is damaged, '
                                   'and reading it could run code') from e
-        raise CheckpointError(f'{filename} is not a readable checkpoint') from e
+        raise CheckpointError(f'{name} is not a readable checkpoint') from e
     except Exception as e:  # a truncated archive fails in many ways, none of which names the file
-        raise CheckpointError(f'{filename} is not a readable checkpoint ({type(e).__name__}: truncated or not a '
+        raise CheckpointError(f'{name} is not a readable checkpoint ({type(e).__name__}: truncated or not a '
                               'checkpoint at all)') from e
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
-        raise CheckpointError(f'{filename} is not a checkpoint of this project: it has no state_dict')
+    if problem := _problem(checkpoint):
+        raise CheckpointError(f'{name} is not a checkpoint of this project: {problem}')
+    _check_hash(file, name)
     return checkpoint
+
+
+def _problem(checkpoint) -> str | None:
+    """What a checkpoint lacks of the form that the rest relies on."""
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        return 'it has no state_dict'
+    for key in ('state_dict', 'not_averaged'):  # the second is TrainableEMAHook's
+        if key not in checkpoint:
+            continue
+        if not isinstance(checkpoint[key], dict):
+            return f'its {key} is none'
+        checkpoint[key] = OrderedDict(checkpoint[key])  # without its attributes, in which torch finds options
+        for name, value in checkpoint[key].items():
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+                return f'its {key} holds {name!r:.80}, which is no tensor with a name'
+    meta = checkpoint['meta'] = checkpoint.get('meta') or {}
+    try:
+        check_plain(meta, 'meta', leaves=(torch.Tensor, ), max_nodes=100_000, max_string=1_000_000, bounded=False)
+        made_on = (meta.get(_META_KEY) or {}) if isinstance(meta, dict) else None
+        check_plain(made_on, f'meta.{_META_KEY}', max_nodes=100, max_string=200, bounded=False)  # it is shown
+    except ValueError as e:
+        return str(e)
+    clip = (made_on.get('clip') or {}) if isinstance(made_on, dict) else None
+    if not isinstance(clip, dict) or clip and not (isinstance(clip.get('arch'), str)
+                                                   and isinstance(clip.get('fingerprint'), str)):
+        return 'its metadata are of another form'
+    if not isinstance(meta.get('cfg', ''), str):
+        return 'its config is no text'
+    return None
+
+
+def _check_hash(file: BinaryIO, name: str) -> None:
+    """Compare a published file with the hash in its name."""
+    wanted = _HASH.search(Path(name).stem)
+    if wanted is None:
+        return
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    if not digest.hexdigest().startswith(wanted[1].lower()):
+        raise CheckpointError(f'{name} is refused: its SHA-256 begins with {digest.hexdigest()[:8]}, not as its name '
+                              f'says with {wanted[1]}: it is damaged, or was changed or renamed')
 
 
 def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
@@ -113,9 +203,12 @@ def unpack(checkpoint: dict) -> None:
     """
     hub = checkpoint.get('message_hub')
     if hub:
-        hub['log_scalars'] = OrderedDict(
-            (key, HistoryBuffer(item['values'], item['counts'], item['max_length']))
-            for key, item in hub['log_scalars'].items())
+        try:
+            hub['log_scalars'] = OrderedDict(
+                (key, HistoryBuffer(item['values'], item['counts'], item['max_length']))
+                for key, item in hub['log_scalars'].items())
+        except (TypeError, AttributeError, LookupError, ValueError, AssertionError, RuntimeError):
+            raise CheckpointError('the history of values in the checkpoint is damaged') from None
 
 
 def match(checkpoint: dict, model: nn.Module) -> None:
@@ -128,24 +221,44 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     Raises:
         CheckpointError: Another CLIP, another method, or tensors of other shapes.
     """
-    made_on = (checkpoint.get('meta') or {}).get(_META_KEY, {})
-    clip = made_on.get('clip')
+    made_on = (checkpoint.get('meta') or {}).get(_META_KEY) or {}
+    clip, method = made_on.get('clip'), made_on.get('method')
     if clip and clip['arch'] != model.clip.arch_name:
         raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has {model.clip.arch_name}')
     found, wanted = checkpoint['state_dict'], _shapes(model)
     missing, extra = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
     if missing or extra:
-        detail = f'it lacks {missing[0]}' if missing else f'it holds {extra[0]}'
-        raise CheckpointError(f'the checkpoint (method {made_on.get("method")}) doesn\'t fit this model: {detail}'
+        detail = f'it lacks {missing[0]}' if missing else f'it holds {_shown(extra[0])}'
+        raise CheckpointError(f'the checkpoint (method {method}) doesn\'t fit this model: {detail}'
                               + (f' and {len(missing) + len(extra) - 1} more' if len(missing) + len(extra) > 1 else ''))
     for name, shape in wanted.items():
         if found[name].shape != shape:
-            raise CheckpointError(f'the checkpoint (method {made_on.get("method")}) doesn\'t fit this model: {name} is '
+            raise CheckpointError(f'the checkpoint (method {method}) doesn\'t fit this model: {name} is '
                                   f'{tuple(found[name].shape)}, wanted {tuple(shape)}')
     if clip and clip['fingerprint'] != model.clip.fingerprint:
         raise CheckpointError(f'the checkpoint was made on other CLIP weights: fingerprint {clip["fingerprint"]}, this '
                               f'model\'s CLIP ({model.clip.arch_name}, weights {model.clip.weights}) has '
                               f'{model.clip.fingerprint}')
+
+
+@contextmanager
+def naming(filename: str | Path | None) -> Iterator[None]:
+    """Say of which file a :class:`CheckpointError` speaks.
+
+    Args:
+        filename (str | Path, optional): The checkpoint. None where nobody knows.
+    """
+    try:
+        yield
+    except CheckpointError as e:
+        if filename is None or str(filename) in str(e):
+            raise
+        raise CheckpointError(f'{filename}: {e}') from None
+
+
+def _shown(name: str) -> str:
+    """A name from a file, for a message."""
+    return name if name.isprintable() and len(name) <= 80 else f'{name!r:.80}'
 
 
 def keep_identity(model: nn.Module) -> None:
@@ -181,7 +294,8 @@ def load_trainable(model: nn.Module, filename: str) -> dict:
         CheckpointError: It can't be read, or is not this model's.
     """
     checkpoint = load_from_local_safely(filename, map_location='cpu')
-    match(checkpoint, model)
+    with naming(filename):
+        match(checkpoint, model)
     model.load_state_dict(checkpoint['state_dict'])
     return checkpoint
 
@@ -198,28 +312,14 @@ def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
     Returns:
         bytes: What :func:`load_from_local_safely` reads.
     """
-    import io
-    import json
-
     meta = checkpoint.get('meta') or {}
     meta = {key: meta[key] for key in (_META_KEY, 'dataset_meta', 'epoch', 'cfg') if key in meta}
-    state = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
     if suffix == '.safetensors':
-        from safetensors.torch import save
-        return save(state, metadata=dict(meta=json.dumps(meta)))
+        return write_safetensors(checkpoint['state_dict'], dict(meta=json.dumps(meta)))
     buffer = io.BytesIO()
-    torch.save(dict(meta=meta, state_dict=OrderedDict(state)), buffer)
+    state = OrderedDict((name, tensor.contiguous()) for name, tensor in checkpoint['state_dict'].items())
+    torch.save(dict(meta=meta, state_dict=state), buffer)
     return buffer.getvalue()
-
-
-def _load_safetensors(path: Path, map_location) -> dict:
-    import json
-
-    from safetensors import safe_open
-    device = str(map_location) if map_location is not None and not callable(map_location) else 'cpu'
-    with safe_open(path, framework='pt', device=device) as file:
-        meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-        return dict(meta=meta, state_dict={name: file.get_tensor(name) for name in file.keys()})
 
 
 def _plain(value):
@@ -232,6 +332,6 @@ def _plain(value):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.Tensor)):
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
         return value
     return str(value)

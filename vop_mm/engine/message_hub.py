@@ -39,6 +39,10 @@ class DeferredMessageHub(MessageHub):
         if len(self._waiting) >= _MOST:
             self.fetch()
 
+    def _set_resumed_keys(self, key: str, resumed: bool) -> None:
+        # what the run says, whatever a checkpoint noted
+        self._resumed_keys[key] = resumed
+
     def fetch(self) -> None:
         """Put what waits into the histories. One wait for the device (one for each type of values)."""
         waiting, self._waiting = self._waiting, []

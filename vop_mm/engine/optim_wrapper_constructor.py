@@ -1,22 +1,29 @@
 """The optimiser holds what trains, and nothing else."""
+import logging
+from collections import Counter
 from functools import partial
 
+from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
+_RULES = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
+          'dcn_offset_lr_mult', 'bypass_duplicate')  # of MMEngine's constructor
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds the optimiser over the parameters that train. MMEngine's default hands it the frozen ones too.
 
-    With ``paramwise_cfg`` MMEngine's own rules decide on groups, and the frozen parameters are taken out of them. Where
-    gradients are clipped, their norm is logged without a wait for the device.
+    With ``paramwise_cfg`` MMEngine's own rules decide on the groups, which are said in one line. Where gradients are
+    clipped, their norm is logged without a wait for the device.
 
     Raises:
-        ValueError: Nothing trains.
+        ValueError: Nothing trains; ``paramwise_cfg`` has a rule that there isn't, or one for parameters that don't
+            train.
     """
 
     def __call__(self, model: nn.Module):
@@ -29,20 +36,51 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             OptimWrapper: Over the trainable parameters.
         """
         model = getattr(model, 'module', model)
-        trainable = list(trainable_parameters(model).values())
+        trainable = trainable_parameters(model)
         if not trainable:
             raise ValueError('nothing trains in this model: evaluate it with tools/test.py')
         optimizer_cfg = self.optimizer_cfg.copy()
         if self.paramwise_cfg:
-            groups: list[dict] = []
-            self.add_params(groups, model)
-            optimizer_cfg['params'] = [g for g in groups if all(p.requires_grad for p in g['params'])]
+            self._check_rules(list(trainable))
+            optimizer_cfg['params'] = self._groups(model)
         else:
-            optimizer_cfg['params'] = trainable
+            optimizer_cfg['params'] = list(trainable.values())
+        optimizer = OPTIMIZERS.build(optimizer_cfg)
+        for key, rule in self.paramwise_cfg.get('custom_keys', {}).items() if self.paramwise_cfg else ():
+            if unknown := rule.keys() - {'lr_mult', 'decay_mult', *optimizer.defaults}:
+                raise ValueError(f'paramwise_cfg.custom_keys has {sorted(unknown)[0]!r} for {key!r}: it takes lr_mult, '
+                                 f'decay_mult, and settings of {type(optimizer).__name__}')
         wrapper_cfg = self.optim_wrapper_cfg.copy()
-        wrapper = OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(optimizer_cfg)))
+        wrapper = OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
         wrapper._clip_grad = partial(_clip_grad, wrapper)
         return wrapper
+
+    def _check_rules(self, trainable: list[str]) -> None:
+        unknown = sorted(self.paramwise_cfg.keys() - set(_RULES))
+        if unknown:
+            raise ValueError(f'paramwise_cfg has no {unknown[0]!r}: it takes {", ".join(_RULES)}')
+        for key in self.paramwise_cfg.get('custom_keys', {}):
+            if not any(key in name for name in trainable):
+                raise ValueError(f'paramwise_cfg.custom_keys names {key!r}, which is in no name of what trains: '
+                                 f'{", ".join(trainable[:3])}{", ..." if len(trainable) > 3 else ""}')
+
+    def _groups(self, model: nn.Module) -> list[dict]:
+        groups: list[dict] = []
+        logger = MMLogger.get_current_instance()
+        logger.addFilter(_is_of_no_parameter)  # MMEngine has a line for each of them, frozen or not
+        try:
+            self.add_params(groups, model)
+        finally:
+            logger.removeFilter(_is_of_no_parameter)
+        kinds = Counter(', '.join(f'{key} {value}' for key, value in group.items() if key != 'params') or 'the defaults'
+                        for group in groups)
+        logger.info(f'paramwise_cfg: {"; ".join(f"{n} tensors with {kind}" for kind, n in kinds.items())}')
+        return groups
+
+
+def _is_of_no_parameter(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not ('is skipped since its requires_grad' in message or message.startswith('paramwise_options'))
 
 
 def _clip_grad(wrapper: OptimWrapper) -> None:

@@ -5,25 +5,35 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
+from mmengine._strategy import BaseStrategy
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vop_mm.registry import RUNNERS
 
+from .locked_training import LockedTraining
 from .message_hub import DeferredMessageHub
+from .safe_loading import SafeLoading
+from .shared_memory import check_shared_memory
+from .start_of_log import check_loop, log_environment, log_what_trains, refuse_layers_without_prompts, warn_of_schedules
 
 
 @RUNNERS.register_module()
-class RetrievalRunner(Runner):
+class RetrievalRunner(LockedTraining, SafeLoading, Runner):
     """MMEngine's ``Runner``, which differs where its own can't do what is needed here:
 
     * without CUDA the processes of a launcher talk through gloo (MMEngine's set-up calls CUDA);
     * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would be refused;
-    * it says how large the global batch is, and warns where the learning rate was meant for another;
-    * values of training steps are fetched from the device when they are logged or saved, not at every step.
+    * its log starts with what trains and how large the global batch is, and with warnings: of a learning rate that was
+      meant for another batch, a schedule that ends elsewhere than training, layers that were left without a prompt.
+      Where the method promises prompts in all layers, those are refused;
+    * values of training steps are fetched from the device when they are logged or saved, not at every step;
+    * checkpoints are read as data, wherever they come from (:mod:`vop_mm.engine.safe_loading`);
+    * a second training in the same work directory is refused (:class:`LockedTraining`).
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -35,6 +45,45 @@ class RetrievalRunner(Runner):
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
         """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
         return DeferredMessageHub.get_instance(**{'name': self._experiment_name, **(message_hub or {})})
+
+    def _log_env(self, env_cfg: dict) -> None:
+        if self.cfg.get('log_level') == 'DEBUG':
+            super()._log_env(env_cfg)
+        log_environment(self.logger, self.cfg, self.work_dir, self._seed, self._launcher, self._world_size)
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks, in one line."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+    @staticmethod
+    def build_dataloader(*args, **kwargs) -> DataLoader:
+        """Build a data loader that has room to work; see :meth:`mmengine.runner.Runner.build_dataloader`."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        check_shared_memory(loader)
+        return loader
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model and say what of it trains; see :meth:`mmengine.runner.Runner.build_model`."""
+        model = super().build_model(model)
+        log_what_trains(self.logger, model, self.cfg)
+        return model
+
+    def train(self) -> nn.Module:
+        """Train; see :meth:`mmengine.runner.Runner.train`."""
+        refuse_layers_without_prompts(self.model, self.cfg)
+        return super().train()
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop and look at its length; see :meth:`mmengine.runner.Runner.build_train_loop`."""
+        loop = super().build_train_loop(loop)
+        check_loop(self.logger, loop, self._val_loop is not None)
+        return loop
+
+    def build_param_scheduler(self, scheduler: list | dict) -> list | dict:
+        """Build the schedules and look where they end; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
+        schedulers = super().build_param_scheduler(scheduler)
+        warn_of_schedules(self.logger, schedulers, self.train_loop)
+        return schedulers
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model where several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
@@ -64,11 +113,43 @@ class RetrievalRunner(Runner):
 
 
 @RUNNERS.register_module()
-class FlexibleRetrievalRunner(FlexibleRunner):
+class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
     """MMEngine's ``FlexibleRunner``, which leaves the model and its distribution to a ``strategy``.
 
-    Values of training steps are fetched from the device when they are logged or saved, as in :class:`RetrievalRunner`.
+    Values of training steps are fetched from the device when they are logged or saved, the log starts, checkpoints are
+    read, and a second training in the same work directory is refused, as in :class:`RetrievalRunner`.
     """
+
+    def _log_env(self) -> None:
+        if self.cfg.get('log_level') == 'DEBUG':
+            super()._log_env()
+        log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.strategy.launcher, self.world_size)
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks, in one line."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+    build_dataloader = staticmethod(RetrievalRunner.build_dataloader)
+
+    def build_strategy(self, *args, **kwargs) -> BaseStrategy:
+        """Build the strategy; what it builds is looked at as in :class:`RetrievalRunner`."""
+        strategy = super().build_strategy(*args, **kwargs)
+        build_model, build_param_scheduler = strategy.build_model, strategy.build_param_scheduler
+
+        def look_at_model(model: nn.Module | dict) -> nn.Module:
+            model = build_model(model)
+            log_what_trains(self.logger, model, self.cfg)
+            if isinstance(self._train_loop, BaseLoop):
+                refuse_layers_without_prompts(model, self.cfg)
+            return model
+
+        def look_at_schedulers(*args, **kwargs) -> list | dict:
+            schedulers = build_param_scheduler(*args, **kwargs)
+            warn_of_schedules(self.logger, schedulers, self.train_loop)
+            return schedulers
+
+        strategy.build_model, strategy.build_param_scheduler = look_at_model, look_at_schedulers
+        return strategy
 
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
         """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
@@ -77,6 +158,7 @@ class FlexibleRetrievalRunner(FlexibleRunner):
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop and say how long it is; see :meth:`mmengine.runner.FlexibleRunner.build_train_loop`."""
         loop = super().build_train_loop(loop)
+        check_loop(self.logger, loop, self._val_loop is not None)
         log_caption_epochs(self.logger, loop, self.cfg.optim_wrapper.get('accumulative_counts', 1))
         return loop
 

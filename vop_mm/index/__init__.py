@@ -2,13 +2,15 @@
 from .catalogue import Catalogue
 from .faiss_index import FaissIndex
 from .features import take_in, take_in_features
-from .gallery import Gallery, Hit, IndexMismatchError
-from .indexing import IndexReport, find_videos, index_folder
+from .gallery import Gallery, IndexMismatchError
+from .hit import Hit
+from .indexing import IndexReport, index_folder
 from .milvus_index import MilvusIndex
+from .remote_indexing import index_source, list_videos
 from .vector_index import VectorIndex
 from .windows import cut_windows
 
 __all__ = [
     'Catalogue', 'FaissIndex', 'Gallery', 'Hit', 'IndexMismatchError', 'IndexReport', 'MilvusIndex', 'VectorIndex',
-    'cut_windows', 'find_videos', 'index_folder', 'take_in', 'take_in_features'
+    'cut_windows', 'index_folder', 'index_source', 'list_videos', 'take_in', 'take_in_features'
 ]

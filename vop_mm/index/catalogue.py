@@ -2,34 +2,40 @@
 import errno
 import json
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vop_mm.utils.files import full_disk_error
+from vop_mm.utils.paths import path_below
 
-_SCHEMA = """
--- of 4 kB, SQLite's own, two rows with vectors of 2 kB would not fill one
-PRAGMA page_size = 16384;
-BEGIN;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
--- BLOB: a name needn't be UTF-8
-CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, hash TEXT,
-                    error TEXT);
-CREATE INDEX files_by_hash ON files (hash);
--- AUTOINCREMENT: a number is never given twice, so that a vector left in an index by accident is nobody's
-CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL REFERENCES files, start REAL NOT NULL,
-                    stop REAL NOT NULL, vector BLOB NOT NULL);
-CREATE INDEX clips_by_file ON clips (file);
--- what the index of vectors has not been told yet
-CREATE TABLE changes (clip INTEGER PRIMARY KEY, added INTEGER NOT NULL);
-COMMIT;
-"""
+from .checksums import clip_checksums, text_checksum
+from .database import Database
+from .meta import MAX_DIM, read_meta
+from .vector_index import check_vectors
+
+# BLOB: a name needn't be UTF-8
+_FILES = ('CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, '
+          'hash TEXT, error TEXT{})')
+# AUTOINCREMENT: a number is never given twice, so that a vector left in an index by accident is nobody's
+_CLIPS = ('CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL REFERENCES files, '
+          'start REAL NOT NULL, stop REAL NOT NULL, vector BLOB NOT NULL{})')
+_OTHERS = (
+    'CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)',
+    'CREATE INDEX files_by_hash ON files (hash)',
+    'CREATE INDEX clips_by_file ON clips (file)',
+    # what the index of vectors has not been told yet
+    'CREATE TABLE changes (clip INTEGER PRIMARY KEY, added INTEGER NOT NULL)',
+)
+_SUM = ', checksum INTEGER'
+_SCHEMAS = {'first': (_FILES.format(''), _CLIPS.format(''), *_OTHERS),
+            'checksums': (_FILES.format(_SUM), _CLIPS.format(_SUM), *_OTHERS)}
+_UPGRADE = tuple(f'ALTER TABLE {table} ADD COLUMN checksum INTEGER' for table in ('files', 'clips'))
 _SOME = 500  # values in a query; old versions of SQLite take 999
+_MAX_PATH = 65536  # bytes
+_MAX_REASON = 1000  # characters that are shown
 
 
 class FileState(NamedTuple):
@@ -51,7 +57,7 @@ class Catalogue:
     """Files, clips and vectors. It is the truth: the index of vectors can be made from it again.
 
     Every change stands in ``changes`` until the index has it, in the same transaction: killed at any moment, nothing
-    is lost and nothing is there twice.
+    is lost and nothing is there twice. What is read may be somebody else's: every value is checked.
 
     Args:
         path (str | Path): The file.
@@ -61,7 +67,7 @@ class Catalogue:
         FileNotFoundError: There is none, and none is to be made.
         PermissionError: It can't be read.
         OSError: It can't be made.
-        ValueError: It is something else, or damaged.
+        ValueError: It is something else, or damaged. Every method may raise this.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
@@ -70,53 +76,48 @@ class Catalogue:
             raise FileNotFoundError(f'no search index: {path.parent}')
         if not create and not os.access(path, os.R_OK):  # SQLite doesn't say why
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        self._path = path
-        # several threads of a web page may ask, one at a time
-        self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        try:
-            if create:
-                self._db.executescript(_SCHEMA)
-            self._db.execute('SELECT count(*) FROM meta').fetchone()
-        except sqlite3.DatabaseError as e:
-            self._db.close()
-            if create:
-                raise _not_written(path, e) from None
-            raise ValueError(f'{path} is not a catalogue of this project, or is damaged ({e})') from None
+        if not create and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
+            raise ValueError(f'{path} is a link that leads out of the index')
+        self._db = Database(path, _SCHEMAS, create, _UPGRADE)
+        self._known_dim: int | None = None
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All or nothing of what is changed in it."""
-        try:
-            with self._db:
-                yield
-        except sqlite3.OperationalError as e:
-            raise _not_written(self._path, e) from None
+        return self._db.transaction()
+
+    def allow_writing(self) -> None:
+        """Open it to be written as well, and bring its tables up to date; else the first transaction does."""
+        self._db.allow_writing()
 
     # -- settings -----------------------------------------------------------------------------------------------------
     def get(self, key: str, default: Any = None) -> Any:
         """A setting, as it was given to :meth:`set`."""
-        row = self._db.execute('SELECT value FROM meta WHERE key = ?', (key, )).fetchone()
-        return json.loads(row[0]) if row else default
+        rows = self._db.rows('SELECT value FROM meta WHERE key = ?', (key, ))
+        try:
+            return read_meta(key, rows[0][0]) if rows else default
+        except ValueError as e:
+            raise self._db.damaged(e) from None
 
     def set(self, key: str, value: Any) -> None:
         """Keep a setting that JSON can hold."""
-        self._db.execute('INSERT OR REPLACE INTO meta VALUES (?, ?)', (key, json.dumps(value)))
+        self._db.write('INSERT OR REPLACE INTO meta VALUES (?, ?)', (key, json.dumps(value)))
 
     # -- files --------------------------------------------------------------------------------------------------------
     def files(self) -> dict[str, FileState]:
         """All files, by path."""
-        return {os.fsdecode(row[0]): FileState(*row[1:])
-                for row in self._db.execute('SELECT path, size, mtime_ns, hash, error FROM files ORDER BY path')}
+        rows = self._db.rows(f'SELECT path, size, mtime_ns, hash, error, {self._checksum("files")} FROM files '
+                             'ORDER BY path')
+        return dict(map(self._file, rows))
 
     def file(self, path: str) -> FileState | None:
         """One file, if it is known."""
-        row = self._db.execute('SELECT size, mtime_ns, hash, error FROM files WHERE path = ?',
-                               (os.fsencode(path), )).fetchone()
-        return row and FileState(*row)
+        rows = self._db.rows(f'SELECT path, size, mtime_ns, hash, error, {self._checksum("files")} FROM files '
+                             'WHERE path = ?', (os.fsencode(path), ))
+        return self._file(rows[0])[1] if rows else None
 
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
                  vectors: np.ndarray | Sequence = ()) -> None:
@@ -126,89 +127,172 @@ class Catalogue:
             path (str): Below the folder.
             state (FileState): As it was before it was read.
             clips (Sequence[tuple[float, float]]): Start and end of each, in seconds, [n].
-            vectors (np.ndarray): float32 [n, D].
+            vectors (np.ndarray): float32 [n, D], unit norm.
+
+        Raises:
+            ValueError: Vectors that are not finite, not of unit norm, or not of the index's length.
         """
+        vectors = np.asarray(vectors, '<f4')
+        if len(clips) != len(vectors):
+            raise ValueError(f'{len(clips)} clips and {len(vectors)} vectors')
+        if len(clips):
+            check_vectors(vectors, self._dim(vectors.shape[-1]))
         self.remove_file(path)
-        file = self._db.execute('INSERT INTO files (path, size, mtime_ns, hash, error) VALUES (?, ?, ?, ?, ?)',
-                                (os.fsencode(path), *state)).lastrowid
-        for (start, end), vector in zip(clips, vectors, strict=True):
-            clip = self._db.execute('INSERT INTO clips (file, start, stop, vector) VALUES (?, ?, ?, ?)',
-                                    (file, start, end, np.asarray(vector, '<f4').tobytes())).lastrowid
-            self._db.execute('INSERT INTO changes VALUES (?, 1)', (clip, ))
+        name = os.fsencode(path)
+        file = self._db.write('INSERT INTO files (path, size, mtime_ns, hash, error, checksum) '
+                              'VALUES (?, ?, ?, ?, ?, ?)', (name, *state, text_checksum(name, *state)))
+        if not len(clips):
+            return
+        times = np.array(clips, float) + 0.  # SQLite knows no -0.0
+        sums = clip_checksums([file] * len(clips), times, vectors)
+        for (start, end), vector, checksum in zip(clips, vectors, sums.tolist()):
+            clip = self._db.write('INSERT INTO clips (file, start, stop, vector, checksum) VALUES (?, ?, ?, ?, ?)',
+                                  (file, start, end, vector.tobytes(), checksum))
+            self._db.write('INSERT INTO changes VALUES (?, 1)', (clip, ))
 
     def touch_file(self, path: str, state: FileState) -> None:
         """Note another time of a file whose content is the same."""
-        self._db.execute('UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?',
-                         (state.size, state.mtime_ns, os.fsencode(path)))
+        name = os.fsencode(path)
+        self._db.write('UPDATE files SET size = ?, mtime_ns = ?, hash = ?, error = ?, checksum = ? WHERE path = ?',
+                       (*state, text_checksum(name, *state), name))
 
     def remove_file(self, path: str) -> None:
         """Forget a file and its clips; nothing where there is none."""
-        row = self._db.execute('SELECT id FROM files WHERE path = ?', (os.fsencode(path), )).fetchone()
-        if row:
-            self._db.execute('INSERT OR REPLACE INTO changes SELECT id, 0 FROM clips WHERE file = ?', row)
-            self._db.execute('DELETE FROM clips WHERE file = ?', row)
-            self._db.execute('DELETE FROM files WHERE id = ?', row)
+        for row in self._db.rows('SELECT id FROM files WHERE path = ?', (os.fsencode(path), )):
+            self._db.write('INSERT OR REPLACE INTO changes SELECT id, 0 FROM clips WHERE file = ?', row)
+            self._db.write('DELETE FROM clips WHERE file = ?', row)
+            self._db.write('DELETE FROM files WHERE id = ?', row)
 
     def clips_of_content(self, digest: str) -> tuple[list[tuple[float, float]], list[np.ndarray]] | None:
         """Clips and vectors of a file that has this content, if one is known."""
-        row = self._db.execute('SELECT path FROM files WHERE hash = ? AND error IS NULL LIMIT 1', (digest, )).fetchone()
-        return self.clips_of_file(os.fsdecode(row[0])) if row else None
+        rows = self._db.rows('SELECT path FROM files WHERE hash = ? AND error IS NULL LIMIT 1', (digest, ))
+        return self.clips_of_file(self._path(rows[0][0])) if rows else None
 
     def clips_of_file(self, path: str) -> tuple[list[tuple[float, float]], list[np.ndarray]]:
         """Start and end, in seconds, and vector of each clip of a file."""
-        rows = self._db.execute('SELECT start, stop, vector FROM clips JOIN files ON files.id = clips.file '
-                                'WHERE path = ? ORDER BY start', (os.fsencode(path), )).fetchall()
-        return [row[:2] for row in rows], [np.frombuffer(row[2], '<f4') for row in rows]
+        rows = self._db.rows(f'{self._clip_columns()} FROM clips JOIN files ON files.id = clips.file '
+                             'WHERE path = ? ORDER BY start', (os.fsencode(path), ))
+        _, times, vectors = self._clips(rows)
+        return [tuple(pair) for pair in times.tolist()], list(vectors)
 
     # -- clips --------------------------------------------------------------------------------------------------------
     def num_clips(self) -> int:
         """How many clips."""
-        return self._db.execute('SELECT count(*) FROM clips').fetchone()[0]
+        # with a condition each is a step of SQLite's machine, which is how a call without end is noticed
+        return self._db.rows('SELECT count(*) FROM clips WHERE file > 0')[0][0]
 
     def clips(self, ids: Sequence[int]) -> dict[int, Clip]:
         """Clips by number; those that are gone are left out."""
-        found = {}
+        return self.compare(ids)[0]
+
+    def compare(self, ids: Sequence[int], vector: np.ndarray | None = None) -> tuple[dict[int, Clip], dict[int, float]]:
+        """Clips by number, and the cosine of each with a vector, float32 [D]; those that are gone are left out."""
+        clips, cosines = {}, {}
         for first in range(0, len(ids), _SOME):
             some = [int(i) for i in ids[first:first + _SOME]]
-            rows = self._db.execute(
-                'SELECT clips.id, path, start, stop FROM clips JOIN files ON files.id = clips.file '
-                f'WHERE clips.id IN ({",".join("?" * len(some))})', some)
-            found.update((row[0], Clip(os.fsdecode(row[1]), *row[2:])) for row in rows)
-        return found
+            rows = self._db.rows(f'{self._clip_columns()}, path FROM clips JOIN files ON files.id = clips.file '
+                                 f'WHERE clips.id IN ({",".join("?" * len(some))})', some)
+            numbers, times, vectors = self._clips([row[:-1] for row in rows])
+            numbers = numbers.tolist()
+            clips.update((number, Clip(self._path(row[-1]), *pair))
+                         for number, pair, row in zip(numbers, times.tolist(), rows))
+            if vector is not None and numbers:
+                cosines.update(zip(numbers, (vectors @ vector).tolist()))
+        return clips, cosines
 
     def number(self, path: str, start: float) -> int | None:
         """Of the clip of a file that begins there, in seconds. No other clip ever gets it."""
-        row = self._db.execute('SELECT clips.id FROM clips JOIN files ON files.id = clips.file '
-                               'WHERE path = ? AND start = ?', (os.fsencode(path), start)).fetchone()
-        return row and row[0]
+        rows = self._db.rows('SELECT clips.id FROM clips JOIN files ON files.id = clips.file '
+                             'WHERE path = ? AND start = ?', (os.fsencode(path), start))
+        return rows[0][0] if rows else None
+
+    def vectors(self, batch: int = 10_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All clips: numbers int64 [n] and vectors float32 [n, D], ``batch`` at a time."""
+        return self._batches('', batch)
 
     # -- what the index of vectors lacks ------------------------------------------------------------------------------
     def removed(self) -> list[int]:
         """Numbers of clips that the index is to forget."""
-        return [row[0] for row in self._db.execute('SELECT clip FROM changes WHERE added = 0')]
+        return [row[0] for row in self._db.rows('SELECT clip FROM changes WHERE added = 0')]
 
     def added(self, batch: int = 10_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Clips that the index is to learn of: numbers int64 [n] and vectors float32 [n, D], ``batch`` at a time."""
-        rows = self._db.execute('SELECT id, vector FROM clips JOIN changes ON changes.clip = clips.id '
-                                'WHERE added = 1 ORDER BY id')
-        while some := rows.fetchmany(batch):
-            yield np.array([row[0] for row in some], np.int64), np.stack([np.frombuffer(row[1], '<f4') for row in some])
+        return self._batches('JOIN changes ON changes.clip = clips.id WHERE added = 1', batch)
 
     def num_changes(self) -> int:
         """How many clips the index has not been told of."""
-        return self._db.execute('SELECT count(*) FROM changes').fetchone()[0]
+        return self._db.rows('SELECT count(*) FROM changes WHERE clip IS NOT NULL AND added >= 0')[0][0]
 
     def changes_done(self) -> None:
         """Note that the index has been told everything."""
-        self._db.execute('DELETE FROM changes')
+        self._db.write('DELETE FROM changes WHERE true')  # a condition: see num_clips
 
     def all_changed(self) -> None:
         """Note that the index knows nothing."""
-        self._db.execute('DELETE FROM changes')
-        self._db.execute('INSERT INTO changes SELECT id, 1 FROM clips')
+        self.changes_done()
+        self._db.write('INSERT INTO changes SELECT id, 1 FROM clips')
 
+    # -- rows, checked ------------------------------------------------------------------------------------------------
+    def _checksum(self, table: str) -> str:
+        return f'{table}.checksum' if self._db.version == 'checksums' else 'NULL'
 
-def _not_written(path: Path, error: sqlite3.Error) -> OSError:
-    if 'disk is full' in str(error):
-        return full_disk_error(path)
-    return OSError(f'{path} can not be written: {error}')
+    def _clip_columns(self) -> str:
+        return f'SELECT clips.id, clips.file, start, stop, vector, {self._checksum("clips")}'
+
+    def _batches(self, which: str, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in self._db.parts(f'{self._clip_columns()} FROM clips {which} ORDER BY clips.id', batch):
+            numbers, _, vectors = self._clips(rows)
+            yield numbers, vectors
+
+    def _clips(self, rows: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers int64 [n], start and end float64 [n, 2], and vectors float32 [n, D], of rows with _clip_columns."""
+        if not rows:
+            return np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 0), np.float32)
+        numbers, files, starts, stops, blobs, sums = zip(*rows)
+        if not (set(map(type, starts + stops)) == {float} and set(map(type, blobs)) == {bytes}
+                and set(map(type, files)) == {int} and set(map(type, sums)) <= {int, type(None)}):
+            raise self._db.damaged('a clip of wrong types')
+        dim = self._dim(len(blobs[0]) // 4)
+        if set(map(len, blobs)) != {4 * dim}:
+            raise self._db.damaged(f'a vector that has not {dim} values')
+        times, vectors = np.array([starts, stops]).T, np.frombuffer(b''.join(blobs), '<f4').reshape(-1, dim)
+        if min(numbers) < 1:
+            raise self._db.damaged('a clip of a number that none has')
+        if not (np.isfinite(times).all() and (times[:, 0] >= 0).all() and (times[:, 0] <= times[:, 1]).all()):
+            raise self._db.damaged('a clip that has no time')
+        found = clip_checksums(files, times, vectors)
+        noted = np.array([a if b is None else b for a, b in zip(found.tolist(), sums)], np.int64)
+        if (found != noted).any():
+            raise self._db.damaged(f'clip {numbers[int((found != noted).argmax())]} has another checksum')
+        try:
+            check_vectors(vectors, dim)
+        except ValueError as e:
+            raise self._db.damaged(e) from None
+        return np.array(numbers, np.int64), times, vectors
+
+    def _dim(self, otherwise: int) -> int:
+        """Length of vectors."""
+        if self._known_dim is None:
+            settings = self.get('settings')
+            self._known_dim = settings and settings['dim']
+        return self._known_dim or min(max(otherwise, 1), MAX_DIM)
+
+    def _file(self, row: tuple) -> tuple[str, FileState]:
+        name, size, mtime_ns, digest, error, checksum = row
+        path = self._path(name)
+        if not ((size is None or type(size) is int and size >= 0) and (mtime_ns is None or type(mtime_ns) is int)
+                and (digest is None or isinstance(digest, str)) and (error is None or isinstance(error, str))
+                and (checksum is None or checksum == text_checksum(name, size, mtime_ns, digest, error))):
+            raise self._db.damaged(f'the entry of {path!r}')
+        return path, FileState(size, mtime_ns, digest, error and error[:_MAX_REASON])
+
+    def _path(self, name: object) -> str:
+        """A path below the folder of videos."""
+        if not isinstance(name, bytes) or len(name) > _MAX_PATH:
+            raise self._db.damaged('a path of wrong type')
+        path = os.fsdecode(name)
+        try:
+            path_below('', path)
+        except ValueError:
+            raise self._db.damaged(f'the path {path!r} leads out of the folder of videos') from None
+        return path

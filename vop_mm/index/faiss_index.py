@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from vop_mm.registry import INDEXES
-from vop_mm.utils.files import atomic_write
 
-from .vector_index import VectorIndex
+from .faiss_file import read_vectors, write_vectors
+from .vector_index import DamagedVectorsError, VectorIndex, check_vectors
 
 # Many small clusters: queries by text lie far from all vectors, and find the right ones more surely among them. The
 # price is the time to make them, so few vectors are taken for each (FAISS likes 39 at least), and few iterations.
@@ -30,32 +30,40 @@ class FaissIndex(VectorIndex):
         dim (int): D.
         exact_up_to (int): The most vectors that are all compared. Defaults to 20000.
         num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 256.
+        read (bool): Take in the file that is there. Defaults to True.
 
     Raises:
         ImportError: FAISS is not installed.
-        ValueError: The file is damaged, or holds vectors of another length; no clusters are to be looked at.
+        DamagedVectorsError: The file is damaged, something else, or holds vectors of another length.
+        ValueError: No clusters are to be looked at.
     """
 
     adjustable = frozenset(('exact_up_to', 'num_probes'))
+    is_exact = True
 
-    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 256) -> None:
+    def __init__(self, folder: str | Path, dim: int, exact_up_to: int = 20_000, num_probes: int = 256,
+                 read: bool = True) -> None:
         try:
             import faiss
         except ImportError:
             raise ImportError('FAISS is not installed (pip install faiss-cpu)') from None
-        if num_probes < 1:
+        if not 1 <= num_probes < 2**31:
             raise ValueError(f'num_probes must be at least 1, got {num_probes}')
         self._faiss = faiss
         self._file = Path(folder) / 'vectors.faiss'
         self.dim, self.exact_up_to, self.num_probes = dim, exact_up_to, num_probes
         self.clear()
-        if self._file.is_file():
-            self._index = self._read()
+        if read and self._file.is_file():
+            try:
+                self._index = read_vectors(self._file, dim)
+            except ValueError as e:
+                raise DamagedVectorsError(f'{self._file} is damaged ({e})') from None
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
         ids, vectors = np.asarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {vectors.shape}')
+        check_vectors(vectors, self.dim)
         self.remove(ids)
         total = len(self) + len(ids)
         if total > self.exact_up_to and total >= _REGROW * self._grouped_at():
@@ -74,8 +82,7 @@ class FaissIndex(VectorIndex):
         return self._index.search(vectors, k)
 
     def save(self) -> None:
-        with atomic_write(self._file) as file:
-            self._faiss.write_index(self._index, self._faiss.PyCallbackIOWriter(file.write))
+        write_vectors(self._index, self._file)
 
     def clear(self) -> None:
         self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
@@ -122,14 +129,3 @@ class FaissIndex(VectorIndex):
                 codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
                 yield (faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy(),
                        codes.view(np.float32).reshape(size, self.dim).copy())
-
-    def _read(self):
-        try:
-            with self._file.open('rb') as file:
-                index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
-        except RuntimeError:
-            raise ValueError(f'{self._file} is damaged; remove it and index again: vectors are taken from the '
-                             'catalogue, not computed again') from None
-        if index.d != self.dim:
-            raise ValueError(f'{self._file} holds vectors of {index.d} values, not {self.dim}')
-        return index

@@ -1,29 +1,34 @@
 """Features that were extracted in parts, into an index."""
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from .gallery import DEFAULT_BACKEND, Gallery
 from .indexing import IndexReport
 
+_PART = re.compile(r'part_\d{1,9}_of_\d{1,9}', re.ASCII)
 
-def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None) -> IndexReport:
+
+def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None,
+                     videos: str | Path | None = None) -> IndexReport:
     """Make an index of extracted features, or bring it up to date with them. No model is run.
 
     Args:
         features (str | Path): What ``TextVideoRetriever.extract_features`` wrote, all of it.
         index (str | Path): Folder of the index.
         backend (dict, optional): As ``TextVideoRetriever.build_index`` takes it.
+        videos (str | Path, optional): Folder of the videos. None: where the features say that it was.
 
     Returns:
         IndexReport: What was done.
 
     Raises:
         FileNotFoundError: No features there, or not all parts.
-        ValueError: A part is not finished.
+        ValueError: A part is not finished, or damaged; the index is of another folder.
         IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
     """
-    folders = sorted(Path(features).glob('part_*_of_*'))
+    folders = sorted(folder for folder in Path(features).glob('part_*_of_*') if _PART.fullmatch(folder.name))
     count = int(folders[0].name.rpartition('_')[2]) if folders else 0
     if not folders or len(folders) != count or not all(Gallery.exists(folder) for folder in folders):
         raise FileNotFoundError(f'{features} holds {len(folders)} of {count or "no"} parts of features')
@@ -35,11 +40,13 @@ def take_in_features(features: str | Path, index: str | Path, backend: dict | No
                 raise ValueError(f'{part.folder} is not finished: run tools/extract_features.py again, and take the '
                                  'features in when it has ended')
         if Gallery.exists(index):
-            gallery = Gallery(index)
+            gallery = Gallery(index, backend)
         else:
-            gallery = Gallery.create(index, parts[0].videos, parts[0].settings, {**DEFAULT_BACKEND, **(backend or {})},
-                                     Gallery.source(folders[0]))
+            gallery = Gallery.create(index, videos or parts[0].videos, parts[0].settings,
+                                     {**DEFAULT_BACKEND, **(backend or {})}, Gallery.source(folders[0]))
         with contextlib.closing(gallery):
+            if videos is not None and not gallery.is_of(videos):
+                raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {videos}')
             gallery.adjust(backend or {})
             return take_in(gallery, parts)
 

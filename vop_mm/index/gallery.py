@@ -1,85 +1,78 @@
 """A search index on disk: a folder with a catalogue, an index of vectors, and what they were made with."""
-import fcntl
+import errno
+import logging
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from vop_mm.registry import INDEXES
+from vop_mm.utils.files import remove_leftovers, temporary_folder
+from vop_mm.utils.locks import locked
+from vop_mm.utils.shared_config import SharedConfigError, build_part
 
 from .catalogue import Catalogue
-from .vector_index import VectorIndex
+from .faiss_index import FaissIndex
+from .hit import Hit
+from .place import path_of_video, place_of_videos
+from .vector_index import DamagedVectorsError, VectorIndex, check_vectors
 
 DEFAULT_BACKEND: dict = dict(type='FaissIndex')
 CATALOGUE = 'catalogue.db'  # in the folder of an index
-_BESIDE = '.new.'  # begins the name of what is written before it is there
-_LOCKED: set[str] = set()  # indexes that this process changes
+SERVERS = 'VOP_MM_MILVUS_URI'  # names servers that indexes may be looked up in
+_LOCK, _MILVUS = 'lock', 'milvus.db'
+_SAME_SCORE = 1e-3  # how far the score of an exact index may be from the cosine with the vector in the catalogue
 
 
 class IndexMismatchError(ValueError):
     """An index that was made with another CLIP, other prompts or other settings."""
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A moment that was found; ``path, score = hit`` works as well.
-
-    Attributes:
-        path (str): The video.
-        score (float): Cosine with the query.
-        start (float): Where the moment begins, in seconds.
-        end (float): Where it ends.
-    """
-    path: str
-    score: float
-    start: float
-    end: float
-
-    def __iter__(self) -> Iterator:
-        return iter((self.path, self.score))
-
-    def __getitem__(self, index: int):
-        return (self.path, self.score)[index]
-
-
 class Gallery:
-    """A search index, opened.
+    """A search index, opened. It may have come from anywhere: what it says is checked, and it is only read until
+    something is changed.
 
     Args:
         folder (str | Path): Of the index.
+        backend (dict, optional): What the user says of its back end. A server is talked to only if its address is here
+            or in ``$VOP_MM_MILVUS_URI``, not because the index names it.
 
     Attributes:
         settings (dict): What its vectors were made with; :meth:`check` compares it.
-        videos (str): Folder of the videos.
+        videos (str): Folder of the videos, or their address (without passwords), or their manifest.
         catalogue (Catalogue): Files, clips and vectors.
         vectors (VectorIndex, optional): Where vectors are looked up.
 
     Raises:
         FileNotFoundError: There is no index.
-        ValueError: It is damaged.
-        ConnectionError: Its Milvus can't be reached.
+        ValueError: It is damaged. Every method may raise this.
+        ConnectionError: Its Milvus can't be reached, or nobody but the index names it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, backend: dict | None = None) -> None:
         self.folder = Path(folder)
         self.catalogue = Catalogue(self.folder / CATALOGUE)
+        self.vectors: VectorIndex | None = None
+        self._is_stand_in = False  # vectors are not those of the file, which is damaged
+        self._size: int | None = None  # of the index of vectors; a server takes its time to count
+        named = (backend or {}).get('uri') or ''
+        self._servers = [uri.rstrip('/') for uri in (named, *os.environ.get(SERVERS, '').split())]
         try:
+            self._inode = os.stat(self.folder / CATALOGUE).st_ino
             self.settings, self.videos = self.catalogue.get('settings'), self.catalogue.get('videos')
             self.backend = self.catalogue.get('backend')
-            # features are only kept, and taken in by an index later
-            self.vectors = self.backend and self._open(self.backend)
+            self.generation = self.catalogue.get('generation', 0)
+            if self.settings is None or self.videos is None:
+                raise ValueError(f'{self.folder / CATALOGUE} does not say what it is an index of')
+            if self.backend is not None:  # features are only kept, and taken in by an index later
+                self._fill_if_damaged(lambda: self._open(self.backend))
         except BaseException:
-            self.catalogue.close()
+            self.close()
             raise
-        self.generation = self.catalogue.get('generation', 0)
-        self._inode = os.stat(self.folder / CATALOGUE).st_ino
-        self._size: int | None = None  # of the index of vectors; a server takes its time to count
 
     @classmethod
     def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict | None,
@@ -88,7 +81,7 @@ class Gallery:
 
         Args:
             folder (str | Path): Is made; one that is there must be empty.
-            videos (str | Path): Folder of the videos.
+            videos (str | Path): Folder, address or manifest of the videos.
             settings (dict): What the vectors will be made with, for JSON; ``dim`` is their length.
             backend (dict, optional): Config of the registry ``INDEXES``, without ``folder`` and ``dim``. None: no index
                 of vectors, features alone.
@@ -101,35 +94,59 @@ class Gallery:
             FileExistsError: The folder holds something else.
         """
         folder = Path(folder)
-        made = not folder.exists()
-        if not made:
-            left = list(folder.iterdir()) if folder.is_dir() else [folder]
-            if not all(path.name.startswith(_BESIDE) or path.name == 'milvus.db' for path in left):
-                raise FileExistsError(f'{folder} is there and is no search index: name another folder')
-            for path in left:  # of a call that was killed; what is in milvus.db is in other collections
-                if path.name.startswith(_BESIDE):
-                    shutil.rmtree(path)
-        folder.mkdir(parents=True, exist_ok=True)
         backend = backend and dict(backend)
         if backend and backend['type'].endswith('MilvusIndex'):  # several indexes may share a cluster
             backend.setdefault('collection', f'vop_mm_{uuid.uuid4().hex[:12]}')
+        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix=_BESIDE) as beside:
-                catalogue = Catalogue(Path(beside) / CATALOGUE, create=True)
+            folder.mkdir()
+            made = True
+        except FileExistsError:
+            made = False
+            cls._check_free(folder)
+        try:
+            with locked(folder / _LOCK, _busy(folder)):
+                if not cls.exists(folder):  # else another process was faster
+                    try:
+                        cls._write(folder, dict(settings=settings, videos=place_of_videos(videos), backend=backend,
+                                                source=source))
+                    except BaseException:
+                        if made:
+                            shutil.rmtree(folder, ignore_errors=True)
+                        raise
+        except OSError:
+            if made:
+                with suppress(OSError):  # not where another process makes its index there
+                    folder.rmdir()
+            raise
+        return cls(folder, backend)
+
+    @classmethod
+    def _check_free(cls, folder: Path) -> None:
+        """Refuse a folder that holds something else than an index, or what is left of one that was to be made."""
+        if folder.is_dir():
+            remove_leftovers(folder)
+            left = [path.name for path in folder.iterdir()]
+            # what is in milvus.db is in other collections; temporary files are of a process that makes an index now
+            if cls.exists(folder) or all(name in (_LOCK, _MILVUS) or name.startswith('.vop_mm.') for name in left):
+                return
+        raise FileExistsError(f'{folder} is there and is no search index: name another folder')
+
+    @staticmethod
+    def _write(folder: Path, contents: dict) -> None:
+        with temporary_folder(folder, 'index') as beside:
+            catalogue = Catalogue(beside / CATALOGUE, create=True)
+            try:
                 with catalogue.transaction():
-                    contents = dict(settings=settings, videos=os.path.abspath(videos), backend=backend, source=source)
                     for key, value in contents.items():
                         catalogue.set(key, value)
+            finally:
                 catalogue.close()
-                # before it is there under its name: a Milvus that can't be reached leaves no index
-                if backend:
-                    INDEXES.build(dict(backend, folder=str(folder), dim=settings['dim'])).close()
-                os.replace(Path(beside) / CATALOGUE, folder / CATALOGUE)
-        except BaseException:
-            if made:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return cls(folder)
+            # before it is there under its name: a Milvus that can't be reached leaves no index
+            backend, settings = contents['backend'], contents['settings']
+            if backend:
+                build_part(backend, 'backend', INDEXES, folder=str(folder), dim=settings['dim']).close()
+            os.replace(beside / CATALOGUE, folder / CATALOGUE)
 
     @staticmethod
     def source(folder: str | Path) -> dict:
@@ -180,12 +197,36 @@ class Gallery:
         if changed.keys() - self.vectors.adjustable:
             raise IndexMismatchError(f'the index {self.folder} is kept in {self.backend}: to move it, make another')
         if changed:
-            vectors = self._open({**self.backend, **changed})
-            self.vectors.close()
-            self.vectors, self.backend = vectors, {**self.backend, **changed}
+            new, old = {**self.backend, **changed}, self.vectors
+            self._fill_if_damaged(lambda: self._open(new))
+            old.close()
+            self.backend = new
 
     def _open(self, backend: dict) -> VectorIndex:
-        return INDEXES.build(dict(backend, folder=str(self.folder), dim=self.settings['dim']))
+        uri = backend.get('uri')
+        if uri is not None and str(uri).rstrip('/') not in self._servers:
+            raise ConnectionError(f'the index {self.folder} names the server {uri!r:.200}; a server is only talked to '
+                                  f'when you name it yourself: if you know it, set {SERVERS} to that address')
+        try:
+            return build_part(backend, 'backend', INDEXES, folder=str(self.folder), dim=self.settings['dim'])
+        except SharedConfigError as e:
+            raise SharedConfigError(f'the index {self.folder} is refused: {e}') from None
+
+    def _fill_if_damaged(self, opened: Callable[[], VectorIndex]) -> None:
+        """Take an index of vectors; where its file is damaged, one of the vectors in the catalogue, in memory."""
+        self._is_stand_in = False
+        try:
+            self.vectors = opened()
+        except DamagedVectorsError as e:
+            self._stand_in(e)
+
+    def _stand_in(self, why: object) -> None:
+        logging.getLogger(__name__).warning('%s: its vectors are taken from the catalogue, for now in memory; '
+                                            'tools/index_videos.py writes it anew', why)
+        self.vectors = FaissIndex(self.folder, self.settings['dim'], exact_up_to=2**62, read=False)
+        self._is_stand_in, self._size = True, None
+        for ids, vectors in self.catalogue.vectors():
+            self.vectors.add(ids, vectors)
 
     def _check_searchable(self) -> None:
         if self.vectors is None:
@@ -197,11 +238,9 @@ class Gallery:
         return all(self.settings.get(key) == value for key, value in settings.items())
 
     def is_of(self, videos: str | Path) -> bool:
-        """Whether the index is of this folder; a folder that was moved is followed."""
-        videos = os.path.abspath(videos)
-        if videos != self.videos and not os.path.isdir(self.videos):
-            with self.catalogue.transaction():
-                self.catalogue.set('videos', videos)
+        """Whether the index is of this folder; a folder that was moved is followed, and kept when indexing begins."""
+        videos = place_of_videos(videos)
+        if videos != self.videos and not ('://' in videos + self.videos or os.path.exists(self.videos)):
             self.videos = videos
         return videos == self.videos
 
@@ -220,22 +259,17 @@ class Gallery:
 
         Raises:
             BlockingIOError: Another process changes it now.
+            OSError: It can't be written, or another one was put in its place.
         """
-        name = str(self.folder.resolve())
-        # A POSIX lock: those of flock are inherited by the processes that decode, which outlive a killed parent by
-        # seconds. It doesn't keep threads of one process apart.
-        with (self.folder / 'lock').open('w') as file:
-            try:
-                if name in _LOCKED:
-                    raise BlockingIOError
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(f'another process is changing the index {self.folder}') from None
-            _LOCKED.add(name)
-            try:
-                yield
-            finally:
-                _LOCKED.discard(name)
+        with locked(self.folder.resolve() / _LOCK, _busy(self.folder)):
+            if os.stat(self.folder / CATALOGUE).st_ino != self._inode:
+                raise OSError(errno.ESTALE, 'another index was put in its place', str(self.folder))
+            remove_leftovers(self.folder)
+            self.catalogue.allow_writing()
+            if self.catalogue.get('videos') != self.videos:
+                with self.catalogue.transaction():
+                    self.catalogue.set('videos', self.videos)
+            yield
 
     def synchronize(self, progress: Callable[[int], None] = lambda count: None) -> None:
         """Tell the index of vectors what has changed in the catalogue, and keep both.
@@ -270,12 +304,17 @@ class Gallery:
 
     def repair(self) -> None:
         """Note that the index of vectors has to be filled again where it lost or never had what it was told."""
-        if self.vectors is None or self.catalogue.num_changes():
+        if self.vectors is None:
             return
-        if len(self.vectors) != self.catalogue.num_clips():
-            self.vectors.clear()
-            with self.catalogue.transaction():
-                self.catalogue.all_changed()
+        if self._is_stand_in:
+            self.vectors.close()
+            self.vectors = self._open({**self.backend, 'read': False})
+            self._is_stand_in = False
+        elif abs(len(self.vectors) - self.catalogue.num_clips()) <= self.catalogue.num_changes():
+            return
+        self.vectors.clear()
+        with self.catalogue.transaction():
+            self.catalogue.all_changed()
 
     def search(self, vector: np.ndarray, k: int = 5, merge: bool = True) -> list[Hit]:
         """The clips nearest to a query.
@@ -295,8 +334,18 @@ class Gallery:
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
         self._check_searchable()
+        vector = np.asarray(vector, np.float32)
+        check_vectors(vector[None], self.settings['dim'])
+        try:
+            return self._search(vector, k, merge)
+        except DamagedVectorsError as e:
+            self.vectors.close()
+            self._stand_in(e)
+            return self._search(vector, k, merge)
+
+    def _search(self, vector: np.ndarray, k: int, merge: bool) -> list[Hit]:
         if self._size is None:
-            self._size = len(self.vectors)
+            self._size = self._count()
         total, asked = self._size, k + 8
         if not total and self.catalogue.num_clips():
             raise ValueError(f'the index {self.folder} is not finished, or lost its vectors: index its folder again '
@@ -306,17 +355,43 @@ class Gallery:
             if not asked:
                 return []
             scores, ids = self.vectors.search(vector[None], asked)  # [1, asked]
-            hits = self._hits(scores[0], ids[0], merge)
+            if self.vectors.is_exact and (ids < 0).all():
+                raise DamagedVectorsError(f'{self.folder} holds {total} vectors that nothing finds')
+            hits = self._hits(vector, scores[0], ids[0], merge)
             if len(hits) >= k or asked == total:
                 return hits[:k]
             asked *= 4  # clips of one video, or ones that are gone, took the places
 
-    def _hits(self, scores: np.ndarray, ids: np.ndarray, merge: bool) -> list[Hit]:
-        clips = self.catalogue.clips(ids)
+    def _count(self) -> int:
+        """How many vectors there are, as many as there should be."""
+        count = len(self.vectors)
+        if self.vectors.is_exact and count:
+            there, changes = self.catalogue.num_clips(), self.catalogue.num_changes()
+            if abs(count - there) > changes:
+                raise DamagedVectorsError(f'{self.folder} holds {count} vectors of {there} clips')
+        return count
+
+    def _hits(self, vector: np.ndarray, scores: np.ndarray, ids: np.ndarray, merge: bool) -> list[Hit]:
+        clips, cosines = self.catalogue.compare(ids, vector)
+        self._check_found(ids, clips)
         hits, seen = [], set()
         for score, number in zip(scores.tolist(), ids.tolist()):
             clip = clips.get(number)
+            if clip is not None and self.vectors.is_exact and not abs(score - cosines[number]) < _SAME_SCORE:
+                raise DamagedVectorsError(f'{self.folder} holds another vector of clip {number} than the catalogue')
             if clip is not None and not (merge and clip.path in seen):
                 seen.add(clip.path)
-                hits.append(Hit(os.path.join(self.videos, clip.path), score, clip.start, clip.end))
+                hits.append(Hit(path_of_video(self.videos, clip.path), score, clip.start, clip.end))
         return hits
+
+    def _check_found(self, ids: np.ndarray, clips: dict) -> None:
+        """Refuse vectors of clips that are not in the catalogue, where nobody has removed them since."""
+        gone = [number for number in ids.tolist() if number >= 0 and number not in clips]
+        # in this order: another process notes what it removes, tells the index of vectors, and only then counts on
+        if (gone and self.vectors.is_exact and not self.catalogue.num_changes()
+                and self.catalogue.get('generation', 0) == self.generation):
+            raise DamagedVectorsError(f'{self.folder} holds a vector of clip {gone[0]}, which its catalogue lacks')
+
+
+def _busy(folder: Path) -> str:
+    return f'another process is changing the index {folder}'

@@ -1,25 +1,28 @@
 """A folder of videos into an index: what is new, changed and gone."""
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vop_mm.datasets.errors import VideoDecodeError
+from vop_mm.datasets.video_files import NOT_REGULAR, describe_left_out, find_videos
 from vop_mm.utils.look_ahead import look_ahead
+from vop_mm.utils.paths import open_regular
+from vop_mm.utils.stalls import call_unless_stalled
 
 from .catalogue import FileState
 from .gallery import Gallery
-from .windows import cut_windows
+from .vector_index import check_vectors
+from .windows import MAX_WINDOWS, cut_windows
 
-VIDEO_SUFFIXES = frozenset(('.3gp', '.asf', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg',
-                            '.mts', '.ogv', '.ts', '.webm', '.wmv'))
+CHANGED = 'changed while it was being indexed: it is left for the next time'
 
 
 class ClipLoader(Protocol):
@@ -28,8 +31,10 @@ class ClipLoader(Protocol):
     def duration(self, path: str) -> float:
         """Of a video, in seconds."""
 
-    def load(self, path: str, clips: Sequence[tuple[float, float] | None]) -> tuple[Tensor, list[int]]:
-        """Frames of clips, uint8 [n, F, 3, H, W], and how many of each clip's are no padding; None: the whole video."""
+    def load_clips(self, path: str, clips: Sequence[tuple[float, float] | None]
+                   ) -> list[tuple[Tensor, int] | VideoDecodeError]:
+        """Of each clip its frames, uint8 [F, 3, H, W], and how many are no padding; or why it can't be read. A clip
+        that is None is the whole video."""
 
 
 @dataclass
@@ -43,7 +48,10 @@ class IndexReport:
         unchanged (int): Files that are as they were.
         encoded (int): Clips that were encoded; others were known by their content.
         clips (int): Clips in the index now.
-        failed (list[tuple[str, str]]): Files that can't be read, and why.
+        failed (list[tuple[str, str]]): Files that can't be read, or changed meanwhile, and why.
+        partly (list[tuple[str, str]]): Files of which some windows can't be read, how many and why; the others are in
+            the index.
+        left_out (dict[str, list[str]]): What else is in the folder, by the reason why it is no video.
     """
     added: int = 0
     changed: int = 0
@@ -52,6 +60,8 @@ class IndexReport:
     encoded: int = 0
     clips: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    partly: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -59,8 +69,11 @@ class _File:
     """A file on its way into the index."""
     path: str
     state: FileState
+    identity: tuple | None = None
     clips: list[tuple[float, float]] = field(default_factory=list)
     vectors: list[np.ndarray] = field(default_factory=list)
+    whole: bool = False  # whether the only clip is the whole video
+    unread: dict[tuple[float, float], str] = field(default_factory=dict)  # clips that can't be read, and why
 
 
 def index_folder(gallery: Gallery,
@@ -69,11 +82,13 @@ def index_folder(gallery: Gallery,
                  batch_size: int = 32,
                  num_workers: int = 2,
                  progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-                 shard: tuple[int, int] = (0, 1)) -> IndexReport:
+                 shard: tuple[int, int] = (0, 1),
+                 max_windows: int = MAX_WINDOWS) -> IndexReport:
     """Bring an index up to date with its folder of videos.
 
     Files are compared by size and time, then by a hash of their content; content that is known under another name is
-    not encoded again. Every batch is kept at once: killed at any moment, the next call goes on.
+    not encoded again. Every batch is kept at once: killed at any moment, the next call goes on. A file that changes
+    between its hash and its last clip is left as it was in the index: a vector always belongs to the hash beside it.
 
     Args:
         gallery (Gallery): The index.
@@ -84,60 +99,46 @@ def index_folder(gallery: Gallery,
         progress (Callable): Is told how many of how many files are done, and what goes on.
         shard (tuple[int, int]): Which of how many parts of the folder; a file's name says in which it is. Defaults to
             all of it.
+        max_windows (int): The most windows of a file. Defaults to 10000.
 
     Returns:
         IndexReport: What was done.
 
     Raises:
-        ValueError: No videos in the folder; the index stays as it is.
+        ValueError: No videos in the folder; the index stays as it is. Or embeddings that are not finite.
         BlockingIOError: Another process is at it.
     """
     with gallery.locked():
-        found, unreadable = find_videos(gallery.videos)
-        if not found:
-            raise ValueError(f'no videos in {gallery.videos} (nothing was changed)')
-        found = {path: state for path, state in found.items() if shard_of(path, shard[1]) == shard[0]}
+        listed = find_videos(gallery.videos)
+        if not listed.videos:
+            raise ValueError(f'no videos in {gallery.videos} (nothing was changed); '
+                             f'{describe_left_out(listed.left_out) or "the folder is empty"}')
+        unreadable = listed.unreadable()
+        found = {path: _state_of(os.path.join(gallery.videos, path)) for path in listed.videos
+                 if shard_of(path, shard[1]) == shard[0]}
         gallery.repair()
         gallery.finished(False)
-        run = _Run(gallery, loader, encode, batch_size, num_workers, found, progress)
+        run = _Run(gallery, loader, encode, batch_size, num_workers, max_windows, found, progress)
         run.process()
-        run.remove_others(dict(unreadable))
+        run.remove_others(path for path, why in unreadable.items() if why != NOT_REGULAR)
         progress(len(found), len(found), 'writing the index')
         gallery.synchronize()
         gallery.finished(True)
         run.report.clips = gallery.catalogue.num_clips()
-        run.report.failed = sorted([*run.report.failed, *unreadable])
+        run.report.failed = sorted([*run.report.failed, *(
+            (path, why) for path, why in unreadable.items() if shard_of(path, shard[1]) == shard[0])])
+        run.report.left_out = {why: paths for why, paths in listed.left_out.items()
+                               if unreadable.keys().isdisjoint(paths)}
         return run.report
 
 
-def find_videos(folder: str | Path) -> tuple[dict[str, FileState], list[tuple[str, str]]]:
-    """Files that are videos by their names, in a folder and all below it.
-
-    Args:
-        folder (str | Path): The folder.
-
-    Returns:
-        tuple[dict[str, FileState], list[tuple[str, str]]]: Size and time of each by its path below the folder, sorted,
-        and the folders (paths below it) that can't be read with the reason.
-
-    Raises:
-        OSError: The folder itself can't be read.
-    """
-    folder = Path(folder)
-    os.listdir(folder)  # os.walk is silent
-    found, unreadable = {}, []
-    for root, folders, names in os.walk(folder, onerror=lambda e: unreadable.append((e.filename, e.strerror))):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(root, name)
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
-                try:
-                    stat = os.stat(path)
-                    state = FileState(stat.st_size, stat.st_mtime_ns, None, None)
-                except OSError:  # a link to nothing; reading it will say so
-                    state = FileState(None, None, None, None)
-                found[os.path.relpath(path, folder)] = state
-    return dict(sorted(found.items())), [(os.path.relpath(path, folder), why) for path, why in unreadable]
+def _state_of(path: str) -> FileState:
+    """Size and time of a file."""
+    try:
+        status = os.stat(path)
+    except OSError:  # reading it will say why
+        return FileState(None, None, None, None)
+    return FileState(status.st_size, status.st_mtime_ns, None, None)
 
 
 def shard_of(path: str, count: int) -> int:
@@ -145,22 +146,51 @@ def shard_of(path: str, count: int) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count
 
 
-def hash_file(path: str | Path) -> str:
-    """Hash of a file's content, 32 hexadecimal digits."""
-    with open(path, 'rb') as file:
-        digest = hashlib.blake2b(digest_size=16)
-        while block := file.read(1 << 20):
-            digest.update(block)
+def _with_parents(path: str) -> list[str]:
+    parts = path.split('/')
+    return ['/'.join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
+    """Hash of an open file's content, 32 hexadecimal digits; ``alive`` is called after each read."""
+    digest = hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 20):
+        alive()
+        digest.update(block)
     return digest.hexdigest()
+
+
+def _identity(path: str, status: os.stat_result | None = None) -> tuple:
+    """What changes when a file, or the link to it, is written to or replaced. Nobody can set a ``ctime`` back: it
+    changes as well when another file was in its place for a while.
+
+    Args:
+        path (str): The file.
+        status (os.stat_result, optional): Of the file, where it is open.
+    """
+    link, status = os.lstat(path), status or os.stat(path)
+    return (link.st_dev, link.st_ino, link.st_ctime_ns,
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _read_state(path: str, alive: Callable[[], None]) -> tuple[FileState, tuple | None, bool]:
+    """State and hash of one open file, its identity, and that it is there."""
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        identity = _identity(path, status)
+        digest = hash_file(file, alive)
+        if identity != _identity(path, os.fstat(file.fileno())):
+            return FileState(None, None, None, CHANGED), None, True
+    return FileState(status.st_size, status.st_mtime_ns, digest, None), identity, True
 
 
 class _Run:
     """One call of :func:`index_folder`. Threads look at files and read them; all else is done in the caller's."""
 
     def __init__(self, gallery: Gallery, loader: ClipLoader, encode: Callable, batch_size: int, num_workers: int,
-                 found: dict[str, FileState], progress: Callable) -> None:
+                 max_windows: int, found: dict[str, FileState], progress: Callable) -> None:
         self.gallery, self.catalogue, self.loader, self.encode = gallery, gallery.catalogue, loader, encode
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.num_workers, self.max_windows = batch_size, num_workers, max_windows
         self.found, self.progress = found, progress
         self.before = self.catalogue.files()
         self.report = IndexReport()
@@ -171,14 +201,19 @@ class _Run:
         batch = []  # (file, frames [F, 3, H, W], how many are real)
         with ThreadPoolExecutor(self.num_workers) as pool:
             try:
-                for (file, _), loaded in look_ahead(pool, self._load, self._parts(pool), 2 * self.num_workers):
+                for (file, clips), loaded in look_ahead(pool, self._load, self._parts(pool), 2 * self.num_workers):
                     if file.state.error:
                         continue  # another part of it has failed
                     if isinstance(loaded, str):
                         self._fail(file, loaded)
                         batch = [item for item in batch if item[0] is not file]
                         continue
-                    batch += [(file, *clip) for clip in zip(*loaded)]
+                    for clip, found in zip(clips, loaded, strict=True):
+                        if isinstance(found, VideoDecodeError):
+                            file.unread[clip] = found.reason
+                        else:
+                            batch.append((file, *found))
+                    self._finish([file])  # nothing of its last part could be read
                     while len(batch) >= self.batch_size:
                         self._keep(batch[:self.batch_size])
                         batch = batch[self.batch_size:]
@@ -188,9 +223,9 @@ class _Run:
                 pool.shutdown(cancel_futures=True)
 
     def remove_others(self, unreadable: Iterable[str]) -> None:
-        """Forget files that are gone; those in folders that can't be read now may still be there."""
-        hidden = tuple(folder + os.sep for folder in unreadable)
-        gone = [path for path in self.before if path not in self.found and not path.startswith(hidden)]
+        """Forget files that are gone; those at or below paths that can't be read now may still be there."""
+        hidden = set(unreadable)
+        gone = [path for path in self.before if path not in self.found and hidden.isdisjoint(_with_parents(path))]
         with self.catalogue.transaction():
             for path in gone:
                 self.catalogue.remove_file(path)
@@ -207,9 +242,11 @@ class _Run:
                 self._tell(path)
             else:
                 todo.append(path)
-        for path, (state, may_be_there) in look_ahead(pool, self._look, todo, 4 * self.num_workers):
+        for path, (state, identity, may_be_there) in look_ahead(pool, self._look, todo, 4 * self.num_workers):
             known = self.before.get(path)
-            if state.error and may_be_there and known is not None and known.error is None:
+            if state.error == CHANGED:
+                self._leave(path)
+            elif state.error and may_be_there and known is not None and known.error is None:
                 self.report.failed.append((path, state.error))  # what is known of it stays
                 self._tell(path)
             elif state.error:
@@ -220,53 +257,86 @@ class _Run:
                 self.report.unchanged += 1
                 self._tell(path)
             elif (same := self.catalogue.clips_of_content(state.hash)) is not None:
-                self._put([_File(path, state, *same)])
+                self._put([_File(path, state, identity, *same)])
             else:
-                yield _File(path, state)
+                yield _File(path, state, identity)
 
     def _parts(self, pool: ThreadPoolExecutor) -> Iterator[tuple[_File, list]]:
-        """Files with some of their clips; None is a whole video."""
+        """Files with some of their clips."""
         for file, duration in look_ahead(pool, self._measure, self._new_files(pool), 2 * self.num_workers):
             if isinstance(duration, str):
                 self._fail(file, duration)
                 continue
-            file.clips = cut_windows(duration, self.gallery.settings['window'], self.gallery.settings['stride'])
-            clips = file.clips if len(file.clips) > 1 else [None]
-            for first in range(0, len(clips), self.batch_size):
-                yield file, clips[first:first + self.batch_size]
+            try:
+                file.clips = self._windows(file.path, duration)
+            except ValueError as e:
+                self._fail(file, str(e))
+                continue
+            file.whole = file.clips == [(0., float(duration))]
+            for first in range(0, len(file.clips), self.batch_size):
+                yield file, file.clips[first:first + self.batch_size]
 
     # -- in threads ---------------------------------------------------------------------------------------------------
+    def _windows(self, path: str, duration: float) -> list[tuple[float, float]]:
+        settings = self.gallery.settings
+        return cut_windows(duration, settings.get('window'), settings.get('stride'), self.max_windows)
+
     def _full(self, path: str) -> str:
         return os.path.join(self.gallery.videos, path)
 
-    def _look(self, path: str) -> tuple[FileState, bool]:
-        """A file's state; and, of one that can't be read, whether it may be there all the same (no permission)."""
+    def _look(self, path: str) -> tuple[FileState, tuple | None, bool]:
+        """A file's state and identity; and, of one that can't be read, whether it may be there all the same (no
+        permission, no answer)."""
         try:
-            stat = os.stat(self._full(path))
-            return FileState(stat.st_size, stat.st_mtime_ns, hash_file(self._full(path)), None), True
+            return call_unless_stalled(lambda alive: _read_state(self._full(path), alive))
         except OSError as e:
-            return FileState(None, None, None, e.strerror or str(e)), not isinstance(e, FileNotFoundError)
+            gone = isinstance(e, (FileNotFoundError, IsADirectoryError)) or e.errno == errno.EINVAL
+            return FileState(None, None, None, e.strerror or str(e)), None, not gone
 
     def _measure(self, file: _File) -> float | str:
-        try:
-            return self.loader.duration(self._full(file.path))
-        except VideoDecodeError as e:
-            return e.reason
+        return self._ask(file, self.loader.duration)
 
-    def _load(self, part: tuple[_File, list]) -> tuple[Tensor, list[int]] | str:
+    def _load(self, part: tuple[_File, list]) -> list | str:
+        file, clips = part
+        return self._ask(file, self.loader.load_clips, [None] if file.whole else clips)
+
+    def _ask(self, file: _File, call: Callable, *args):
+        """Something of a file's content, or the reason why there is none. The content is still that of its hash."""
+        full = self._full(file.path)
         try:
-            return self.loader.load(self._full(part[0].path), part[1])
+            result = call(full, *args)
         except VideoDecodeError as e:
-            return e.reason
+            result = e.reason
+        try:
+            return result if _identity(full) == file.identity else CHANGED
+        except OSError:
+            return CHANGED
 
     # -- into the catalogue -------------------------------------------------------------------------------------------
     def _keep(self, batch: list[tuple[_File, Tensor, int]]) -> None:
         """Encode clips; files of which these were the last ones go into the catalogue."""
         files, frames, real = zip(*batch)
-        for file, vector in zip(files, self.encode(torch.stack(frames), list(real)), strict=True):
+        vectors = self.encode(torch.stack(frames), list(real))
+        check_vectors(vectors, self.gallery.settings['dim'])
+        for file, vector in zip(files, vectors, strict=True):
             file.vectors.append(vector)
         self.report.encoded += len(batch)
-        self._put([file for file in dict.fromkeys(files) if len(file.vectors) == len(file.clips)])
+        self._finish(dict.fromkeys(files))
+
+    def _finish(self, files: Iterable[_File]) -> None:
+        """Put files into the catalogue of which all clips were read, or tried."""
+        whole = [file for file in files if len(file.vectors) + len(file.unread) == len(file.clips)]
+        for file in whole:
+            if file.unread:
+                why = next(iter(file.unread.values()))
+                if len(file.clips) > 1:
+                    why = f'{len(file.unread)} of {len(file.clips)} windows can\'t be read: {why}'
+                if file.vectors:
+                    self.report.partly.append((file.path, why))
+                else:
+                    self._fail(file, why)
+                file.clips = [clip for clip in file.clips if clip not in file.unread]
+        self._put([file for file in whole if file.vectors])
 
     def _put(self, files: list[_File]) -> None:
         with self.catalogue.transaction():
@@ -280,8 +350,17 @@ class _Run:
                 self.report.changed += 1
             self._tell(file.path)
 
+    def _leave(self, path: str) -> None:
+        """Leave a file for the next time; what is known of it stays."""
+        self.report.failed.append((path, CHANGED))
+        self._tell(path)
+
     def _fail(self, file: _File, reason: str) -> None:
+        reason = reason.encode('utf-8', 'backslashreplace').decode()  # of a name that isn't UTF-8
         file.state = file.state._replace(error=reason)
+        if reason == CHANGED:
+            self._leave(file.path)
+            return
         with self.catalogue.transaction():
             self.catalogue.put_file(file.path, file.state)
         self.report.failed.append((file.path, reason))

@@ -1,6 +1,7 @@
 """Vectors in Milvus: a file of this process (Milvus Lite), or a cluster."""
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,18 @@ import numpy as np
 
 from vop_mm.registry import INDEXES
 
-from .vector_index import VectorIndex
+from .milvus_lite_folder import check_lite_folder
+from .vector_index import VectorIndex, check_vectors
 
 _TOKEN = 'VOP_MM_MILVUS_TOKEN'
 _AT_ONCE = 1000  # rows of a request; servers refuse messages of more than 64 MB
 _MAX_K = 16384  # of Milvus
+_URI = re.compile(r'https?://[^\s/@]+(/\w*)?', re.ASCII)  # pymilvus takes others for files of Milvus Lite
+_COLLECTION = re.compile(r'[A-Za-z_]\w{0,254}', re.ASCII)
+_INDEX_TYPES = ('AUTOINDEX', 'FLAT', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'HNSW', 'SCANN', 'DISKANN')
+_MAX_TIMEOUT = 3600
 _LITE_FILES = Counter()  # how many indexes of this process have a file of Milvus Lite open
+_process = None  # that uses gRPC: one that is forked from it inherits locks that nobody will open
 
 
 @INDEXES.register_module()
@@ -31,19 +38,29 @@ class MilvusIndex(VectorIndex):
         uri (str, optional): ``http://host:19530`` of a server or cluster. None: Milvus Lite. Defaults to None.
         collection (str): Name of the collection. Defaults to ``'vop_mm'``.
         index_type (str, optional): Of Milvus. None: ``'AUTOINDEX'``, which leaves it to the server, and ``'FLAT'`` for
-            Milvus Lite. Defaults to None.
+            Milvus Lite, which has no other here. Defaults to None.
         timeout (float): Seconds that connecting may take. Defaults to 10.
 
     Raises:
         ImportError: pymilvus, or Milvus Lite, is not installed.
-        ConnectionError: The server can't be reached, or refuses; the file is open in another process.
-        ValueError: The collection holds vectors of another length.
+        ConnectionError: The server can't be reached, or refuses; the file is open in another process; this process was
+            forked from one that used Milvus.
+        ValueError: The collection holds vectors of another length, the file of Milvus Lite is not one that we wrote, or
+            an argument is not what Milvus takes.
     """
 
     adjustable = frozenset(('timeout', ))
 
     def __init__(self, folder: str | Path, dim: int, uri: str | None = None, collection: str = 'vop_mm',
                  index_type: str | None = None, timeout: float = 10.) -> None:
+        if uri is not None and not (isinstance(uri, str) and _URI.fullmatch(uri) and not uri.endswith('.db')):
+            raise ValueError(f'the address of a Milvus server is http://host:port, got {uri!r:.200}')
+        if not (isinstance(collection, str) and _COLLECTION.fullmatch(collection)):
+            raise ValueError(f'a collection of Milvus can not be called {collection!r:.200}')
+        if index_type is not None and index_type not in (_INDEX_TYPES if uri else ('FLAT', )):
+            raise ValueError(f'no index of Milvus that can be used here: {index_type!r:.200}')
+        if not 0 < timeout <= _MAX_TIMEOUT:
+            raise ValueError(f'timeout is more than 0 and at most {_MAX_TIMEOUT} seconds, got {timeout}')
         # Read by gRPC when it is loaded. Decoding processes are forked and don't call it; its preparations for a fork
         # print a line each time its threads are busy, and crashed processes that fork in their turn.
         os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', 'false')
@@ -65,11 +82,19 @@ class MilvusIndex(VectorIndex):
             raise
 
     def _connect(self, timeout: float) -> None:
+        global _process
+        if _process not in (None, os.getpid()):
+            raise ConnectionError('Milvus can not be used in a process that was forked from one that used it, where it '
+                                  "would wait for ever: start it anew (multiprocessing's 'spawn')")
+        _process = os.getpid()
         collection, dim = self.collection, self.dim
         if self._is_lite:
+            if not _LITE_FILES[self.uri]:
+                check_lite_folder(self.uri)
             _LITE_FILES[self.uri] += 1
         with self._asking('opened: another process may have it open' if self._is_lite else 'reached'):
-            self._client = self._pymilvus.MilvusClient(self.uri, token=os.environ.get(_TOKEN, ''), timeout=timeout)
+            token = '' if self._is_lite else os.environ.get(_TOKEN, '')
+            self._client = self._pymilvus.MilvusClient(self.uri, token=token, timeout=timeout)
             if not self._client.has_collection(collection):
                 self._create()
             self._client.load_collection(collection)
@@ -81,6 +106,7 @@ class MilvusIndex(VectorIndex):
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
         if np.shape(vectors) != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {np.shape(vectors)}')
+        check_vectors(np.asarray(vectors, np.float32), self.dim)
         with self._asking():
             for first in range(0, len(ids), _AT_ONCE):
                 rows = [dict(id=int(i), vector=np.asarray(v, np.float32))
@@ -148,6 +174,11 @@ class MilvusIndex(VectorIndex):
             yield
         except self._pymilvus.MilvusException as e:
             raise ConnectionError(f'Milvus at {self.uri} can not be {what} ({e.message})') from None
+        except Exception as e:
+            if not self._is_lite:
+                raise
+            # its server runs in this process, and what it makes of a damaged file is not told in one way
+            raise ConnectionError(f'Milvus Lite can not read {self.uri} ({type(e).__name__})') from None
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)

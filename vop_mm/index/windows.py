@@ -1,35 +1,48 @@
 """Long videos as windows."""
 import math
 
-_ROUNDING = 1e-3  # seconds: durations come from rounded times
+MAX_WINDOWS = 10_000  # of a file: a few bytes may say that a video takes days
+_NEW = 0.1  # of a stride: a window that would show less that is new isn't made, the one before it is longer instead
 
 
-def cut_windows(duration: float, length: float | None, stride: float | None = None) -> list[tuple[float, float]]:
+def cut_windows(duration: float, length: float | None, stride: float | None = None,
+                most: int = MAX_WINDOWS) -> list[tuple[float, float]]:
     """Cut a video into windows of equal length that overlap; the last one ends with the video.
+
+    A last window that would add less than a tenth of a stride is not made: the one before it takes the rest in.
 
     Args:
         duration (float): Of the video, in seconds.
         length (float, optional): Of a window, in seconds. None: the whole video is one.
         stride (float, optional): From one window's start to the next one's, in seconds. None: half of ``length``.
+        most (int): How many there may be. Defaults to 10000: 41 hours of windows of 30 seconds.
 
     Returns:
-        list[tuple[float, float]]: Start and end of each. A video no longer than ``length`` is one window.
+        list[tuple[float, float]]: Start and end of each. A video hardly longer than ``length`` is one window.
 
     Raises:
-        ValueError: ``length`` isn't positive, or ``stride`` isn't in (0, length]: moments would be left out.
+        ValueError: ``length`` isn't positive, or ``stride`` isn't in (0, length]: moments would be left out. There are
+            too many windows, or the duration is none.
 
     Examples:
         >>> cut_windows(25, 10, 5)
         [(0.0, 10.0), (5.0, 15.0), (10.0, 20.0), (15.0, 25.0)]
     """
+    if not 0 <= duration < math.inf:
+        raise ValueError(f'it says that it takes {duration:g} seconds')
     if length is None:
         return [(0., float(duration))]
     stride = length / 2 if stride is None else stride
     if not (0 < length < math.inf and 0 < stride <= length):
         raise ValueError(f'windows take a length above 0 and a stride above 0 that is no longer, got {length:g} and '
                          f'{stride:g} seconds')
-    if duration <= length + _ROUNDING:
+    rest = duration - length - _NEW * stride
+    if rest <= 0:
         return [(0., float(duration))]
-    count = math.ceil((duration - length - _ROUNDING) / stride)
-    starts = [i * stride for i in range(count)] + [duration - length]
-    return [(float(start), float(start + length)) for start in starts]
+    count = rest / stride
+    if count > most - 1:
+        raise ValueError(f'it says that it takes {duration:.0f} seconds, more than {most} windows (--max-windows)')
+    count = math.ceil(count)  # windows that don't begin where the last one does
+    windows = [(float(i * stride), float(i * stride + length)) for i in range(count)]
+    start = min(duration - length, count * stride)
+    return [*windows, (float(start), float(duration))]

@@ -1,41 +1,107 @@
 """How every tool ends on bad input: one clear line and a non-zero exit."""
+import contextlib
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
-# Errors that speak of the input or the machine. Anything else is a bug, and shows its traceback.
-_EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError, FloatingPointError)
+from .interrupts import InterruptListener
+
+# Errors that speak of the input or the machine: files, values, memory. Anything else is a bug, and shows its traceback.
+_EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError, FloatingPointError, OverflowError, EOFError,
+             MemoryError)
+# The same in modules that a tool needn't have imported: what their readers say of damaged files.
+_EXPECTED_OF = dict(sqlite3='Error', zipfile='BadZipFile', zlib='error', pickle='UnpicklingError', lmdb='Error',
+                    safetensors='SafetensorError')
+# These too while a part is built from its config.
+_IN_CONFIGS = (TypeError, AttributeError, AssertionError)
 _TRACEBACK = 'VOP_MM_TRACEBACK'
+_NO_READER = 141  # of shells, for a program that writes to a pipe that nobody reads
 
 
-def run_cli(main: Callable[[], int | None]) -> None:
+def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool's ``main`` and exit with its status.
 
-    Errors about the input (files, configs, checkpoints, memory, disk) become one line on stderr and status 1; set
-    ``VOP_MM_TRACEBACK=1`` to see where they were raised. Interruption gives status 130.
+    Errors about the input (files, configs, arguments of their parts, checkpoints, memory, disk) become one line on
+    stderr and status 1; set ``VOP_MM_TRACEBACK=1`` to see where they were raised. Interruption, anywhere and whatever
+    becomes of it on its way up, gives one line and status 130. Where nobody reads any more what is printed
+    (``| head``), it ends quietly.
 
     Args:
         main (Callable): Returns the exit status, or None for 0.
     """
+    interrupts = InterruptListener()
     # a line of the log that doesn't fit on a full disk is lost; it doesn't print a traceback of its own
     logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
+    with contextlib.suppress(AttributeError):  # something else stands in for it
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files needn't be text that the terminal knows
     try:
-        status = main() or 0
-        leave_process_group()
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        status = 130
-    except _EXPECTED as e:
-        if os.environ.get(_TRACEBACK):
+        try:
+            interrupts.listen()
+            status = main() or 0
+            leave_process_group()
+            sys.stdout.flush()
+        finally:
+            interrupts.main_is_over()
+    except BaseException as e:
+        interrupts.main_is_over()
+        if interrupts.since is not None or isinstance(e, KeyboardInterrupt):
+            interrupts.end()
+        if isinstance(e, BrokenPipeError) and _has_no_reader():
+            status = _NO_READER
+        elif (part := _part_being_built(e)) or isinstance(e, _expected()):
+            if os.environ.get(_TRACEBACK):
+                raise
+            print(f'error: {one_line(e)}' + (f' (in the config of {part})' if part else ''), file=sys.stderr)
+            print(f'(set {_TRACEBACK}=1 to see where)', file=sys.stderr)
+            status = 1
+        else:
             raise
-        print(f'error: {one_line(e)}', file=sys.stderr)
-        print(f'(set {_TRACEBACK}=1 to see where)', file=sys.stderr)
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if interrupts.since is not None:  # something swallowed it, and the work was done before it was raised again
+        interrupts.end()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # Python would try it again, and complain
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys._getframe(1).f_globals.get('__name__') == '__main__':  # a program, and not a function that one calls
+        interrupts.exit(status)
     sys.exit(status)
+
+
+def _expected() -> tuple:
+    return (*_EXPECTED, *(getattr(sys.modules[module], name, ()) for module, name in _EXPECTED_OF.items()
+                          if module in sys.modules))
+
+
+def _has_no_reader() -> bool:
+    """Whether what is printed goes to a pipe that was closed at its other end."""
+    poll = select.poll()
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file, or none that is open
+        poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _part_being_built(error: BaseException) -> str | None:
+    """The part that was being built from a config when a library refused an argument; None: none was.
+
+    A ``ValueError`` of this project says itself what it is about.
+    """
+    if type(error) not in (*_IN_CONFIGS, ValueError):
+        return None
+    part, trace = None, error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        if frame.f_code.co_name == 'build_from_cfg':
+            part = getattr(frame.f_locals.get('obj_cls'), '__name__', None) or part
+        elif frame.f_code.co_name in ('build_dataloader', 'from_cfg'):
+            part = 'a data loader' if frame.f_code.co_name == 'build_dataloader' else 'the runner'
+    by_us = frame.f_globals.get('__name__', '').startswith('vop_mm')
+    return None if by_us and isinstance(error, ValueError) else part
 
 
 def leave_process_group() -> None:
@@ -59,8 +125,27 @@ def one_line(error: BaseException) -> str:
         error (BaseException): Any.
 
     Returns:
-        str: Its message; for messages that don't say what they are about, the kind of error before it.
+        str: Its message, :func:`printable`; for messages that don't say what they are about, the kind of error before
+        it.
     """
+    return printable(_message(error))
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's (the name of a file, what a library says of it) as one line.
+
+    Args:
+        text (str): Any.
+
+    Returns:
+        str: The text; characters that a terminal would act on, or can't show, are escaped.
+    """
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # the latter is torch's RuntimeError
+        return ' '.join(f'out of memory: {error}'.split()).removesuffix(':')
     if isinstance(error, OSError) and error.strerror:
         where = f': {error.filename}' if error.filename else ''
         return f'{error.strerror}{where}'

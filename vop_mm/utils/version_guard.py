@@ -6,6 +6,8 @@ from the metadata of the installed package.
 """
 from __future__ import annotations  # an old Python has to get as far as its message
 
+import ast
+import platform
 import re
 import sys
 from importlib import metadata
@@ -52,13 +54,39 @@ def runtime_ranges() -> list[str]:
     source = _ROOT / 'requirements' / 'runtime.txt'
     if source.is_file() and (_ROOT / 'setup.py').is_file():
         lines = (line.split('#')[0].strip() for line in source.read_text(encoding='utf-8').splitlines())
-        return [line for line in lines if line]
+        return [line.split(';')[0].strip() for line in lines if line and applies(line)]
     try:
         lines = metadata.requires('vop_mm') or []
     except metadata.PackageNotFoundError:
         return []
     # this extra has the ranges as they are; setup.py bends the plain requirements to the environment it finds
-    return [line.split(';')[0] for line in lines if re.search(r'extra\s*==\s*.runtime\b', line)]
+    return [line.split(';')[0].strip() for line in lines
+            if re.search(r'extra\s*==\s*.runtime\b', line) and applies(line)]
+
+
+def applies(line: str) -> bool:
+    """Whether a requirement is one of this platform, by its marker.
+
+    Args:
+        line (str): For instance ``'decord>=0.6.0; platform_machine == "x86_64" or platform_machine == "AMD64"'``.
+
+    Returns:
+        bool: True also where it has no marker.
+    """
+    marker = line.partition(';')[2].strip()
+    return not marker or _holds(ast.parse(marker, mode='eval').body)
+
+
+def _holds(node: ast.expr) -> bool:
+    """Whether a marker is true, which has the syntax of a Python expression; what is not known here is."""
+    if isinstance(node, ast.BoolOp):
+        return (all if isinstance(node.op, ast.And) else any)([_holds(value) for value in node.values])
+    known = {'platform_machine': platform.machine(), 'sys_platform': sys.platform, 'platform_system': platform.system()}
+    sides = [known.get(side.id) if isinstance(side, ast.Name) else ast.literal_eval(side)
+             for side in (node.left, node.comparators[0])]
+    if None in sides or not isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+        return True
+    return (sides[0] == sides[1]) is isinstance(node.ops[0], ast.Eq)
 
 
 def python_problems(found: tuple[int, int, int]) -> list[str]:
@@ -160,6 +188,10 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _version(name: str) -> str | None:
     try:
-        return metadata.version(name)
+        found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
+    # its own ``version`` parses all of the file as an e-mail, which takes as long as everything else here
+    text = found.read_text('METADATA') or found.read_text('PKG-INFO') or ''
+    match = re.search(r'^Version:\s*(\S+)', text, re.MULTILINE)
+    return match and match[1]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vop_mm.utils.cli import printable
 from vop_mm.utils.files import atomic_write
 
 
@@ -16,15 +17,14 @@ class Sample(NamedTuple):
         captions (list[str]): Of the sample: one in training, all of the video otherwise.
         frames (np.ndarray): [F, H, W, 3] uint8 RGB.
         num_frames (int): Frames that are real; those behind them repeat the last one.
-        times (list[float] | None): Seconds from the start of the file, one for each frame; None where the pipeline
-            doesn't say which frames it took.
+        times (list[float]): Seconds from the video's first frame, one for each frame.
         unreadable (list): Videos that couldn't be decoded, in whose place this one stands.
     """
     video_id: str
     captions: list[str]
     frames: np.ndarray
     num_frames: int
-    times: list[float] | None
+    times: list[float]
     unreadable: list
 
 
@@ -41,16 +41,16 @@ def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> l
         list[Sample]: In the data set's order.
 
     Raises:
-        ValueError: The pipeline doesn't end with PackVideoText.
+        ValueError: The pipeline is of another form.
     """
+    from vop_mm.datasets.transforms import split_pipeline
     from vop_mm.registry import DATASETS
     from vop_mm.utils import register_all_modules
 
     register_all_modules()
     *steps, pack = dataset['pipeline']
-    if pack['type'] not in ('PackVideoText', 'vop_mm.PackVideoText'):
-        raise ValueError(f'the pipeline ends with {pack["type"]}, and not with PackVideoText')
-    pack = dict(pack, meta_keys=(*pack.get('meta_keys', ()), 'frame_inds'))
+    split_pipeline([*steps, pack])
+    pack = dict(pack, meta_keys=(*pack.get('meta_keys', ()), 'frame_times'))
     built = DATASETS.build({**dataset, 'pipeline': [*steps, pack]})
     built.set_epoch(epoch, seed)
     chosen = sorted(random.Random(seed).sample(range(len(built)), min(number, len(built))))
@@ -59,17 +59,9 @@ def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> l
 
 def _sample(packed: dict) -> Sample:
     meta = packed['data_samples'].metainfo
-    times = None
-    if 'frame_inds' in meta:
-        times = [float(_timestamps(meta['filename'])[i]) for i in meta['frame_inds']]
     frames = packed['inputs'].numpy().transpose(0, 2, 3, 1)  # [F, 3, H, W] -> [F, H, W, 3]
-    return Sample(meta['video_id'], list(meta['captions']), frames, meta['num_frames'], times, meta['unreadable'])
-
-
-def _timestamps(path: str):
-    from vop_mm.datasets.transforms import OpenVideo
-
-    return OpenVideo().transform(dict(filename=path))['video_reader'].timestamps()
+    return Sample(meta['video_id'], list(meta['captions']), frames, meta['num_frames'],
+                  meta['frame_times'].tolist(), meta['unreadable'])
 
 
 def draw_samples(samples: list[Sample], path: str | Path) -> None:
@@ -95,7 +87,7 @@ def draw_samples(samples: list[Sample], path: str | Path) -> None:
             if i < len(sample.frames):
                 real = i < sample.num_frames
                 axes.imshow(sample.frames[i], alpha=1. if real else 0.35)
-                label = 'padding' if not real else f'{sample.times[i]:.2f} s' if sample.times else ''
+                label = 'padding' if not real else f'{sample.times[i]:.2f} s'
                 axes.text(0.5, -0.05, label, transform=axes.transAxes, ha='center', va='top', fontsize=7, color='0.3')
         part.subplots_adjust(left=0.004, right=0.996, bottom=0.14, top=0.80, wspace=0.04)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +98,7 @@ def draw_samples(samples: list[Sample], path: str | Path) -> None:
 def _title(sample: Sample) -> str:
     more = f' and {len(sample.captions) - 1} more' if len(sample.captions) > 1 else ''
     instead = f', in place of {len(sample.unreadable)} unreadable' if sample.unreadable else ''
-    return f'{sample.video_id}{instead}: “{_shorten(sample.captions[0], 120)}”{more}'
+    return f'{printable(sample.video_id)}{instead}: “{_shorten(printable(sample.captions[0]), 120)}”{more}'
 
 
 def _shorten(text: str, length: int) -> str:

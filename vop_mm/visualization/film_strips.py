@@ -16,10 +16,8 @@ class FilmStrips:
         from vop_mm.utils import register_all_modules
 
         register_all_modules()
-        # only the first steps of a pipeline: what a person looks at is not cropped or flipped
-        decode = [dict(type='OpenVideo'), dict(type='SampleSegments', num_frames=num_frames, pad=None),
-                  dict(type='mmaction.DecordDecode')]
-        pipeline = [dict(type='IsolatedDecode', transforms=decode)]
+        # what a person looks at is not cropped or flipped
+        pipeline = [dict(type='ReadClip', num_frames=num_frames, pad=None)]
         self._dataset = DATASETS.build({**dataset, 'pipeline': pipeline, 'test_mode': True, 'on_unreadable': 'error'})
         self._index = {self._dataset.get_data_info(i)['video_id']: i for i in range(len(self._dataset))}
         self._height = height

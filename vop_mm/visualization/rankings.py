@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vop_mm.evaluation.dump import read_dump
+
 
 class Rankings(NamedTuple):
     """One method's results on a split.
@@ -41,14 +43,12 @@ def load_rankings(path: str | Path) -> Rankings:
         Rankings: With the similarities of all texts with all videos.
 
     Raises:
-        ValueError: The file lacks what the metric writes.
+        FileNotFoundError: There is no such file.
+        ValueError: It lacks what the metric writes, or is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return Rankings([str(x) for x in data['video_ids']], [str(x) for x in data['captions']],
-                            data['text_to_video'], data['text_features'] @ data['video_features'].T)
-    except (KeyError, OSError, ValueError) as e:
-        raise ValueError(f'{path} is not a file of tools/test.py --dump: {e}') from e
+    data = read_dump(path, 'video_ids', 'captions', 'text_to_video', 'text_features', 'video_features')
+    return Rankings([str(x) for x in data['video_ids']], [str(x) for x in data['captions']], data['text_to_video'],
+                    data['text_features'] @ data['video_features'].T)
 
 
 def choose_queries(methods: dict[str, Rankings], number: int, seed: int = 0) -> list[int]:

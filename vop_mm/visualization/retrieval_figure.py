@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vop_mm.utils.cli import printable
 from vop_mm.utils.files import atomic_write
 
 from .film_strips import FilmStrips
@@ -36,10 +37,10 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
     FigureCanvasAgg(figure)
     head, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for i, name in enumerate(methods):
-        head.text((i + 0.5) / len(methods), 0.3, name, ha='center', fontweight='bold', parse_math=False)
+        head.text((i + 0.5) / len(methods), 0.3, printable(name), ha='center', fontweight='bold', parse_math=False)
     for part, query in zip(parts, queries, strict=True):
         truth = int(first.text_to_video[query])
-        part.text(0.008, 1, f'“{first.captions[query]}”', va='top', fontsize=9, parse_math=False)
+        part.text(0.008, 1, f'“{printable(first.captions[query])}”', va='top', fontsize=9, parse_math=False)
         grid = part.subplots(rows[query], len(methods), squeeze=False)
         height = part.bbox.height / figure.dpi
         part.subplots_adjust(left=0.008, right=0.992, top=1 - 0.22 / height, bottom=0.2 / height, wspace=0.03,

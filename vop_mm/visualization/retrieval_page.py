@@ -9,6 +9,7 @@ from vop_mm.utils.files import atomic_write
 
 from .film_strips import FilmStrips
 from .rankings import Rankings
+from .search_page import POLICY
 
 _STYLE = '''
 body { font: 15px sans-serif; margin: 2em; color: #222; }
@@ -36,8 +37,8 @@ def write_page(methods: dict[str, Rankings], queries: list[int], strips: FilmStr
         top_k (int): Videos to show of each method. Defaults to 1.
     """
     first = next(iter(methods.values()))
-    parts = [f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-             f'<style>{_STYLE}</style></head><body>', f'<h1>{escape(title)}</h1>',
+    parts = [f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}',
+             f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>', f'<h1>{escape(title)}</h1>',
              '<p>Green: right. Red: wrong. Grey: the true video where it is not among those shown.</p>']
     for query in queries:
         truth = int(first.text_to_video[query])
@@ -53,8 +54,8 @@ def write_page(methods: dict[str, Rankings], queries: list[int], strips: FilmStr
         parts.append('</div>')
     parts.append('</body></html>\n')
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, 'w') as file:
-        file.write('\n'.join(parts))
+    with atomic_write(path) as file:
+        file.write('\n'.join(parts).encode(errors='replace'))  # a caption or a name needn't be UTF-8
 
 
 def _figure(method: Rankings, query: int, video: int, strips: FilmStrips, kind: str, place: int) -> str:

@@ -9,15 +9,19 @@ from PIL import Image
 
 from vop_mm.datasets.decoding import DecodeProcess
 from vop_mm.datasets.errors import VideoDecodeError
-from vop_mm.datasets.transforms.opening import OpenVideo
+from vop_mm.datasets.transforms import ReadClip
 from vop_mm.index import Hit
 from vop_mm.utils.files import atomic_write
 
 _WIDTH = 320  # of a picture, in pixels
+# Beside escaping: whatever a name or a caption holds, a page that is written to a file runs and fetches nothing.
+POLICY = ('<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+          'style-src \'unsafe-inline\'">')
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{policy}
 <title>{query}</title>
 <style>
 body {{ font-family: sans-serif; margin: 2em; }}
@@ -28,6 +32,7 @@ img {{ display: block; width: 100%; }}
 </head>
 <body>
 <h1>{query}</h1>
+{note}
 <ol>
 {items}
 </ol>
@@ -41,13 +46,14 @@ def moment(start: float, end: float) -> str:
     return f'{_clock(start)}-{_clock(end)}'
 
 
-def write_search_page(path: str | Path, query: str, hits: Sequence[Hit]) -> None:
+def write_search_page(path: str | Path, query: str, hits: Sequence[Hit], note: str = '') -> None:
     """Write a page with a picture of each moment, which needs no other file; its links open the videos there.
 
     Args:
         path (str | Path): The page.
         query (str): What was asked for.
         hits (Sequence[Hit]): What was found.
+        note (str): What there is to say of the query. Defaults to ``''``.
     """
     pictures = DecodeProcess(picture_of)
     items = []
@@ -58,11 +64,13 @@ def write_search_page(path: str | Path, query: str, hits: Sequence[Hit]) -> None
         except VideoDecodeError as e:
             picture = f'<p>{html.escape(e.reason)}</p>'
         link = html.escape(f'{Path(hit.path).absolute().as_uri()}#t={hit.start:.2f},{hit.end:.2f}')
-        name = html.escape(hit.path.encode(errors='replace').decode())  # a name needn't be UTF-8
+        name = html.escape(hit.path)
         items.append(f'<li>{hit.score:.3f}, {moment(hit.start, hit.end)}\n<a href="{link}">{picture}{name}</a></li>')
     pictures.close()
-    with atomic_write(path, 'w') as file:
-        file.write(_PAGE.format(query=html.escape(query), items='\n'.join(items), width=_WIDTH))
+    page = _PAGE.format(query=html.escape(query), items='\n'.join(items), width=_WIDTH, policy=POLICY,
+                        note=f'<p>{html.escape(note)}</p>' if note else '')
+    with atomic_write(path) as file:
+        file.write(page.encode(errors='replace'))  # a name or a query needn't be UTF-8
 
 
 def picture_of(path: str, start: float | None, end: float | None) -> bytes:
@@ -79,9 +87,10 @@ def picture_of(path: str, start: float | None, end: float | None) -> bytes:
     Raises:
         VideoDecodeError: The video can't be read.
     """
-    clip = OpenVideo()(dict(filename=path, start=start, end=end))
-    index = (clip['clip_start'] + clip['clip_end'] - 1) // 2
-    image = Image.fromarray(clip['video_reader'].get_batch([index]).asnumpy()[0])
+    found, = ReadClip(num_frames=1, sampling='time').read(path, [(start, end)])
+    if isinstance(found, VideoDecodeError):
+        raise found
+    image = Image.fromarray(found['imgs'][0])
     image.thumbnail((_WIDTH, _WIDTH))
     out = io.BytesIO()
     image.save(out, 'JPEG', quality=85)

@@ -1,19 +1,11 @@
 # The demo: clips of moving shapes that tools/data/make_demo.py renders
 data_root = 'data/demo/'
-num_frames = 12
+num_frames = 12  # of a clip, for all splits and for the model
 tokenizer = dict(type='WordTokenizer', vocab='demo/mini_clip/vocab.txt', context_length=32)
 
 # No crop and no flip: captions speak of left and right, and of where things are.
 pipeline = [
-    dict(
-        type='IsolatedDecode',
-        timeout=60,
-        transforms=[
-            dict(type='OpenVideo'),
-            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-            dict(type='mmaction.DecordDecode')
-        ]),
-    dict(type='ResizeFrames', size=(40, 40)),
+    dict(type='ReadClip', num_frames=num_frames, sampling='number', size=(40, 40)),
     dict(type='TokenizeText', tokenizer=tokenizer),
     dict(type='PackVideoText')
 ]

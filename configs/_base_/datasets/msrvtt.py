@@ -1,19 +1,12 @@
 # MSR-VTT: videos and annotations as tools/dataset_converters/msrvtt.py leaves them; 9k training split, dev split of
 # training videos for model selection, 1k-A as test.
 data_root = 'data/msrvtt/'
-num_frames = 12
+num_frames = 12  # of a clip, for all splits and for the model
 tokenizer = dict(type='CLIPTokenizer')
 
 train_pipeline = [
-    dict(
-        type='IsolatedDecode',  # in a child process, which may crash or hang on a file
-        timeout=60,  # seconds per video
-        transforms=[
-            dict(type='OpenVideo'),  # by decord; OpenVideoTorchCodec: by torchcodec
-            # the middle frame of each segment; mode='random' draws one of each
-            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-            dict(type='mmaction.DecordDecode')
-        ]),
+    # the middle frame of each segment; mode='random' draws one of each
+    dict(type='ReadClip', num_frames=num_frames, sampling='number'),
     dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
     dict(type='ResizeFrames', size=(224, 224)),
     dict(type='mmaction.Flip', flip_ratio=0.5),
@@ -21,15 +14,7 @@ train_pipeline = [
     dict(type='PackVideoText')
 ]
 test_pipeline = [
-    dict(
-        type='IsolatedDecode',
-        timeout=60,
-        transforms=[
-            dict(type='OpenVideo'),
-            dict(type='SampleSegments', num_frames=num_frames, mode='middle'),
-            dict(type='mmaction.DecordDecode')
-        ]),
-    dict(type='ResizeFrames', size=224),  # the short side
+    dict(type='ReadClip', num_frames=num_frames, sampling='number', size=224),  # the short side
     dict(type='mmaction.CenterCrop', crop_size=224),
     dict(type='TokenizeText', tokenizer=tokenizer),
     dict(type='PackVideoText')

@@ -3,7 +3,6 @@ method = 'Zero-shot'
 model = dict(
     type='TextVideoRetriever',
     clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
-    num_frames=12,
     tuning=dict(type='ZeroShot'),
     head=dict(type='MeanPoolSimilarity'),
     data_preprocessor=dict(type='VideoTextPreprocessor', short_videos='repeat'))

@@ -99,13 +99,25 @@ def test_a_time_limit(process):
         DecodeProcess(work, timeout=0)
 
 
+def test_a_limit_grows_with_the_file_and_with_what_is_asked_for(process, tmp_path):
+    process.call('a.mp4', 'echo')
+    process.timeout = 0.2
+    with open(tmp_path / 'a.mp4', 'wb') as file:
+        file.truncate(5_000_000)  # a second
+    process.call(str(tmp_path / 'a.mp4'), 'sleep', 0.7)
+    process.call('no such file', 'sleep', 0.7, parts=5)
+    with pytest.raises(VideoDecodeError, match='did not end within 1.4 s'):
+        process.call(str(tmp_path / 'a.mp4'), 'sleep', 20, parts=2)
+
+
 @pytest.mark.parametrize('kind, arg', [('die', signal.SIGSEGV), ('sleep', 20)])
-def test_what_happens_once_is_not_the_videos_fault(process, tmp_path, kind, arg):
+def test_there_is_no_second_try(process, tmp_path, kind, arg):
     process.timeout = 2
     first, = process.call('a.mp4', 'echo')
+    with pytest.raises(VideoDecodeError, match='SIGSEGV|did not end within 2 s'):
+        process.call('a.mp4', 'first time', kind, str(tmp_path / 'done'), arg)
     second, *found = process.call('a.mp4', 'first time', kind, str(tmp_path / 'done'), arg)
     assert first != second and found == [arg] and not is_alive(first)
-    assert process.call('a.mp4', 'echo') == (second, )
 
 
 def test_errors_keep_kind_and_text_and_child(process):
@@ -132,13 +144,14 @@ def test_every_process_and_copy_has_its_own_child(process):
     before = children()
     assert copy.deepcopy(process).call('a.mp4', 'echo') != (child, )
     assert pickle.loads(pickle.dumps(process)).call('a.mp4', 'echo') != (child, )
-    assert children() == before  # the copies took theirs with them
+    assert process.call('a.mp4', 'echo') == (child, )
+    assert children() == before  # those of copies that are gone
     read, write = os.pipe()
     fork = os.fork()
     if fork == 0:
         try:
             os.write(write, str(process.call('a.mp4', 'echo')[0]).encode())
-            process.__del__()
+            process.close()
         finally:
             os._exit(0)
     os.waitpid(fork, 0)
@@ -206,3 +219,103 @@ def test_a_death_is_noticed_where_others_were_started_at_the_same_time(monkeypat
         assert time.perf_counter() - start < 2
     for process in processes:
         process.close()
+
+
+INTERRUPTED = '''
+import os, signal, time
+from vop_mm.datasets.decoding import DecodeProcess
+
+sent = seen = 0
+
+
+def interrupt(*args):
+    global sent
+    sent += 1
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGALRM, interrupt)
+for i in range(150):
+    process = DecodeProcess(os.getpid)
+    process.call('a.mp4')
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.003 * i / 150)
+        time.sleep(0.0025)
+        process = None
+        time.sleep(2)
+    except KeyboardInterrupt:
+        seen += 1
+    if seen < sent:
+        break
+print(sent, seen)
+'''
+
+
+def test_a_ctrl_c_is_never_lost():
+    """While an object goes away, Python prints exceptions and goes on."""
+    done = subprocess.run([sys.executable, '-c', INTERRUPTED], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ('150 150\n', ''), done.stdout + done.stderr
+
+
+def test_a_ctrl_c_while_decoding(process):
+    first, = process.call('a.mp4', 'echo')
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        process.call('a.mp4', 'sleep', 20)
+    assert time.monotonic() - start < 10 and not is_alive(first)
+    assert process.call('a.mp4', 'echo', 1)[1] == 1
+
+
+def test_closed_by_another_thread_a_call_ends(process):
+    process.call('a.mp4', 'echo')
+    start = time.monotonic()
+    threading.Timer(0.3, process.close).start()
+    with pytest.raises(VideoDecodeError, match='the decoder died: SIGKILL'):
+        process.call('a.mp4', 'sleep', 20)  # not tried again
+    assert time.monotonic() - start < 10
+    assert process.call('a.mp4', 'echo', 1)[1] == 1
+
+
+def test_objects_that_go_away_leave_no_processes():
+    before = children()
+    for _ in range(5):
+        DecodeProcess(work).call('a.mp4', 'echo')
+    process = DecodeProcess(work)
+    child, = process.call('a.mp4', 'echo')
+    assert children() == before | {str(child)}
+    process.close()
+    assert children() == before
+
+
+def test_the_child_says_nothing_of_its_own(process, capfd):
+    process.function = lambda: (os.write(2, b'moov atom not found'), 1)[1]
+    assert process.call('a.mp4') == 1
+    assert capfd.readouterr().err == ''
+
+
+class Held:
+    """What a failed call leaves behind, in a circle."""
+
+    def __init__(self, path):
+        self.me, self.path = self, path
+
+    def __del__(self):
+        Path(self.path).touch()
+
+
+def fail_holding(path):
+    held = Held(path)
+    raise VideoDecodeError(held.path, 'because')
+
+
+def test_what_a_failed_call_held_goes_with_the_answer(tmp_path):
+    """A reader that is left in there decodes on, for nobody."""
+    process = DecodeProcess(fail_holding)
+    with pytest.raises(VideoDecodeError):
+        process.call('a.mp4', str(tmp_path / 'gone'))
+    deadline = time.monotonic() + 10
+    while not (tmp_path / 'gone').exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (tmp_path / 'gone').exists()
+    process.close()

@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from tests.videos import encode_video, read_index
-from vop_mm.datasets.transforms import PackVideoText, TokenizeText
+from vop_mm.datasets.transforms import PackVideoText, TokenizeText, split_pipeline
 from vop_mm.registry import TOKENIZERS, TRANSFORMS
 from vop_mm.structures import VideoTextDataSample
 
@@ -34,7 +34,7 @@ def build(*steps) -> Compose:
     return Compose([TRANSFORMS.build(step) for step in steps])
 
 
-START = [dict(type='OpenVideo'), dict(type='SampleSegments', num_frames=4), dict(type='mmaction.DecordDecode')]
+READ = dict(type='ReadClip', num_frames=4)
 END = [dict(type='TokenizeText', tokenizer=dict(type='LengthTokenizer')), dict(type='PackVideoText')]
 
 
@@ -46,9 +46,8 @@ def test_evaluation_pipeline_equals_clips_preprocessing_by_hand(tmp_path):
     rng = np.random.default_rng(0)
     frames = [np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), 10, 0), 10, 1) for _ in range(8)]
     path = encode_video(tmp_path / 'a.mp4', frames)
-    decoded = build(*START)(item(path))['imgs']
-    packed = build(*START, dict(type='ResizeFrames', size=32), dict(type='mmaction.CenterCrop', crop_size=32),
-                   *END)(item(path))
+    decoded = build(READ)(item(path))['imgs']
+    packed = build(dict(READ, size=32), dict(type='mmaction.CenterCrop', crop_size=32), *END)(item(path))
     assert packed['inputs'].shape == (4, 3, 32, 32) and packed['inputs'].dtype == torch.uint8
     for frame, image in zip(packed['inputs'], decoded, strict=True):
         by_hand = Image.fromarray(image).resize((42, 32), Image.BICUBIC).crop((5, 0, 37, 32))
@@ -57,7 +56,7 @@ def test_evaluation_pipeline_equals_clips_preprocessing_by_hand(tmp_path):
 
 def test_training_pipeline_crops_and_flips_all_frames_alike(tmp_path):
     path = encode_video(tmp_path / 'a.mp4', 3, size=(60, 80))  # fewer frames than 4: the last one twice
-    pipeline = build(*START, dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
+    pipeline = build(READ, dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
                      dict(type='ResizeFrames', size=(24, 24)), dict(type='mmaction.Flip', flip_ratio=1.0), *END)
     packed = pipeline(item(path))
     assert packed['inputs'].shape == (4, 3, 24, 24)
@@ -67,15 +66,14 @@ def test_training_pipeline_crops_and_flips_all_frames_alike(tmp_path):
 
 def test_flip_mirrors_also_repeated_frames_once(tmp_path):
     path = encode_video(tmp_path / 'a.mp4', 2)
-    plain, flipped = (build(*START, dict(type='mmaction.Flip', flip_ratio=ratio), *END)(item(path))
+    plain, flipped = (build(READ, dict(type='mmaction.Flip', flip_ratio=ratio), *END)(item(path))
                       for ratio in (0., 1.))
     assert torch.equal(flipped['inputs'], plain['inputs'].flip(-1))
 
 
 def test_painted_frames_survive_to_the_packed_sample(tmp_path):
     path = encode_video(tmp_path / 'a.mp4', 25)
-    packed = build(START[0], dict(type='SampleSegments', num_frames=12), START[2],
-                   dict(type='ResizeFrames', size=(40, 40)), *END)(item(path))
+    packed = build(dict(READ, num_frames=12, size=(40, 40)), *END)(item(path))
     indices = [read_index(frame.permute(1, 2, 0).numpy()) for frame in packed['inputs']]
     assert indices == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 23]
 
@@ -83,7 +81,7 @@ def test_painted_frames_survive_to_the_packed_sample(tmp_path):
 def test_colours_are_rgb(tmp_path):
     red = np.zeros((48, 80, 3), np.uint8)
     red[..., 0] = 255
-    packed = build(*START, *END)(item(encode_video(tmp_path / 'a.mp4', [red] * 4)))
+    packed = build(READ, *END)(item(encode_video(tmp_path / 'a.mp4', [red] * 4)))
     means = packed['inputs'].float().mean(dim=(0, 2, 3))
     assert means[0] > 240 and means[1] < 15 and means[2] < 15
 
@@ -122,3 +120,19 @@ def test_all_captions_are_tokenised():
 def test_unknown_transform_is_named():
     with pytest.raises(KeyError, match='NoSuchTransform'):
         build(dict(type='NoSuchTransform'))
+
+
+def test_the_parts_of_a_pipeline():
+    crop = dict(type='mmaction.CenterCrop', crop_size=4)
+    parts = split_pipeline([READ, crop, *END])
+    assert parts == (READ, [crop], *END) and parts.read is not READ
+    assert split_pipeline([dict(READ, type='vop_mm.ReadClip'), *END]).augment == []
+
+
+@pytest.mark.parametrize('pipeline, says', [
+    ([], 'this one is empty'), ([READ], 'this one is ReadClip'), (END, 'TokenizeText, PackVideoText'),
+    ([dict(type='mmcv.LoadImageFromFile'), *END], 'this one is mmcv.LoadImageFromFile, TokenizeText'),
+    ([dict(type='ResizeFrames'), READ, *END], 'this one is ResizeFrames, ReadClip')])
+def test_a_pipeline_of_another_form_is_named(pipeline, says):
+    with pytest.raises(ValueError, match=says):
+        split_pipeline(pipeline)

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import struct
+import time
 import zipfile
 
 import open_clip
@@ -191,6 +192,71 @@ def test_code_in_a_file_is_not_run(tmp_path, kind):
     assert not trace.exists()
     run()
     assert trace.exists()  # the file was a real attack
+
+
+def _module(attributes=b''):
+    return b'c__torch__.m\nM\n)\x81}(' + attributes + b'ub'
+
+
+def _text(text):
+    return b'X' + len(text).to_bytes(4, 'little') + text.encode()
+
+
+def _stored(names, size):
+    return b''.join(_text(name) + b'ctorch._utils\n_rebuild_tensor_v2\n((' + _text('storage')
+                    + b'ctorch\nFloatStorage\n' + _text('0') + _text('cpu') + b'J' + (size // 4).to_bytes(4, 'little')
+                    + b'tQK\x00K\x01\x85K\x01\x85\x89}tR' for name in names)
+
+
+def _in_each_other(depth):
+    """2**depth ways to one module."""
+    content = _module() + b'q\x010'
+    for _ in range(depth):
+        content += _module(_text('a') + b'h\x01' + _text('b') + b'h\x01') + b'q\x010'
+    return content + b'h\x01'
+
+
+BOMBS = {
+    'modules in each other': (_in_each_other(40), b'', 0),
+    'a module in itself': (b'c__torch__.m\nM\n)\x81q\x01}(' + _text('a') + b'h\x01ub', b'', 0),
+    'compressed tensors': (_module(_stored('ab', 1 << 26)), b'__parameters__ = ["a", "b"]', 1 << 26),
+    'compressed code': (_module(), b' ' * (1 << 26), 0),
+    'a long memo': (b']r\xff\xff\xff\x7f', b'', 0),
+}
+
+
+@pytest.mark.parametrize('kind', BOMBS)
+def test_a_small_archive_that_would_never_end(tmp_path, kind):
+    pickled, code, size = BOMBS[kind]
+    with zipfile.ZipFile(tmp_path / 'w.pt', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('w/data.pkl', b'\x80\x02' + pickled + b'.')
+        archive.writestr('w/code/m.py', code)
+        archive.writestr('w/data/0', bytes(size))
+    assert (tmp_path / 'w.pt').stat().st_size < 100_000
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match='w.pt is not a readable file of CLIP weights: its? '):
+        read_clip_weights(tmp_path / 'w.pt')
+    assert time.perf_counter() - start < 10
+
+
+def test_code_is_looked_through_once(tmp_path):
+    start = time.perf_counter()
+    with zipfile.ZipFile(tmp_path / 'w.pt', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('w/data.pkl', b'\x80\x02' + _module(_stored('a', 4)) + b'.')
+        archive.writestr('w/code/m.py', b'  __parameters__ = ["a", ]\n' + b'__parameters__ = [' * 300_000)
+        archive.writestr('w/data/0', bytes(4), zipfile.ZIP_STORED)
+    assert read_clip_weights(tmp_path / 'w.pt').state_dict == {'a': torch.zeros(1)}
+    assert time.perf_counter() - start < 5
+
+
+def test_a_tensor_that_many_parameters_share_is_read_once(tmp_path):
+    names, size = [f'p{i}' for i in range(100)], 4 << 20
+    with zipfile.ZipFile(tmp_path / 'w.pt', 'w') as archive:
+        archive.writestr('w/data.pkl', b'\x80\x02' + _module(_stored(names, size)) + b'.')
+        archive.writestr('w/code/m.py', f'  __parameters__ = {names}'.replace("'", '"'))
+        archive.writestr('w/data/0', bytes(size))
+    state = read_clip_weights(tmp_path / 'w.pt').state_dict
+    assert len(state) == 100 and len({value.untyped_storage().data_ptr() for value in state.values()}) == 1
 
 
 @pytest.mark.parametrize('name', ['w.pt', 'w.safetensors'])

@@ -1,6 +1,10 @@
 """Converters, run as users run them: on made files of the distributed form, and on the real ones where they are."""
 import csv
 import json
+import pickle
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -50,6 +54,29 @@ def test_training_dev_and_test_are_apart(name, source, tmp_path):
     other = convert(name, source, tmp_path / 'other', '--dev-fraction', '0.1', '--seed', '1')
     assert again.returncode == other.returncode == 0
     assert splits(tmp_path / 'again')[1] == found != splits(tmp_path / 'other')[1]
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_the_whole_training_split_of_the_paper(name, source, tmp_path):
+    WRITERS[name](source)
+    assert convert(name, source, tmp_path / 'held_out', '--dev-fraction', '0.1').returncode == 0
+    done = convert(name, source, tmp_path / 'whole', '--dev-fraction', '0')
+    assert done.returncode == 0, done.stderr
+    held_out, whole = splits(tmp_path / 'held_out')[1], splits(tmp_path / 'whole')[1]
+    assert whole.keys() == held_out.keys() - {'dev'} and whole['test'] == held_out['test']
+    for split in whole.keys() - {'test'}:
+        assert whole[split].keys() == held_out[split].keys() | held_out['dev'].keys() & whole[split].keys()
+        assert whole[split].keys() > held_out[split].keys()
+    # a dev split that is there would be of training videos
+    done = convert(name, source, tmp_path / 'held_out', '--dev-fraction', '0')
+    assert done.returncode == 2 and 'dev.json holds videos that --dev-fraction 0 trains on' in done.stderr
+    assert splits(tmp_path / 'held_out')[1] == held_out
+
+
+def test_a_dev_fraction_outside_of_its_range(source, tmp_path):
+    for fraction in ('-0.1', '1', 'nan'):
+        done = convert('msvd', source, tmp_path / 'out', '--dev-fraction', fraction)
+        assert done.returncode == 2 and '--dev-fraction must lie between 0 and 1' in done.stderr
 
 
 def test_msrvtt_captions(source, tmp_path):
@@ -150,6 +177,30 @@ def test_an_error_leaves_what_was_there(source, tmp_path):
     done = convert('msvd', source, tmp_path / 'out', '--video-dir', tmp_path / 'empty')
     assert done.returncode == 1 and 'it holds no videos' in done.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == before
+
+
+def test_msvd_of_clip4clip_is_a_pickle_and_the_message_makes_json_of_it(source, tmp_path):
+    WRITERS['msvd'](source)
+    captions = json.loads((source / 'captions_msvd.json').read_text())
+    (source / 'captions_msvd.json').unlink()
+    (source / 'raw-captions.pkl').write_bytes(pickle.dumps(
+        {video_id: [text.split() for text in texts] for video_id, texts in captions.items()}))
+    done = convert('msvd', source, tmp_path / 'out')
+    assert done.returncode == 1 and 'raw-captions.pkl is a pickle, which can run programs' in done.stderr, done.stderr
+    assert not (tmp_path / 'out').exists()
+    command = re.search('python -c ".*"', done.stderr)[0].replace('python', sys.executable, 1)
+    subprocess.run(command, shell=True, cwd=source, check=True)
+    assert json.loads((source / 'captions_msvd.json').read_text()) == captions
+    assert convert('msvd', source, tmp_path / 'out').returncode == 0
+
+
+def test_msvd_reads_json_where_the_pickle_lies_beside_it(source, tmp_path):
+    WRITERS['msvd'](source)
+    (source / 'raw-captions.pkl').write_bytes(b'whatever')
+    assert convert('msvd', source, tmp_path / 'out').returncode == 0
+    (source / 'raw-captions.pkl').unlink()
+    (source / 'captions_msvd.json').unlink()
+    assert 'lacks captions_msvd.json' in convert('msvd', source, tmp_path / 'other').stderr
 
 
 # -- the real files ----------------------------------------------------------------------------------------------------

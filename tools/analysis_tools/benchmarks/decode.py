@@ -1,11 +1,12 @@
-"""Decoding: the configured pipeline beside the bare decoder, OpenCV seeking, the other decoder, and stored frames.
+"""Decoding: reading a clip as configured beside the bare readers, OpenCV seeking, and stored frames.
 
-Everything decodes the same frames of the same file in turn, many times over, and is compared by the median ratio of
-neighbours in time. Without --video that is an H.264 clip of 640x360 and 20 s, encoded here with x264's defaults.
+Everything reads the same frames of the same file in turn, many times over, and is compared by the median ratio of
+neighbours in time. Without --video that is an H.264 clip of 640x360 and 20 s; one of 1920x1080 is read, too, and 30 s
+in the middle of 2 hours. They are encoded here with x264's defaults.
 """
 import argparse
 import statistics
-import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,17 @@ from pathlib import Path
 from ._rounds import beside, measure, ratio
 
 CONFIG = Path(__file__).resolve().parents[3] / 'configs' / '_base_' / 'datasets' / 'msrvtt.py'
-STAGE = 'decode stage as configured'
+STAGE = 'ReadClip as configured'
+READER, DECORD = 'its reader alone', 'decord alone'
 OPENCV = 'OpenCV seeking, as CLIP4Clip and X-Pool do'
-CACHE = 'stored frames, resized and cropped'
-DECORD, TORCHCODEC = 'OpenVideo', 'OpenVideoTorchCodec'  # opening steps
+CACHE = 'stored frames'
+HOURS, WINDOW = 2, (3585., 3615.)  # seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
     parser.add_argument('--config', type=Path, default=CONFIG, help='its test pipeline is measured (default: MSR-VTT)')
-    parser.add_argument('--video', type=Path, help='decode this file')
+    parser.add_argument('--video', type=Path, help='read this file alone')
     parser.add_argument('--repeat', type=int, default=30, metavar='N', help='rounds (default: 30)')
 
 
@@ -33,105 +35,102 @@ def run(args: argparse.Namespace) -> list[dict]:
     if args.video:
         from vop_mm.datasets.decoding import check_file
         check_file(str(args.video))
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(args.video or encode_clip(Path(folder) / 'clip.mp4'))
-        ways, bare = build_ways(args.config, path)
-        check_same_frames(ways)
-        ways[CACHE] = stored_frames(args.config, path, Path(folder) / 'store')
-        times = measure(ways, args.repeat, 'decoding', warm_up=1)
-    return [*(speed(name, times[name]) for name in times),
-            beside('decode stage against the bare decoder: time', ratio(times[STAGE], times[bare]), at_most=1.1),
-            beside('decode stage against OpenCV seeking: clips/s', ratio(times[OPENCV], times[STAGE]), at_least=1.5),
-            beside('stored frames against the decode stage: clips/s', ratio(times[STAGE], times[CACHE]), at_least=20)]
+    from vop_mm.apis.config import read_config
+    from vop_mm.datasets.transforms import split_pipeline
+    from vop_mm.utils.files import temporary_folder
+
+    pipeline = read_config(args.config).test_dataloader.dataset.pipeline
+    read = split_pipeline(pipeline).read
+    with temporary_folder(None, 'benchmark') as folder:
+        path = str(args.video or encode_clip(folder / 'clip.mp4'))
+        rows = whole_video(pipeline, read, path, Path(folder) / 'store', args.repeat)
+        if not args.video:
+            large = encode_clip(folder / 'large.mp4', height=1080, width=1920)
+            rows.append(against_decord('1920x1080, 20 s', bare(read, str(large)), args.repeat, at_most=1.))
+            long = repeat_clip(folder / 'clip.mp4', folder / 'long.mp4', HOURS * 180)
+            rows.append(against_decord(f'30 s of {HOURS} h', bare(read, str(long), WINDOW), args.repeat, at_most=.4))
+            opening = measure({'': lambda: open_reader(read, str(long), WINDOW).close()}, args.repeat, 'opening')['']
+            rows.append(dict(what=f'opening 30 s of {HOURS} h', figure=f'{statistics.median(opening):.3f} s',
+                             value=statistics.median(opening)))
+    return rows
 
 
-def build_ways(config: Path, path: str) -> tuple[dict[str, Callable], str]:
-    """What is compared: functions that give frames, by name; and which of them is the configured decoder alone."""
-    from mmengine.config import Config
-
-    from vop_mm.datasets.decoding import torchcodec_problem
-    from vop_mm.utils import register_all_modules
-
-    register_all_modules()
-    pipeline = Config.fromfile(config).test_dataloader.dataset.pipeline
-    configured = opening_step(pipeline).type
-    stage = decode_stage(pipeline, path)
-    indices = stage(dict(filename=path))['frame_inds']
-    bare = {DECORD: ('decord alone', partial(decord_alone, path, indices)),
-            TORCHCODEC: ('torchcodec alone', partial(torchcodec_alone, path, indices))}
-    ways = {STAGE: lambda: stage(dict(filename=path))['imgs']}
-    ways.update([bare[configured], (OPENCV, partial(opencv_seeking, path, indices))])  # close ones side by side
-    other = DECORD if configured == TORCHCODEC else TORCHCODEC
-    if other == DECORD or torchcodec_problem() is None:
-        other_stage = decode_stage(pipeline, path, opener=other)
-        ways[f'decode stage with {other}'] = lambda: other_stage(dict(filename=path))['imgs']
-        ways.update([bare[other]])
-    return ways, bare[configured][0]
-
-
-def stored_frames(config: Path, path: str, folder: Path) -> Callable:
-    """What gives the clip's frames from a store, which is made first; the same frames as decoding gives."""
-    import numpy as np
-    from mmengine.config import Config
-    from mmengine.dataset import Compose
-
-    from vop_mm.datasets import FrameStoreWriter
-    from vop_mm.datasets.transforms import FramesToStore, LoadCachedFrames, split_pipeline
+def whole_video(pipeline: list[dict], read: dict, path: str, store: Path, repeat: int) -> list[dict]:
+    """All ways to read one file."""
     from vop_mm.registry import TRANSFORMS
 
-    pipeline = Config.fromfile(config).test_dataloader.dataset.pipeline
-    decode, clip = FramesToStore(pipeline), dict(filename=path, video='clip')
-    writer = FrameStoreWriter(folder, decode.settings)
-    writer.add('clip', None, None, *decode(clip))
+    stage, alone = TRANSFORMS.build(dict(read, size=None)), bare(read, path)
+    indices = indices_of(read, path)
+    ways = {STAGE: lambda: stage(dict(filename=path))['imgs'][:len(indices)], **alone,
+            OPENCV: partial(opencv_seeking, path, indices)}
+    check_same_frames(ways)
+    ways[CACHE] = stored_frames(pipeline, path, store)
+    times = measure(ways, repeat, 'reading', warm_up=1)
+    return [*(speed(name, times[name]) for name in times),
+            beside('ReadClip against its reader alone: time', ratio(times[STAGE], times[READER]), at_most=1.1),
+            beside('ReadClip against OpenCV seeking: clips/s', ratio(times[OPENCV], times[STAGE]), at_least=1.3),
+            beside('stored frames against ReadClip: clips/s', ratio(times[STAGE], times[CACHE]), at_least=20),
+            against_decord('this file', alone, repeat, at_most=1.)]
+
+
+def against_decord(what: str, ways: dict[str, Callable], repeat: int, at_most: float) -> dict:
+    """A row: CPU time of opening a file and reading frames, the reader's beside decord's."""
+    check_same_frames(ways)
+    times = measure(ways, repeat, what, warm_up=1, clock=time.process_time)
+    return beside(f'its reader against decord, {what}: CPU time', ratio(times[READER], times[DECORD]), at_most=at_most)
+
+
+def bare(read: dict, path: str, window: tuple[float, float] | None = None) -> dict[str, Callable]:
+    """The configured reader and decord, on the same frames of a file or of a part of it."""
+    import numpy as np
+
+    indices, first = indices_of(read, path, window), 0
+    if window is not None:
+        import decord
+        video = decord.VideoReader(path, num_threads=1)
+        times = video.get_frame_timestamp(range(len(video)))[:, 0]
+        first = int(np.searchsorted(times - times[0], open_reader(read, path, window).timestamps()[0] - 1e-3))
+    return {READER: lambda: open_reader(read, path, window).get_batch(indices).asnumpy(),
+            DECORD: partial(decord_alone, path, indices + first)}
+
+
+def indices_of(read: dict, path: str, window: tuple[float, float] | None = None):
+    """The middle frames of the configured number of segments."""
+    from vop_mm.datasets.transforms import sample_frames
+    return sample_frames(len(open_reader(read, path, window)), read.get('num_frames', 12))
+
+
+def open_reader(read: dict, path: str, window: tuple[float, float] | None = None):
+    """The configured reader of a file, or of a part of it."""
+    from vop_mm.registry import READERS
+    READERS.import_from_location()
+    return READERS.module_dict[read.get('reader', 'PyAVReader')](path, 1, *(window or (None, None)))
+
+
+def stored_frames(pipeline: list[dict], path: str, folder: Path) -> Callable:
+    """What gives the clip's frames from a store, which is made first; the same frames as reading gives."""
+    import numpy as np
+
+    from vop_mm.datasets import FrameStoreWriter
+    from vop_mm.datasets.clip_storing import ClipStoring
+    from vop_mm.registry import TRANSFORMS
+
+    storing, clip = ClipStoring(pipeline), dict(filename=path, video='clip')
+    writer = FrameStoreWriter(folder, storing.settings)
+    writer.add('clip', None, None, *storing(clip))
     writer.set_finished(True)
     writer.close()
-    front, _ = split_pipeline(pipeline)
-    load = LoadCachedFrames(str(folder), front)
-    expected = Compose([TRANSFORMS.build(step) for step in front])(dict(clip))['imgs']
+    load = TRANSFORMS.build(dict(pipeline[0], store=str(folder)))
+    expected = TRANSFORMS.build(pipeline[0])(dict(clip))['imgs']
     if not np.array_equal(np.stack(load(dict(clip))['imgs']), np.stack(expected)):
         raise RuntimeError('stored frames are other frames than decoded ones')
     return lambda: load(dict(clip))['imgs']
-
-
-def opening_step(pipeline: list[dict]) -> dict:
-    """The step that opens the file, which may stand within another."""
-    for step in pipeline:
-        if step.type in (DECORD, TORCHCODEC):
-            return step
-        if 'transforms' in step:
-            return opening_step(step.transforms)
-    raise ValueError(f'the config has no {DECORD} or {TORCHCODEC} in its test pipeline')
-
-
-def decode_stage(pipeline: list[dict], path: str, opener: str | None = None) -> Callable:
-    """The pipeline's steps until there are frames, with another opening step where ``opener`` names one."""
-    import copy
-
-    from mmengine.dataset import Compose
-
-    from vop_mm.registry import TRANSFORMS
-
-    pipeline = copy.deepcopy(pipeline)
-    if opener:
-        opening_step(pipeline).type = opener
-    built = []
-    for step in pipeline:
-        built.append(TRANSFORMS.build(step))
-        if 'imgs' in Compose(built)(dict(filename=path)):
-            return Compose(built)
-    raise ValueError('no step of the test pipeline decodes')
 
 
 def decord_alone(path: str, indices):
     """Frames, [n, H, W, 3]."""
     import decord
     return decord.VideoReader(path, num_threads=1).get_batch(indices).asnumpy()
-
-
-def torchcodec_alone(path: str, indices):
-    """Frames, [n, H, W, 3]."""
-    from torchcodec.decoders import VideoDecoder
-    return VideoDecoder(path, dimension_order='NHWC', num_ffmpeg_threads=1).get_frames_at(indices.tolist()).data.numpy()
 
 
 def opencv_seeking(path: str, indices):
@@ -152,11 +151,10 @@ def check_same_frames(ways: dict[str, Callable]) -> None:
     """Whether all decode the same pictures; decoders convert colours a little differently."""
     import numpy as np
 
-    reference = np.stack(ways[STAGE]()).astype(np.int16)
-    for name, way in ways.items():
-        frames = np.stack(way())
-        if frames.shape != reference.shape or np.abs(frames - reference).mean() > 3:
-            raise RuntimeError(f'{name}: other frames than {STAGE}')
+    reference, *others = ((name, np.stack(way()).astype(np.int16)) for name, way in ways.items())
+    for name, frames in others:
+        if frames.shape != reference[1].shape or np.abs(frames - reference[1]).mean() > 3:
+            raise RuntimeError(f'{name}: other frames than {reference[0]}')
 
 
 def speed(name: str, times: list[float]) -> dict:
@@ -182,4 +180,23 @@ def encode_clip(path: Path, seconds: int = 20, fps: int = 25, height: int = 360,
             frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def repeat_clip(source: Path, path: Path, times: int) -> Path:
+    """A clip again and again, without encoding it again."""
+    import av
+
+    with av.open(str(source)) as whole, av.open(str(path), 'w') as out:
+        stream = whole.streams.video[0]
+        packets = [packet for packet in whole.demux(stream) if packet.size]
+        copy = out.add_stream_from_template(stream)
+        parts = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        length, base = len(packets) * packets[0].duration, packets[0].time_base
+        for i in range(times):
+            for content, pts, dts, is_key in parts:
+                packet = av.Packet(content)
+                packet.stream, packet.time_base, packet.is_keyframe = copy, base, is_key
+                packet.pts, packet.dts = pts + i * length, dts + i * length
+                out.mux(packet)
     return path

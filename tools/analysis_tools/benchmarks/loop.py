@@ -11,7 +11,6 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from ._models import ROOT
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='train in bfloat16')
     parser.add_argument('--picture', type=Path, metavar='FILE.png', help='draw two steps')
     parser.add_argument('--trace', type=Path, metavar='FILE.json', help='keep the trace, for ui.perfetto.dev')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -43,10 +42,11 @@ def run(args: argparse.Namespace) -> list[dict]:
     import torch
 
     from vop_mm.apis.experiment import build_runner, load_config, use_amp, use_stored_frames
+    from vop_mm.utils.files import atomic_write, temporary_folder
 
     from ._loop_hook import MeasureLoopHook
 
-    with tempfile.TemporaryDirectory(prefix='loop_') as folder:
+    with temporary_folder(None, 'benchmark') as folder:
         cfg = load_config(args.config, args.cfg_options, work_dir=f'{folder}/work')
         if cfg.get('train_cfg') is None:
             raise ValueError(f'{args.config} trains nothing')
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         loader.batch_size = args.batch_size or (loader.batch_size if torch.cuda.is_available() else 2)
         pairs = (WARM_UP + 3 * args.steps) * loader.batch_size
         if args.frames_from is None:
-            made = make_clips(Path(folder), min(MOST_CLIPS, math.ceil(pairs / 2)))
+            made = make_clips(folder, min(MOST_CLIPS, math.ceil(pairs / 2)))
             loader.dataset.update(made)
             store_frames(args.config, f'{folder}/frames', [
                 *(args.cfg_options or []), *(f'train_dataloader.dataset.{key}={value}' for key, value in made.items())])
@@ -65,11 +65,15 @@ def run(args: argparse.Namespace) -> list[dict]:
         if args.amp:
             use_amp(cfg)
         runner = build_runner(cfg)
-        trace = args.trace or Path(folder) / 'trace.json'
+        trace = folder / 'trace.json'
         measured = MeasureLoopHook(WARM_UP, args.steps, trace)
         runner.register_hook(measured)
         runner.train()
-        timeline = read_trace(json.loads(trace.read_text()))
+        content = trace.read_text()
+    if args.trace:
+        with atomic_write(args.trace, 'w') as file:
+            file.write(content)
+    timeline = read_trace(json.loads(content))
     for where, count in measured.reads.where.items():
         print(f'reads the device in {args.steps} steps: {where}, {count} x')
     if args.picture:

@@ -4,9 +4,7 @@ Weights are random, which costs what trained ones do. Frames are uint8 and norma
 tokens of 77: PyTorch gets them cut behind the last end of text, as everywhere in this project; the file cuts by itself.
 """
 import argparse
-import tempfile
 import time
-from pathlib import Path
 
 from ._models import ROOT, build_models
 from ._rounds import beside, measure, ratio
@@ -25,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--captions', type=int, nargs='+', default=[1, 32], metavar='N',
                         help='captions at a time (default: 1 32)')
     parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds (default: 5)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change every config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
     parser.set_defaults(device='cpu')
 
 
@@ -50,9 +48,10 @@ def compare(what: str, encoder, batch_sizes: list[int], repeat: int) -> list[dic
     import torch
 
     from vop_mm.apis.onnx_export import largest_difference, open_session, write_onnx
+    from vop_mm.utils.files import temporary_folder
 
-    with tempfile.TemporaryDirectory() as folder:
-        path, start = Path(folder) / 'tower.onnx', time.perf_counter()
+    with temporary_folder(None, 'benchmark') as folder:
+        path, start = folder / 'tower.onnx', time.perf_counter()
         write_onnx(encoder, path)
         took, size, difference = time.perf_counter() - start, path.stat().st_size, largest_difference(path, encoder)
         session = open_session(path, torch.get_num_threads())

@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[dict]:
     """Measure; rows as benchmark.py prints them."""
     import multiprocessing
-    import tempfile
+
+    from vop_mm.utils.files import temporary_folder
 
     if min(args.num, args.dim, args.queries) < 1:
         raise ValueError('--num, --dim and --queries must be at least 1')
     if min(args.num_probes, default=1) < 1:
         raise ValueError('--num-probes must be at least 1')
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with temporary_folder(None, 'benchmark') as folder:
         vectors, queries = make_vectors(folder / 'vectors.npy', args.num, args.dim, args.queries, args.seed)
         asked = {'': queries, ', queries apart': move_apart(queries, args.seed)}
         truth = {kind: nearest(vectors, some, min(10, args.num)) for kind, some in asked.items()}

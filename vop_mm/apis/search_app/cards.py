@@ -1,18 +1,24 @@
 """What the page shows, as HTML. Every text that comes from outside is escaped here."""
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote
 
 from vop_mm.visualization.search_page import moment
 
 from ..text_video_retriever import RankedText
+from ..unknown_words import describe
 from .collection import Found, Status
 
 _PLAYED = frozenset(('.m4v', '.mkv', '.mov', '.mp4', '.ogv', '.webm'))  # containers that browsers may play
 _FAILED_SHOWN = 100
 _QUERY_SHOWN = 120  # characters
+_PATH = re.compile(  # absolute ones: in quotes whatever is there, else without spaces
+    r'([\'"])(?:file:)?/.*?\1|(?<![\w.])(?:file:)?/+[^\s/\'"()<>\[\]:;,]+(?:/[^\s\'"()<>\[\]:;,]*)?')
 
 
 def printable(name: str) -> str:
@@ -20,9 +26,14 @@ def printable(name: str) -> str:
     return name.encode(errors='replace').decode()
 
 
-def _text(value: str) -> str:
-    """Text from outside, for HTML."""
-    return escape(printable(value))
+def without_paths(text: str) -> str:
+    """A message without paths of this machine: what an error names, a visitor has no use for."""
+    return _PATH.sub(r'\1...\1', text)
+
+
+def _text(value: object) -> str:
+    """A value from outside, for HTML: whatever it is said to be, it may be a text."""
+    return escape(printable(str(value)))
 
 
 def message(text: str) -> str:
@@ -40,6 +51,11 @@ def heading(query: str, prompts: str) -> str:
     query = ' '.join(query.split())
     shown = query if len(query) <= _QUERY_SHOWN else f'{query[:_QUERY_SHOWN]} ...'
     return f'<p class="vop-asked">“{_text(shown)}”, {_text(prompts)}</p>'
+
+
+def unknown(words: Sequence[str]) -> str:
+    """That the model doesn't know these words; nothing where there are none."""
+    return f'<p class="vop-unknown" role="status">{_text(describe(words))}</p>' if words else ''
 
 
 def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequence[str]]) -> str:
@@ -61,7 +77,7 @@ def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequen
 
 def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Sequence[str]]) -> str:
     name, suffix = _text(found.name), PurePath(found.name).suffix.lower()
-    address = f'{collection}/{found.number}?v={found.version}'
+    address = f'{collection:d}/{found.number:d}?v={quote(printable(found.version), safe="")}'
     if suffix in _PLAYED:
         screen = (f'<video controls playsinline preload="metadata" poster="pictures/{address}" '
                   f'src="clips/{address}#t={found.start:.2f},{found.end:.2f}"></video>')
@@ -82,7 +98,7 @@ def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Seque
 
 def drop_zone(collection: int, max_upload: int) -> str:
     """The place for a clip, and the one for what it finds; ``page.js`` moves the file."""
-    return (f'<label id="vop-drop" data-collection="{collection}" data-most="{max_upload}">'
+    return (f'<label id="vop-drop" data-collection="{collection:d}" data-most="{max_upload:d}">'
             '<input type="file" accept="video/*"><b>Drop a clip here, or choose one</b>'
             f'<span>up to {max_upload / 2**20:,.4g} MB; it is compared with the index, and removed</span></label>'
             '<div id="vop-neighbours" aria-live="polite"></div>')
@@ -119,20 +135,20 @@ def status_table(name: str, index: str, status: Status) -> str:
 
     Args:
         name (str): Of its prompts.
-        index (str): Its folder.
+        index (str): Name of its folder.
         status (Status): What it holds.
     """
     settings = status.settings
-    windows = (f'{settings["window"]:g} s long, one every {settings["stride"]:g} s'
+    windows = (f'{_short(settings["window"])} s long, one every {_short(settings.get("stride"))} s'
                if settings.get('window') else 'none: whole videos')
-    rows = [('Prompt set', name), ('Index', index), ('Videos', status.videos),
+    rows = [('Prompt set', name), ('Index', index), ('Videos', PurePath(status.videos).name),
             ('Clips', f'{status.clips:,}' + (f', and {status.waiting:,} changes that a search does not see yet: '
                                              'indexing goes on, or was interrupted' if status.waiting else '')),
             ('Files', f'{status.files:,} read, {len(status.failed):,} can not be read'),
-            ('Windows', windows), ('CLIP', settings['CLIP']), ('Prompts', settings['prompts']),
-            ('Embedding', f'{settings["dim"]} values'), ('Back end', status.backend),
+            ('Windows', windows), ('CLIP', settings.get('CLIP')), ('Prompts', settings.get('prompts')),
+            ('Embedding', f'{settings.get("dim")} values'), ('Back end', status.backend),
             ('Last change', f'{status.changed:%Y-%m-%d %H:%M:%S}')]
-    table = ''.join(f'<tr><th scope="row">{title}</th><td>{_text(str(text))}</td></tr>'
+    table = ''.join(f'<tr><th scope="row">{title}</th><td>{_text(text)}</td></tr>'
                     for title, text in rows)
     return f'<table class="vop-status">{table}</table>{_failed(status.failed)}'
 
@@ -140,11 +156,16 @@ def status_table(name: str, index: str, status: Status) -> str:
 def _failed(failed: Sequence[tuple[str, str]]) -> str:
     if not failed:
         return ''
-    rows = ''.join(f'<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>'
+    rows = ''.join(f'<tr><td>{_text(name)}</td><td>{_text(without_paths(str(reason)))}</td></tr>'
                    for name, reason in failed[:_FAILED_SHOWN])
     more = f'<p class="vop-hint">and {len(failed) - _FAILED_SHOWN:,} more</p>' if len(failed) > _FAILED_SHOWN else ''
     return (f'<h3>Files that can not be read</h3><table class="vop-status vop-failed">{rows}</table>{more}'
             '<p class="vop-hint">They are tried again when the folder is indexed again.</p>')
+
+
+def _short(value: Any) -> str:
+    """A number without trailing zeros; what else stands in its place, as it is."""
+    return f'{value:g}' if isinstance(value, (int, float)) else str(value)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,22 +1,26 @@
 """An index and the prompts that it was made with, as the page asks them."""
 import contextlib
+import math
 import os
-import stat
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from mmengine.config import Config
 
 from vop_mm.index import Catalogue, Gallery, IndexMismatchError
-from vop_mm.index.catalogue import FileState
 from vop_mm.index.gallery import CATALOGUE
+from vop_mm.index.place import name_of_video
+from vop_mm.index.vector_index import VectorIndex
+from vop_mm.utils.cli import one_line
 
-from ..prompt_set import PromptSet, read_config_text
+from ..prompt_set import PromptSet, read_source
 from ..text_video_retriever import RankedText, TextVideoRetriever, check_query
+from .served import open_served
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,22 @@ class Found:
     start: float
     end: float
     version: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of an index, its video opened.
+
+    Attributes:
+        file (BinaryIO): The video; whoever has asked closes it.
+        path (str): What it was opened by.
+        start (float): Where the moment begins, in seconds.
+        end (float): Where it ends.
+    """
+    file: BinaryIO
+    path: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -74,18 +94,23 @@ class Collection:
         retriever (TextVideoRetriever): Has the prompts.
         prompts (str): Their name there.
 
+    Attributes:
+        follow_links (bool): Serve also videos that links in the folder lead to elsewhere; False at first.
+
     Raises:
         FileNotFoundError: There is no such index.
         IndexMismatchError: It was made with another CLIP or other prompts.
+        ValueError: It is damaged.
     """
 
     def __init__(self, name: str, index: str | Path, retriever: TextVideoRetriever, prompts: str) -> None:
-        self.name, self.index = name, Path(index)
+        self.name, self.index, self.follow_links = name, Path(index), False
         self.retriever, self.prompts = retriever, prompts
         self._gallery: Gallery | None = None
         self._opened = self._status = self._texts = None  # each with what it was made of
         self._lock, self._texts_lock = threading.RLock(), threading.Lock()
-        self._current()
+        with _readable(self.index):
+            self._current()
 
     @property
     def prompt_set(self) -> PromptSet:
@@ -95,7 +120,11 @@ class Collection:
     def search(self, query: str, k: int = 8, merge: bool = True) -> list[Found]:
         """Moments that fit a text; as :meth:`TextVideoRetriever.search`, and raises what that does."""
         check_query(query)
-        return self.nearest(self.retriever.encode_text(query, self.prompts)[0], k, merge)
+        return self.nearest(self.prompt_set.encode_text([query])[0], k, merge)  # the page itself says what is unknown
+
+    def unknown_words(self, query: str) -> list[str]:
+        """Words of a query that the model's vocabulary lacks."""
+        return self.retriever.unknown_words(query, self.prompts)
 
     def nearest(self, vector: np.ndarray, k: int = 8, merge: bool = True) -> list[Found]:
         """Moments nearest to an embedding.
@@ -108,15 +137,16 @@ class Collection:
         Returns:
             list[Found]: The best first.
         """
-        with self._lock:
+        with self._lock, _readable(self.index):
             gallery = self._current()
             found = []
             for hit in gallery.search(vector, k, merge):
-                name = os.path.relpath(hit.path, gallery.videos)
+                name = name_of_video(gallery.videos, hit.path)
                 number, state = gallery.catalogue.number(name, hit.start), gallery.catalogue.file(name)
                 if number is not None and state is not None:  # else it went while we were searching
-                    version = (state.hash or '')[:12]
-                    found.append(Found(number, name, hit.path, hit.score, hit.start, hit.end, version))
+                    version = str(state.hash or '')[:12]
+                    found.append(Found(_whole_number(number), name, hit.path, _number(hit.score), _number(hit.start),
+                                       _number(hit.end), version))
             return found
 
     def encode_video(self, path: str | Path) -> np.ndarray:
@@ -135,36 +165,38 @@ class Collection:
             scores = self._texts[1] @ vector  # [n, D] @ [D] -> [n]
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')[:k]]
 
-    def clip(self, number: int) -> tuple[str, float, float]:
-        """The video of a clip, if it is still the one that was indexed, and the moment.
+    def clip(self, number: int) -> Clip:
+        """A clip with its video, if that is still the one that was indexed, and may be served.
 
         Args:
             number (int): Of the clip.
 
         Returns:
-            tuple[str, float, float]: Path, start and end in seconds.
+            Clip: Its video is open.
 
         Raises:
-            FileNotFoundError: The index has no such clip, or its file is gone or another one by now.
+            FileNotFoundError: The index has no such clip; its file is gone or another one by now; it is no video, or
+                lies elsewhere.
         """
-        with self._lock:
+        with self._lock, _readable(self.index):
             gallery = self._current()
             clip = gallery.catalogue.clips([number]).get(number) if number < 2**63 else None
             state = clip and gallery.catalogue.file(clip.path)
             if state is None:
                 raise FileNotFoundError('no such clip')
-            path = os.path.join(gallery.videos, clip.path)
-        if not _is_as_indexed(path, state):
-            raise FileNotFoundError('the file has changed since it was indexed: index its folder again')
-        return path, clip.start, clip.end
+            start, end = _number(clip.start), _number(clip.end)
+            folder = str(gallery.videos)
+        file = open_served(folder, clip.path, state, self.follow_links)
+        return Clip(file, os.path.join(folder, clip.path), start, end)
 
     def status(self) -> Status:
         """What the index holds now. The catalogue is read only when it has changed.
 
         Raises:
             FileNotFoundError: The index is gone.
+            ValueError: It is damaged.
         """
-        with self._lock:
+        with self._lock, _readable(self.index):
             gallery = self._current()
             stamp = _stamp(self.index)
             if self._status is None or self._status[0] != stamp:
@@ -173,7 +205,7 @@ class Collection:
                 waiting = gallery.catalogue.num_changes()
                 status = Status(
                     clips=len(gallery.vectors), files=len(files) - len(failed), failed=failed, waiting=waiting,
-                    settings=gallery.settings, videos=gallery.videos,
+                    settings=dict(gallery.settings), videos=str(gallery.videos),
                     backend=gallery.backend['type'].split('.')[-1].removesuffix('Index'),
                     changed=datetime.fromtimestamp(stamp[1] / 1e9))
                 self._status = stamp, status
@@ -194,7 +226,7 @@ class Collection:
             opened = _stamp(self.index)
             gallery = Gallery(self.index)
             try:
-                if gallery.vectors is None:
+                if not isinstance(gallery.vectors, VectorIndex):
                     raise ValueError(f'{self.index} holds extracted features and no index')
                 gallery.check(self.prompt_set.settings)
             except BaseException:
@@ -204,13 +236,15 @@ class Collection:
         return self._gallery
 
 
-def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', timeout: float = 60.) -> list[Collection]:
+def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', timeout: float = 60.,
+                     follow_links: bool = False) -> list[Collection]:
     """Open indexes with the prompts that each was made with. Those on the same CLIP share it.
 
     Args:
         indexes (Mapping[str, str | Path]): Folders of indexes by the name of their prompts.
         device (str): Defaults to ``'cpu'``.
         timeout (float): Seconds that decoding a video may take. Defaults to 60.
+        follow_links (bool): Serve also videos that links lead to elsewhere. Defaults to False.
 
     Returns:
         list[Collection]: In that order. Their decoding processes run.
@@ -229,14 +263,16 @@ def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', tim
             retriever = TextVideoRetriever.from_index(index, device=device, num_workers=1, timeout=timeout)
             collection = Collection(name, index, retriever, retriever.prompts[0])
         collections.append(collection)
-    for collection in collections:  # before the server has threads and connections
+    for collection in collections:
+        collection.follow_links = follow_links
+        # before the server has threads and connections
         collection.prompt_set.loader.start()
     return collections
 
 
 def default_name(index: str | Path) -> str:
     """What the prompts of an index are called where nobody says: by their method."""
-    with contextlib.closing(Catalogue(Path(index) / CATALOGUE)) as catalogue:
+    with contextlib.closing(Catalogue(Path(index) / CATALOGUE)) as catalogue, _readable(index):
         return catalogue.get('settings')['prompts'].split(',')[0]
 
 
@@ -246,16 +282,14 @@ def index_config(index: str | Path) -> Config:
     Raises:
         ValueError: It doesn't say.
     """
-    source = Gallery.source(index)
-    if not source.get('config'):
-        raise ValueError(f'the index {index} does not say what it was made with')
-    return Config(read_config_text(source['config']))
+    with _readable(index):
+        return read_source(index)[0]
 
 
 def _share(name: str, index: str | Path, retriever: TextVideoRetriever) -> Collection | None:
     """The collection on a CLIP that is loaded, if its prompts can be used there."""
-    checkpoint = Gallery.source(index).get('checkpoint')
-    if checkpoint is None or index_config(index).model.clip != retriever.cfg.model.clip:
+    cfg, checkpoint = read_source(index)
+    if checkpoint is None or cfg.model.clip != retriever.cfg.model.clip:
         return None
     try:
         retriever.add_prompts(name, checkpoint)
@@ -268,13 +302,28 @@ def _share(name: str, index: str | Path, retriever: TextVideoRetriever) -> Colle
         return None
 
 
-def _is_as_indexed(path: str, state: FileState) -> bool:
-    """Whether a file is still the one that was indexed: a link may point elsewhere by now."""
+@contextlib.contextmanager
+def _readable(index: str | Path) -> Iterator[None]:
+    """Say that an index is damaged, where what it holds is of other kinds than this project writes."""
     try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (state.size, state.mtime_ns)
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as e:
+        raise ValueError(f'the index {index} is damaged: {one_line(e)}') from e
+
+
+def _number(value: Any) -> float:
+    """A finite number; SQLite keeps any kind of value in any column."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError('something else stands in the place of a number')
+    return float(value)
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError('something else stands in the place of a number')
+    return value
 
 
 def _stamp(index: Path) -> tuple[int, int, int] | None:

@@ -1,30 +1,47 @@
 """What the server answers at all. Gradio brings many more addresses than this page needs."""
+import asyncio
+import base64
+import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .hosts import Hosts, refuses_site
+
 _EVENT = '/gradio_api/run/predict'
-# The page, its parts, its own videos and uploads, and of Gradio's interface what its events go through. What serves or
-# takes files by their paths, fetches addresses or calls functions by name is not among them.
-_PATHS = re.compile(
-    r'(?!.*\.\.)(?:/|/(clips|pictures)/\d+/\d+|/nearest/\d+|/(assets|static|svelte)/[\w./@-]+'
-    r'|/(theme\.css|favicon\.ico|manifest\.json|config)'
-    rf'|{_EVENT}|/gradio_api/(heartbeat/\w+|startup-events|info|reset)/?)')
 _UPLOAD = '/nearest/'  # limits what it reads itself
-_LONGEST = 1 << 20  # bytes of another request
-_HEADERS = {
-    # nothing is fetched from elsewhere, whatever a name or caption would like; Gradio makes functions of its templates
-    'Content-Security-Policy': "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-                               "font-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-                               "script-src 'self' 'unsafe-inline' 'unsafe-eval'; worker-src 'self' blob:; "
-                               "object-src 'none'; form-action 'self'; frame-ancestors 'self'",
-    'X-Content-Type-Options': 'nosniff',
-    'Referrer-Policy': 'same-origin',
-}
+# The page, its parts, its own videos and uploads, and of Gradio's interface what its events go through. What serves or
+# takes files by their paths, fetches addresses or calls functions by name is not among them. Paths are short: of long
+# names and numbers the system and Python make errors.
+_PATHS = re.compile(
+    r'(?!.*\.\.|.{200})(?:/|/(clips|pictures)/\d+/\d+|/nearest/\d+|/(assets|static|svelte)/[\w./@-]+'
+    r'|/(page\.js|theme\.css|favicon\.ico|config)'
+    rf'|{_EVENT}|/gradio_api/(startup-events|info)/?)', re.ASCII)
+_ROOT_PATH = re.compile(r'(?:/[\w.~-]+)*', re.ASCII)
+_MAX_BODY = 1 << 20  # bytes of an event
+_BODY_TIME = 20  # seconds that an event may take to come
+_EVENTS_AT_ONCE = 8  # the others wait without a thread
+# of a request; what a proxy says of its own is looked at here and nowhere else
+_DROPPED = re.compile(rb'x-forwarded-.*|forwarded|x-gradio-.*|host')
+_SCRIPT = re.compile(rb'<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>', re.DOTALL)
+# The page needs no manifest, which isn't there, and under a proxy's path its picture is found only if it is named.
+_ABSOLUTE_LINK = re.compile(rb'<link rel="manifest" href="/manifest.json"\s*/?>')
+# Nothing is fetched from elsewhere, whatever a name or caption would like. Gradio makes functions of its templates,
+# which needs 'unsafe-eval'.
+_POLICY = ("default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
+           "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'{}; worker-src 'self' blob:; "
+           "base-uri 'self'; object-src 'none'; form-action 'self'; frame-ancestors 'self'")
+_HEADERS = {'Content-Security-Policy': _POLICY.format(''), 'Cross-Origin-Resource-Policy': 'same-origin',
+            'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'same-origin'}
+
+Inputs = Mapping[int, Sequence[Callable[[Any], Any]]]
 
 
 class Guard:
@@ -32,10 +49,20 @@ class Guard:
 
     Args:
         app (ASGIApp): What is guarded.
+        hosts (Hosts): Names of the server.
+        inputs (Mapping[int, Sequence[Callable]]): For each event of the page what takes each of its values: it returns
+            the value that is passed on, and raises a ValueError or TypeError where it is none of this page.
+        root_path (str): Path under which a proxy has the page. Defaults to ``''``.
+
+    Raises:
+        ValueError: That is no path.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, hosts: Hosts, inputs: Inputs, root_path: str = '') -> None:
+        if not _ROOT_PATH.fullmatch(root_path):
+            raise ValueError(f'{root_path!r} is not a path like /search')
+        self.app, self.hosts, self.inputs, self.root_path = app, hosts, inputs, root_path
+        self._events = asyncio.Semaphore(_EVENTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -43,56 +70,127 @@ class Guard:
             if scope['type'] == 'lifespan':
                 await self.app(scope, receive, send)
             return
-        refusal = _refusal(scope)
+        scope = _without_prefix(scope, self.root_path)
+        send = _with_headers(_with_hashes(send) if scope['path'] == '/' else send)
+        if self.root_path and scope['path'] == self.root_path:  # relative addresses need the slash
+            await RedirectResponse(f'{self.root_path.rpartition("/")[2]}/')(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        called = self.hosts.called(headers, scope.get('server'))
+        refusal = self._refusal(scope, headers, called)
         if refusal is None and scope['path'] == _EVENT:
             try:
-                event = _plain_event(await Request(scope, receive).body())
+                with anyio.fail_after(_BODY_TIME):
+                    event = self._event(await Request(scope, receive).body())
             except ClientDisconnect:
                 return
-            if event is None:
-                refusal = PlainTextResponse('plain values are taken', 400)
-            else:
-                receive = _again(event, receive)
+            except TimeoutError:
+                refusal = PlainTextResponse('the request did not come in time', 408)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                refusal = JSONResponse(dict(error='no event of this page, or a value of another kind'), 400)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
+        plain = _plain_scope(scope, called)
+        if scope['path'] != _EVENT:
+            await self.app(plain, receive, send)
+            return
+        async with self._events:
+            if not await Request(scope, receive).is_disconnected():  # else nobody waits for it any more
+                await self.app(plain, _again(event, receive), send)
 
-        async def send_with_headers(message: Message) -> None:
-            if message['type'] == 'http.response.start':
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
-
-
-def _refusal(scope: Scope) -> PlainTextResponse | None:
-    if not _PATHS.fullmatch(scope['path']):
-        return PlainTextResponse('not found', 404)
-    if scope['method'] in ('GET', 'HEAD'):
+    def _refusal(self, scope: Scope, headers: Headers, called: str | None) -> Response | None:
+        method, path = scope['method'], scope['path']
+        if called is None:
+            return PlainTextResponse('this server is not called so; --allow-host NAME makes it take another name', 400)
+        if not _PATHS.fullmatch(path):
+            return PlainTextResponse('not found', 404)
+        if method not in ('GET', 'HEAD', 'POST') or (method != 'POST' and path == _EVENT):
+            return PlainTextResponse('not allowed', 405)
+        origin = headers.get('origin')
+        if refuses_site(scope, headers) or (origin is not None and not self.hosts.is_own_page(origin, called)):
+            return PlainTextResponse('from another site', 403)
+        length = headers.get('content-length')
+        if 'transfer-encoding' in headers or (length is None and method == 'POST'):
+            return PlainTextResponse('the length is missing', 411)
+        if length is not None and not _fits(length, method, path):
+            return PlainTextResponse('too large', 413)
         return None
-    headers = Headers(scope=scope)
-    if headers.get('sec-fetch-site', 'same-origin') not in ('same-origin', 'none'):
-        return PlainTextResponse('from another site', 403)
-    length = headers.get('content-length', '')
-    if not length.isdecimal():
-        return PlainTextResponse('the length is missing', 411)
-    if len(length) > 15 or (int(length) > _LONGEST and not scope['path'].startswith(_UPLOAD)):
-        return PlainTextResponse('too large', 413)
-    return None
 
+    def _event(self, body: bytes) -> bytes:
+        """An event, written anew with values that its inputs take.
 
-def _plain_event(body: bytes) -> bytes | None:
-    """An event, written anew, if all its values are plain, as those of this page's inputs are.
-
-    In any other value Gradio would look for files and addresses to copy.
-    """
-    try:
+        In values of other kinds Gradio would look for files and addresses to copy. Without the session's name it keeps
+        nothing: the page has no state.
+        """
         event = json.loads(body)
-        values = event['data']
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    plain = isinstance(values, list) and not any(isinstance(value, (list, dict)) for value in values)
-    return json.dumps(event).encode() if plain else None
+        number = event['fn_index']
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(number)
+        takes = self.inputs[number]
+        values = [take(value) for take, value in zip(takes, event['data'], strict=True)]
+        return json.dumps(dict(data=values, fn_index=number)).encode()
+
+
+def _fits(length: str, method: str, path: str) -> bool:
+    """Whether a body may have a length: that of an upload is looked at later."""
+    if not length.isdecimal() or len(length) > 15:
+        return False
+    return int(length) <= (0 if method != 'POST' else _MAX_BODY) or (method == 'POST' and path.startswith(_UPLOAD))
+
+
+def _without_prefix(scope: Scope, prefix: str) -> Scope:
+    """A request below a prefix as one without it: some proxies take it off, some don't."""
+    path = scope['path'].removeprefix(prefix) if scope['path'].startswith(f'{prefix}/') else scope['path']
+    return dict(scope, path=path, raw_path=path.encode(), root_path='')
+
+
+def _plain_scope(scope: Scope, called: str) -> Scope:
+    """A request as the page's own parts see it: under its public name, and with no more than they need."""
+    headers = [(name, value) for name, value in scope['headers'] if not _DROPPED.fullmatch(name)]
+    headers.append((b'host', called.encode()))
+    if Headers(scope=scope).get('x-forwarded-proto') == 'https':
+        headers.append((b'x-forwarded-proto', b'https'))
+    query = scope['query_string'] if scope['path'].startswith(_UPLOAD) else b''
+    return dict(scope, headers=headers, query_string=query)
+
+
+def _with_headers(send: Send) -> Send:
+    """Add headers to an answer."""
+    async def send_with_headers(message: Message) -> None:
+        if message['type'] == 'http.response.start':
+            MutableHeaders(scope=message).update(_HEADERS)
+        await send(message)
+
+    return send_with_headers
+
+
+def _with_hashes(send: Send) -> Send:
+    """Have the page's policy name the scripts that are in it."""
+    started: list[Message] = []
+    content = bytearray()
+
+    async def send_with_hashes(message: Message) -> None:
+        if message['type'] == 'http.response.start':
+            started.append(message)
+            return
+        content.extend(message.get('body', b''))
+        if message.get('more_body'):
+            return
+        body = _ABSOLUTE_LINK.sub(b'<link rel="icon" href="favicon.ico" />', bytes(content))
+        headers = MutableHeaders(scope=started[0])
+        headers['Content-Length'] = str(len(body))
+        headers['Content-Security-Policy'] = _POLICY.format(_hashes(body))
+        await send(started[0])
+        await send(dict(message, body=body))
+
+    return send_with_hashes
+
+
+def _hashes(page: bytes) -> str:
+    """The scripts in a page, as its policy names them: no other one runs, be it an attribute of a name's own HTML."""
+    digests = (hashlib.sha256(script).digest() for script in _SCRIPT.findall(page))
+    return ''.join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -1,25 +1,33 @@
 """The videos of indexes and pictures of them, asked for by number: there is no way to name a path."""
 import asyncio
 import contextlib
+import os
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import PurePath
+from typing import BinaryIO
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from vop_mm.datasets.decoding import DecodeProcess
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.visualization.search_page import picture_of
 
 from .cards import printable
-from .collection import Collection
+from .collection import Clip, Collection
+from .served import NOT_SERVED, path_by_handle
 
 _TYPES = {'.m4v': 'video/mp4', '.mkv': 'video/x-matroska', '.mov': 'video/mp4', '.mp4': 'video/mp4',
           '.ogv': 'video/ogg', '.webm': 'video/webm'}
 _KEPT = {'Cache-Control': 'private, max-age=86400'}  # addresses change with the content
+_RANGE = re.compile(r'bytes=(\d{0,18})-(\d{0,18})', re.ASCII)
+_READ_AT_ONCE = 1 << 18
 
 
 class Pictures:
@@ -40,8 +48,43 @@ class Pictures:
             return self._process.call(path, path, start, end)
 
 
+class _File:
+    """Answers with an open file, whole or a range of it, and closes it.
+
+    Args:
+        file (BinaryIO): The file.
+        name (str): What it is called where it is downloaded.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await self._answer(Request(scope))(scope, receive, send)
+
+    def _answer(self, request: Request) -> Response:
+        found = os.fstat(self._file.fileno())
+        media_type = _TYPES.get(PurePath(self._name).suffix.lower())
+        tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+        name = quote(printable(self._name), safe='')
+        headers = {**_KEPT, 'Accept-Ranges': 'bytes', 'ETag': tag,
+                   'Content-Disposition': f"{'inline' if media_type else 'attachment'}; filename*=utf-8''{name}"}
+        asked = request.headers.get('range') if request.headers.get('if-range', tag) == tag else None
+        span = _span(asked, found.st_size)
+        first, stop = span or (0, found.st_size)
+        if span is not None:
+            if first >= stop:
+                return PlainTextResponse('no such range', 416, {'Content-Range': f'bytes */{found.st_size}'})
+            headers['Content-Range'] = f'bytes {first}-{stop - 1}/{found.st_size}'
+        headers['Content-Length'] = str(stop - first)
+        content = _read(self._file, first, first if request.method == 'HEAD' else stop)
+        return StreamingResponse(content, 206 if 'Content-Range' in headers else 200, headers,
+                                 media_type or 'application/octet-stream')
+
+
 def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[Route]:
-    """Routes ``/clips/COLLECTION/CLIP`` (the whole file, or ranges of it) and ``/pictures/COLLECTION/CLIP``.
+    """Routes ``/clips/COLLECTION/CLIP`` (the whole file, or a range of it) and ``/pictures/COLLECTION/CLIP``.
 
     Args:
         collections (Sequence[Collection]): Asked for by their place.
@@ -52,31 +95,57 @@ def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[
     """
     one_at_a_time = asyncio.Lock()  # waiting takes none of the server's threads
 
-    def find(request: Request) -> tuple[str, float, float]:
+    def find(request: Request) -> Clip:
         number = request.path_params['collection']
         if number >= len(collections):
             raise FileNotFoundError('no such collection')
         return collections[number].clip(request.path_params['clip'])
 
-    async def clip(request: Request) -> Response:
+    async def clip(request: Request) -> Response | _File:
         try:
-            path, *_ = await run_in_threadpool(find, request)
-        except (OSError, ValueError) as e:
-            return PlainTextResponse(str(e), 404)
-        name = PurePath(path)
-        media_type = _TYPES.get(name.suffix.lower())
-        return FileResponse(path, media_type=media_type or 'application/octet-stream', filename=printable(name.name),
-                            content_disposition_type='inline' if media_type else 'attachment', headers=_KEPT)
+            found = await run_in_threadpool(find, request)
+        except (OSError, ValueError):  # an error of the index may name folders
+            return PlainTextResponse(NOT_SERVED, 404)
+        return _File(found.file, PurePath(found.path).name)
 
     async def picture(request: Request) -> Response:
-        try:
-            path, start, end = await run_in_threadpool(find, request)
-            async with one_at_a_time:
-                content = await run_in_threadpool(pictures.of, path, start, end)
-        except VideoDecodeError as e:
-            return PlainTextResponse(printable(e.reason), 404)
-        except (OSError, ValueError) as e:
-            return PlainTextResponse(str(e), 404)
+        async with one_at_a_time:
+            if await request.is_disconnected():
+                return Response(status_code=204)  # nobody waits for it any more
+            try:
+                found = await run_in_threadpool(find, request)
+            except (OSError, ValueError):
+                return PlainTextResponse(NOT_SERVED, 404)
+            with found.file:
+                path = path_by_handle(found.file, found.path)
+                try:
+                    content = await run_in_threadpool(pictures.of, path, found.start, found.end)
+                except (VideoDecodeError, OSError, ValueError):
+                    return PlainTextResponse('no picture can be made of this video', 404)
         return Response(content, media_type='image/jpeg', headers=_KEPT)
 
     return [Route('/clips/{collection:int}/{clip:int}', clip), Route('/pictures/{collection:int}/{clip:int}', picture)]
+
+
+def _span(asked: str | None, size: int) -> tuple[int, int] | None:
+    """First byte, and the one behind the last, of a range that a request asks for.
+
+    None where it asks for none, or for several: HTTP allows to send everything then.
+    """
+    match = _RANGE.fullmatch((asked or '').strip())
+    if match is None or not any(match.groups()):
+        return None
+    if not match[1]:  # the last bytes
+        return max(size - int(match[2]), 0), size
+    first, last = int(match[1]), int(match[2]) if match[2] else size - 1
+    return None if match[2] and last < first else (first, min(last + 1, size))
+
+
+async def _read(file: BinaryIO, first: int, stop: int) -> AsyncIterator[bytes]:
+    """Bytes of a file, from its handle."""
+    while first < stop:
+        part = await run_in_threadpool(os.pread, file.fileno(), min(stop - first, _READ_AT_ONCE), first)
+        if not part:
+            raise OSError('the file became shorter while it was sent')
+        first += len(part)
+        yield part

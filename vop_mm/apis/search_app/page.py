@@ -1,13 +1,14 @@
 """The page itself: a search box, a place for clips, the state of the index."""
 import contextlib
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from vop_mm.datasets.errors import VideoDecodeError
-from vop_mm.utils.cli import one_line
 
 from . import cards
 from .collection import Collection
@@ -40,6 +41,7 @@ class SearchPage:
         self.numbers = {collection.name: number for number, collection in enumerate(collections)}
         self.texts, self.pictures, self.max_upload = texts, pictures, max_upload
         self._searching = threading.Lock()  # the model answers one query at a time
+        self._takes: dict[int, Callable[[Any], Any]] = {}  # by what is typed and chosen on the page
 
     # -- answers ------------------------------------------------------------------------------------------------------
     def search(self, query: str | None, prompts: str, count: float, every: bool) -> str:
@@ -48,11 +50,13 @@ class SearchPage:
             return cards.message('too many searches at once: try again')
         try:
             found = self.collections[prompts].search(query or '', _count(count), merge=not every)
+            unknown = cards.unknown(self.collections[prompts].unknown_words(query))
         except (ValueError, OSError) as e:
-            return cards.message(_told(e))
+            return cards.message(self._told(e))
         finally:
             self._searching.release()
-        return cards.heading(query, prompts) + cards.cards(found, self.numbers[prompts], self.texts.captions)
+        return (cards.heading(query, prompts) + unknown
+                + cards.cards(found, self.numbers[prompts], self.texts.captions))
 
     def search_example(self, example: Sequence[str], *options) -> tuple[str, str]:
         """An example that was chosen, for the box, and what it finds."""
@@ -77,9 +81,9 @@ class SearchPage:
             found = collection.nearest(vector)
             texts = collection.rank_texts(vector, self.texts.compared, _TEXTS_SHOWN)
         except VideoDecodeError as e:
-            return cards.message(f"{name} can't be read as a video: {e.reason}")
+            return cards.message(f"{name} can't be read as a video: {_reason(e, path)}")
         except (ValueError, OSError) as e:
-            return cards.message(_told(e))
+            return cards.message(self._told(e))
         return (cards.uploaded(name, picture)
                 + cards.ranked_texts(texts, len(self.texts.compared), self.texts.source)
                 + '<h3>Nearest clips</h3>' + cards.cards(found, self.numbers[prompts], self.texts.captions))
@@ -94,8 +98,8 @@ class SearchPage:
         try:
             status = collection.status()
         except (ValueError, OSError) as e:
-            return cards.message(_told(e)), cards.message(_told(e))
-        return cards.summary(status), cards.status_table(prompts, str(collection.index), status)
+            return cards.message(self._told(e)), cards.message(self._told(e))
+        return cards.summary(status), cards.status_table(prompts, collection.index.name, status)
 
     # -- the page -----------------------------------------------------------------------------------------------------
     def build(self) -> gr.Blocks:
@@ -139,6 +143,13 @@ class SearchPage:
         gr.on(changed, self.search_again, asked, results, **shown)
         prompts.change(self.drop_zone, prompts, zone, **quiet)
         gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table], **quiet)
+        self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count, every._id: _chosen,
+                       examples._id: _one_of(range(len(self.texts.examples)))}
+
+    def inputs(self, page: gr.Blocks) -> Mapping[int, Sequence[Callable[[Any], Any]]]:
+        """What takes each value of each event of the page that was built; see :class:`.guard.Guard`."""
+        return {number: [self._takes[component._id] for component in event.inputs]
+                for number, event in page.fns.items()}
 
     @staticmethod
     def options() -> dict:
@@ -147,17 +158,54 @@ class SearchPage:
             theme=gr.themes.Default(primary_hue='blue', neutral_hue='slate', font=['system-ui', 'sans-serif'],
                                  font_mono=['ui-monospace', 'monospace']),
             css_paths=[_FOLDER / 'page.css'],
-            head=f'<script>{(_FOLDER / "page.js").read_text(encoding="utf-8")}</script>',
+            head='<script src="page.js"></script>',
             footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False)
 
+    def _told(self, error: Exception) -> str:
+        """An error as one line, without the kind of error that a tool would show, and without paths."""
+        text = ' '.join(str(getattr(error, 'strerror', None) or error).split())  # the system's without the file's name
+        for collection in self.collections.values():
+            for path in (os.path.abspath(collection.index), str(collection.index)):
+                text = text.replace(path, collection.index.name)
+        return cards.without_paths(text)
 
-def _count(value: float) -> int:
-    """What a request says may be anything."""
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
+
+def _reason(error: VideoDecodeError, path: str) -> str:
+    """Why an upload can't be read. Nobody needs to know where it was kept."""
+    return cards.without_paths(' '.join(error.reason.replace(path, 'it').split()))
+
+
+def _typed(value: Any) -> str | None:
+    """A text that the box may hold."""
+    if value is not None and not (isinstance(value, str) and len(value) <= _TYPED):
+        raise ValueError('no text that can be typed')
+    return value
+
+
+def _chosen(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError('neither yes nor no')
+    return value
+
+
+def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
+    """Takes one of some values, and nothing that is only equal to one."""
+    known = {(type(value), value) for value in values}
+
+    def take(value: Any) -> Any:
+        if (type(value), value) not in known:
+            raise ValueError('not one of those that are offered')
+        return value
+
+    return take
+
+
+def _count(value: Any) -> int:
+    """How many results: what is no number is refused, one that is too large or none at all is not."""
+    if value is None:
+        return 1
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError('no number')
+    with contextlib.suppress(ValueError, OverflowError):  # NaN, infinity
         return min(max(int(value), 1), _MAX_RESULTS)
     return 1
-
-
-def _told(error: Exception) -> str:
-    """An error as one line, without the kind of error that a tool would show."""
-    return one_line(error) if isinstance(error, OSError) else ' '.join(str(error).split())

@@ -5,20 +5,23 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-import uvicorn
+from vop_mm.utils.files import temporary_folder
 
 from .collection import Collection
+from .connections import Server
+from .hosts import ANY_ADDRESS, LOOPBACK, Hosts
+from .logs import log_few_lines
 from .media import Pictures, media_routes
 from .texts import Texts
 
-_LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+_SCRIPT = Path(__file__).with_name('page.js')
 
 
 def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.1', port: int = 7860,
-          max_upload: int = 100 << 20, timeout: float = 20.) -> None:
+          max_upload: int = 100 << 20, timeout: float = 20., names: Sequence[str] = (), root_path: str = '') -> None:
     """Serve the page until the process is told to end.
 
     Args:
@@ -28,56 +31,70 @@ def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.
         port (int): 0 takes a free one. Defaults to 7860.
         max_upload (int): Bytes of an uploaded file. Defaults to 100 MiB.
         timeout (float): Seconds that decoding a picture may take. Defaults to 20.
+        names (Sequence[str]): By which the server may be called besides its address. Defaults to none.
+        root_path (str): Path under which a proxy has the page, as ``/search``. Defaults to ``''``.
 
     Raises:
         OSError: The address is taken, or not this machine's.
+        ValueError: A name or the path is none.
     """
+    hosts, root_path = Hosts(host, names), root_path.rstrip('/')
     pictures = Pictures(timeout)
     listening = _listen(host, port)
-    with listening, tempfile.TemporaryDirectory(prefix='vop_mm_page_') as scratch, _ended_by_sigterm():
-        app = make_app(collections, texts, pictures, scratch, max_upload, _LOOPBACK if host in _LOOPBACK else None)
+    with listening, temporary_folder(None, 'page') as scratch, _ended_by_sigterm():
+        app = make_app(collections, texts, pictures, str(scratch), max_upload, hosts, root_path)
+        log_few_lines()
         port = listening.getsockname()[1]
-        print(f'search page: http://{f"[{host}]" if ":" in host else host}:{port} (Ctrl-C ends it)', flush=True)
-        if host not in _LOOPBACK:
+        for collection in collections:
+            print(_printable(f'{collection.name}: serves the videos in {collection.status().videos}'), flush=True)
+        reached = ANY_ADDRESS.get(host, host)
+        reached = f'[{reached}]' if ':' in reached else reached
+        print(f'search page: http://{reached}:{port} (Ctrl-C ends it)', flush=True)
+        if host not in LOOPBACK or names:
             print('warning: whoever reaches this address sees the videos of the index and may upload files; there is '
-                  'no password', file=sys.stderr, flush=True)
-        server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=3))
-        server.run(sockets=[listening])
+                  'no password. It is answered by this address alone, and by the names of --allow-host',
+                  file=sys.stderr, flush=True)
+        Server(app).run(sockets=[listening])
 
 
 def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures, scratch: str, max_upload: int,
-             hosts: Sequence[str] | None = None) -> Callable:
+             hosts: Hosts, root_path: str = '') -> Callable:
     """The page with the videos, guarded, as an ASGI application.
 
     Args:
-        collections, texts, max_upload: As :func:`serve` takes them.
+        collections, texts, max_upload, root_path: As :func:`serve` takes them.
         pictures (Pictures): Makes the stills.
         scratch (str): Folder for what is kept for a while.
-        hosts (Sequence[str], optional): Names by which the server may be called. None: any.
+        hosts (Hosts): Names by which the server may be called.
 
     Returns:
-        Callable: For uvicorn.
+        Callable: For a server.
     """
     # read when gradio is imported: where it writes, and that nothing is told or kept
     os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', GRADIO_RUN_HISTORY='False',
                       HF_HUB_DISABLE_TELEMETRY='1')
     import gradio as gr
     from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import FileResponse
+    from starlette.routing import Route
 
     from .guard import Guard
     from .page import SearchPage
     from .uploads import upload_route
 
     page = SearchPage(collections, texts, pictures, max_upload)
+    blocks = page.build()
     nearest = [functools.partial(page.nearest, collection.name) for collection in collections]
+    script = Route('/page.js', lambda request: FileResponse(_SCRIPT, media_type='text/javascript'))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None,
-                  routes=[*media_routes(collections, pictures), upload_route(nearest, max_upload, scratch)])
-    app = gr.mount_gradio_app(app, page.build(), path='/', **page.options())
-    app.add_middleware(Guard)
-    if hosts is not None:  # a page from elsewhere can't reach a server on loopback by a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    return app
+                  routes=[*media_routes(collections, pictures), upload_route(nearest, max_upload, scratch), script])
+    app = gr.mount_gradio_app(app, blocks, path='/', root_path=root_path, **page.options())
+    return Guard(app, hosts, page.inputs(blocks), root_path)
+
+
+def _printable(text: str) -> str:
+    """A line for a terminal: an index may have been made by anybody."""
+    return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -92,13 +92,13 @@ def captions_of(cfg: Config) -> dict[str, list[str]]:
     Returns:
         dict[str, list[str]]: By the video's real path; whole videos only. Empty where there is no good annotation.
     """
-    dataset = cfg.test_dataloader.dataset
-    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     try:
+        dataset = cfg.test_dataloader.dataset
+        root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+        folder = os.path.join(root, prefix.get('video') or '')
         entries = read_annotation(os.path.join(root, dataset.get('ann_file') or ''))[1]
-    except AnnotationError:
+    except (AnnotationError, AttributeError, TypeError, ValueError):  # the config may be anybody's
         return {}
-    folder = os.path.join(root, prefix.get('video') or '')
     return {os.path.realpath(os.path.join(folder, entry['video'])): entry['captions']
             for entry in entries if not entry.get('start') and entry.get('end') is None}
 

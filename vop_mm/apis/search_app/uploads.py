@@ -1,6 +1,7 @@
 """Clips that are uploaded: kept while they are compared, and no longer."""
 import asyncio
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import IO
@@ -11,16 +12,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from vop_mm.index.indexing import VIDEO_SUFFIXES
+from vop_mm.datasets.video_files import VIDEO_EXTENSIONS
 
 from . import cards
 
 _LONGEST_NAME = 255
 _AT_ONCE = 4  # uploads that are received or wait
+_MIN_RATE = 16 << 10  # bytes a second, on average
 
 
 def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, scratch: str,
-                 patience: float = 300.) -> Route:
+                 patience: float = 300., pause: float = 5.) -> Route:
     """Route ``/nearest/COLLECTION?name=NAME``, to which a file is posted; it answers with HTML.
 
     Args:
@@ -28,6 +30,8 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
         max_upload (int): Bytes that are taken.
         scratch (str): Folder for the file, which is gone when the answer is there.
         patience (float): Seconds that the file may take to come. Defaults to 300.
+        pause (float): Seconds in which nothing may come; so much later than at 16 KiB a second it may be there. An
+            upload that is slower loses its place to others. Defaults to 5.
 
     Returns:
         Route: For an application.
@@ -45,27 +49,41 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
             return HTMLResponse(cards.message(too_large(name, max_upload)), 413)
         if places.locked():
             return HTMLResponse(cards.message('too many uploads at once: try again'), 503)
-        file_suffix = suffix if suffix in VIDEO_SUFFIXES else ''
+        file_suffix = suffix if suffix in VIDEO_EXTENSIONS else ''
         async with places:
             with tempfile.NamedTemporaryFile(dir=scratch, suffix=file_suffix) as file:
                 try:
                     with anyio.fail_after(patience):
-                        await _receive(request, file, max_upload)
+                        await _receive(request, file, max_upload, pause)
                 except (ClientDisconnect, TimeoutError, ValueError):
                     return HTMLResponse(cards.message(f'{name} did not come whole, or not in time'), 400)
                 async with one_at_a_time:
+                    if await request.is_disconnected():
+                        return Response(status_code=204)  # nobody waits for it any more
                     return HTMLResponse(await run_in_threadpool(answers[number], file.name, name))
 
     return Route('/nearest/{collection:int}', nearest, methods=['POST'])
 
 
-async def _receive(request: Request, file: IO[bytes], max_upload: int) -> None:
-    """Write what is posted to a file; a ValueError where it is more than was said."""
-    size = 0
-    async for part in request.stream():
+async def _receive(request: Request, file: IO[bytes], max_upload: int, pause: float) -> None:
+    """Write what is posted to a file.
+
+    Raises:
+        ValueError: It is more than was said.
+        TimeoutError: It comes too slowly.
+    """
+    size, begin = 0, time.monotonic()
+    parts = aiter(request.stream())
+    while True:
+        with anyio.fail_after(pause):
+            part = await anext(parts, None)
+        if part is None:
+            break
         size += len(part)
         if size > max_upload:
             raise ValueError(size)
+        if time.monotonic() - begin > pause + size / _MIN_RATE:
+            raise TimeoutError
         await run_in_threadpool(file.write, part)
     file.flush()
 

@@ -1,11 +1,16 @@
 """Decoders, what they can't be trusted with, and the process that they run in."""
-from .containers import unfit_for_decord, unfit_for_torchcodec
+from .batch import FrameBatch
 from .decord_reader import DecordReader
+from .formats import CODECS, container_format
+from .images import read_image
+from .limits import Limits
 from .process import DecodeProcess
-from .torchcodec_reader import TorchCodecReader, torchcodec_problem
-from .video_reader import FrameBatch, UnfitDecoderError, VideoReader, check_file
+from .pyav_reader import PyAVReader
+from .video_file import VideoFile, check_file, open_video_file
+from .video_info import VideoInfo, probe
+from .video_reader import VideoReader
 
 __all__ = [
-    'DecodeProcess', 'DecordReader', 'FrameBatch', 'TorchCodecReader', 'UnfitDecoderError', 'VideoReader', 'check_file',
-    'torchcodec_problem', 'unfit_for_decord', 'unfit_for_torchcodec'
+    'CODECS', 'DecodeProcess', 'DecordReader', 'FrameBatch', 'Limits', 'PyAVReader', 'VideoFile', 'VideoInfo',
+    'VideoReader', 'check_file', 'container_format', 'open_video_file', 'probe', 'read_image'
 ]

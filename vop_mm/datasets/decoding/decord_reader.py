@@ -1,55 +1,62 @@
-"""Videos by decord."""
+"""Videos by decord, for who asks for it by name."""
 import re
 from functools import lru_cache
 
 import numpy as np
 
-from .containers import unfit_for_decord
+from vop_mm.registry import READERS
+
+from ..errors import VideoDecodeError
+from .frame_index import FrameIndex
+from .pyav_reader import PyAVReader
 from .video_reader import VideoReader
 
-
-@lru_cache(maxsize=1)
-def _decord():
-    try:
-        import decord
-    except ImportError as e:
-        raise ImportError('decord is needed to decode videos: pip install decord') from e
-    # what FFmpeg says about a damaged file comes back as an exception; on stderr it would stand without the file's name
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
+_CONTAINERS = ('mov', 'matroska')
 
 
+@READERS.register_module()
 class DecordReader(VideoReader):
-    """A video opened by decord; see :class:`VideoReader`.
+    """A video read by decord 0.6; see :class:`VideoReader`.
+
+    decord seeks to wrong frames in many files, silently. So PyAV reads the packets first, and what decord is not known
+    to be exact on is refused: containers other than mp4, mov, mkv and webm, frames that are stored behind a key frame
+    and shown before it, edit lists that hide frames, and pictures that decord does not show as a player does (mirrored,
+    HDR, pixels that are not square). Intra refresh, which has no mark in the packets, is not recognized.
 
     decord gets the path, never the content: it crashes the process on some damaged files that it reads from memory.
     """
 
-    _unfit = staticmethod(unfit_for_decord)
-
-    @staticmethod
-    def _open(path: str, num_threads: int):
+    def _open(self) -> FrameIndex:
+        self._reader = None
         decord = _decord()
-        return decord.VideoReader(path, ctx=decord.cpu(0), num_threads=num_threads)
+        by_pyav = PyAVReader(self._file.name)
+        try:
+            if self._file.format not in _CONTAINERS:
+                self._refuse(f'{self._file.format} files are not')
+            problem = by_pyav.seek_problem or by_pyav.display_problem
+            if problem:
+                self._refuse(f'a video with {problem} is not')
+            index, self._size = by_pyav._index, by_pyav._size
+            self.notes += by_pyav.notes
+        finally:
+            by_pyav.close()
+        self._reader = decord.VideoReader(self._file.name, ctx=decord.cpu(0), num_threads=self._num_threads)
+        if len(self._reader) != len(index):
+            self._refuse(f'decord counts {len(self._reader)} frames where {len(index)} are shown, such a file is not')
+        try:
+            return index.window(self._start, self._end)
+        except ValueError as e:
+            raise VideoDecodeError(self.path, str(e)) from None
 
-    def _wrong_times(self) -> str | None:
-        times = self._reader.get_frame_timestamp(range(self._count))
-        self._times = np.asarray(times[:, 0], dtype=np.float64)
-        # without times (AVI with B-frames) decord seeks by what it finds in their place
-        ascending = np.isfinite(self._times).all() and (np.diff(self._times) > 0).all()
-        return None if ascending else 'its frames have no times of their own, and decord seeks to wrong ones'
-
-    def get_avg_fps(self) -> float:
-        """Frames per second, on average."""
-        return float(self._ask(lambda: self._reader.get_avg_fps()))
-
-    def timestamps(self) -> np.ndarray:
-        """When each frame is shown, in seconds from the first one, float64 [total_frames]."""
-        return self._times - self._times[0]
+    def _refuse(self, what: str) -> None:
+        raise VideoDecodeError(self.path, f'{what} read by DecordReader: use PyAVReader')
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
-        frames = self._reader.get_batch(indices)
+        frames = self._reader.get_batch(indices + self._index.offset)
         return frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges
+
+    def _release(self) -> None:
+        self._reader = None
 
     @staticmethod
     def _reason(error: Exception) -> str:
@@ -57,10 +64,25 @@ class DecordReader(VideoReader):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         line = lines[0] if lines else type(error).__name__
         if line.startswith('Error reading'):
-            return 'not a video that decord can open (damaged, cut off, or something else)'
+            return 'not a video that decord can open (damaged, cut off, or something else); PyAVReader may read it'
         if 'cannot find video stream' in line:
-            return 'no video stream, or one of a codec that decord does not know (AV1)'
+            return 'no video stream, or one of a codec that decord does not know (AV1); use PyAVReader'
         line = re.sub(r'\[\d+:\d+:\d+\] \S+:\d+: ', '', line)
         if 'av_read_frame' in line or 'avcodec_' in line:
             return f'the stream is damaged or cut off ({line})'
         return line
+
+
+@lru_cache(maxsize=1)
+def _decord():
+    try:
+        import decord
+    except ImportError as e:
+        raise ImportError('DecordReader needs decord: pip install "decord>=0.6.0,<1.0" (x86-64 only); PyAVReader does '
+                          'not') from e
+    if int(decord.__version__.split('.')[0]) >= 1:
+        raise ImportError(f'decord {decord.__version__} is decord2, which hands out wrong frames under load: '
+                          'pip uninstall -y decord2, or use PyAVReader')
+    # what FFmpeg says about a damaged file comes back as an exception; on stderr it would stand without the file's name
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord

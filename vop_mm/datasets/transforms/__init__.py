@@ -1,20 +1,18 @@
-"""What happens to a sample between annotation and model: open, sample, decode, resize, tokenise, pack.
+"""What happens to a sample between annotation and model: a clip is read, changed, and packed with its tokens.
 
-Cropping, flipping and decoding are mmaction2's, by prefixed name (``mmaction.DecordDecode``).
+Cropping and flipping are mmaction2's, by prefixed name (``mmaction.CenterCrop``).
 """
 import mmaction.datasets.transforms  # noqa: F401 - registers the transforms with the prefix mmaction
 
-from .cached_frames import FramesToStore, LoadCachedFrames, split_pipeline
 from .formatting import PackVideoText
-from .isolation import IsolatedDecode
-from .opening import OpenVideo, OpenVideoTorchCodec, clip_range
+from .pipeline import Pipeline, split_pipeline
+from .read_clip import ReadClip
 from .resizing import ResizeFrames, short_side_size
-from .sampling import SampleSegments, random_indices, uniform_indices
+from .sampling import clip_moments, clip_range, sample_frames, sample_moments
 from .text import TokenizeText
 from .tokenizers import CLIPTokenizer, WordTokenizer
 
 __all__ = [
-    'CLIPTokenizer', 'FramesToStore', 'IsolatedDecode', 'LoadCachedFrames', 'OpenVideo', 'OpenVideoTorchCodec',
-    'PackVideoText', 'ResizeFrames', 'SampleSegments', 'TokenizeText', 'WordTokenizer', 'clip_range', 'random_indices',
-    'short_side_size', 'split_pipeline', 'uniform_indices'
+    'CLIPTokenizer', 'PackVideoText', 'Pipeline', 'ReadClip', 'ResizeFrames', 'TokenizeText', 'WordTokenizer',
+    'clip_moments', 'clip_range', 'sample_frames', 'sample_moments', 'short_side_size', 'split_pipeline'
 ]

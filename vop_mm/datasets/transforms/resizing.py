@@ -1,4 +1,6 @@
 """Resizing frames."""
+from collections.abc import Sequence
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
@@ -52,15 +54,17 @@ class ResizeFrames(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Resize every frame."""
-        height, width = results['imgs'][0].shape[:2]
-        new = short_side_size(height, width, self.size) if isinstance(self.size, int) else self.size
-        if new != (height, width):
-            results['imgs'] = [self._resize(img, new) for img in results['imgs']]
-        results['img_shape'] = new
+        results['imgs'] = self.resize(results['imgs'])
+        results['img_shape'] = results['imgs'][0].shape[:2]
         return results
 
-    def _resize(self, img: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return np.array(Image.fromarray(img).resize(size[::-1], _FILTERS[self.interpolation]))
+    def resize(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Resize frames of one size, uint8 [H, W, 3] each."""
+        height, width = frames[0].shape[:2]
+        new = short_side_size(height, width, self.size) if isinstance(self.size, int) else self.size
+        if new == (height, width):
+            return list(frames)
+        return [np.array(Image.fromarray(frame).resize(new[::-1], _FILTERS[self.interpolation])) for frame in frames]
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(size={self.size}, interpolation={self.interpolation!r})'

@@ -1,13 +1,21 @@
-"""Captions to token ids. Both tokenizers cut what is too long and keep end of text as the last token."""
+"""Captions to token ids. Both tokenizers cut what is too long and keep end of text as the last token.
+
+A tokenizer is called with a list of str and gives int64 [n, L]. It may have ``unknown_words(text) -> list[str]``, the
+words of a text that its vocabulary lacks; search then tells whoever asks. One without it is taken to know every word.
+"""
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vop_mm.registry import TOKENIZERS
+
+_JOINERS = frozenset('_\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff')  # zero width joiner, skin tones
 
 
 @TOKENIZERS.register_module()
@@ -36,6 +44,10 @@ class CLIPTokenizer:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Tokenise. [n] str -> [n, L] int64"""
         return _pack([self._bpe.encode(text) for text in texts], self.sot_id, self.eot_id, self.context_length)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text that the vocabulary lacks: none, byte pairs spell every word."""
+        return []
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(context_length={self.context_length})'
@@ -95,12 +107,37 @@ class WordTokenizer:
         rows = [[self._ids.get(word, self.unk_id) for word in _words(text)] for text in texts]
         return _pack(rows, self.sot_id, self.eot_id, self.context_length)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text that the vocabulary lacks.
+
+        Args:
+            text (str): Any text.
+
+        Returns:
+            list[str]: In lower case and in the text's order, each once. A symbol such as an emoji is a word that no
+            vocabulary has; punctuation is none.
+        """
+        words = (''.join(letters) for is_word, letters in groupby(text.lower(), _in_a_word) if is_word)
+        return list(dict.fromkeys(word for word in words if not self._knows(word)))
+
+    def _knows(self, word: str) -> bool:
+        return all(part in self._ids for part in _words(word)) and not any(map(_is_symbol, word))
+
     def __repr__(self) -> str:
         return f'{type(self).__name__}(vocab={self.vocab!r}, context_length={self.context_length})'
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r'\w+', text.lower())
+
+
+def _in_a_word(character: str) -> bool:
+    # unlike \w with the marks of scripts such as Devanagari, and what joins emoji: a word is shown whole
+    return character in _JOINERS or unicodedata.category(character)[0] in 'LMN' or _is_symbol(character)
+
+
+def _is_symbol(character: str) -> bool:
+    return unicodedata.category(character) == 'So'
 
 
 def _checked(context_length: int) -> int:

@@ -1,6 +1,6 @@
 """Saves the trainable part, whole or not at all."""
 import os.path as osp
-from pathlib import Path
+import re
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -8,9 +8,10 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vop_mm.registry import HOOKS
-from vop_mm.utils.files import atomic_write
+from vop_mm.utils.files import atomic_write, remove_leftovers
 
-from ..checkpoint import CheckpointError, match, pack, unpack
+from ..checkpoint import match, naming, pack, unpack
+from ..resuming import check_resumable
 
 
 @HOOKS.register_module()
@@ -39,9 +40,20 @@ class TrainableCheckpointHook(CheckpointHook):
         """Prepare, and remove what a killed run had half written."""
         super().before_train(runner)
         if is_main_process():
-            out, work = Path(self.out_dir), Path(runner.work_dir)
-            for path in (*out.glob('.*.pth.*.tmp'), *work.glob('.last_checkpoint.*.tmp')):
-                path.unlink()
+            for folder in {self.out_dir, runner.work_dir}:
+                remove_leftovers(folder)
+
+        # what is removed when there is a better one: a path from the checkpoint that was resumed from
+        if self.save_best is not None and len(self.key_indicators) == 1:
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        elif self.save_best is not None:
+            self.best_ckpt_path_dict = {key: self._own(path) for key, path in self.best_ckpt_path_dict.items()}
+
+    def _own(self, path: str | None) -> str | None:
+        """A path if it is that of a best checkpoint in this run's folder."""
+        if not isinstance(path, str) or not re.fullmatch(r'best_.+\.pth', osp.basename(path)):
+            return None
+        return path if osp.realpath(osp.dirname(path)) == osp.realpath(self.out_dir) else None
 
     def before_train_epoch(self, runner) -> None:
         """Count accumulated steps within the epoch; the last ones may be fewer, and are averaged over as many."""
@@ -54,10 +66,11 @@ class TrainableCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse another model's checkpoint, or one that can't be resumed from; give MMEngine its objects back."""
-        if runner._resume and not runner._has_loaded and 'optimizer' not in checkpoint:
-            raise CheckpointError('the checkpoint has no optimiser\'s state to go on with: resume from an epoch_N.pth')
-        match(checkpoint, _model(runner))
-        unpack(checkpoint)
+        with naming(runner._load_from):
+            if runner._resume and not runner._has_loaded:
+                check_resumable(checkpoint, runner)
+            match(checkpoint, _model(runner))
+            unpack(checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         # MMEngine removes the outdated checkpoint, then writes the new one, then last_checkpoint in place.
@@ -108,6 +121,9 @@ class _Later:
 
     def remove(self, path: str) -> None:
         self.paths.append(path)
+
+    def rmtree(self, path: str) -> None:
+        """No checkpoint of ours is a folder."""
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)

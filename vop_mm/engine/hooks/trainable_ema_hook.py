@@ -4,11 +4,13 @@ from collections import OrderedDict
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import HOOKS
+
+from ..checkpoint import match, naming
 
 
 @HOOKS.register_module()
@@ -80,6 +82,8 @@ class TrainableEMAHook(Hook):
         if runner._resume and 'not_averaged' in checkpoint:
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')
+            with naming(runner._load_from):
+                match(checkpoint, _model(runner))  # of the average, the checkpoint hook has seen to that
 
     @torch.no_grad()
     def _swap(self, runner) -> None:
@@ -93,4 +97,8 @@ class TrainableEMAHook(Hook):
 
 
 def _parameters(runner) -> dict[str, Tensor]:
-    return trainable_parameters(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    return trainable_parameters(_model(runner))
+
+
+def _model(runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -7,6 +7,7 @@ from mmengine.logging import MMLogger
 
 from vop_mm.datasets.errors import TooManyUnreadableVideosError
 from vop_mm.registry import HOOKS
+from vop_mm.utils.cli import printable
 
 
 @HOOKS.register_module()
@@ -70,7 +71,7 @@ class UnreadableVideoHook(Hook):
 
     def _check(self, samples: int, replaced: int) -> None:
         if replaced > self.max_share * samples:
-            examples = ', '.join(sorted(self._logged)[:3])
+            examples = ', '.join(map(printable, sorted(self._logged)[:3]))
             raise TooManyUnreadableVideosError(
                 f'{replaced} of {samples} training samples ({replaced / samples:.1%}) had a video that can\'t be '
                 f'decoded, more than max_share={self.max_share:g} of UnreadableVideoHook allows; such as {examples}')
@@ -112,12 +113,12 @@ class UnreadableVideoHook(Hook):
         skipped = {path: reason for part in all_gather_object(self._skipped) for path, reason in part.items()}
         if skipped:
             runner.logger.warning(f'{len(skipped)} videos were left out of the evaluation because they can\'t be '
-                                  f'decoded: {", ".join(sorted(skipped))}')
+                                  f'decoded: {", ".join(map(printable, sorted(skipped)))}')
 
     def _log(self, logger: MMLogger, path: str, reason: str) -> None:
         if path not in self._logged:
             self._logged[path] = reason
-            logger.warning(f"can't decode {path}: {reason}")
+            logger.warning(f"can't decode {printable(path)}: {printable(reason)}")
 
 
 def _unreadable(data_batch: dict | None) -> list[list[tuple[str, str]]]:

@@ -1,8 +1,7 @@
 """Queries of the training split, for QB-Norm."""
 from pathlib import Path
 
-import numpy as np
-
+from ..dump import read_dump
 from .blocks import Array, FeatureRows
 
 
@@ -23,14 +22,11 @@ def load_query_bank(path: str | Path, text_features: Array, video_features: Arra
         FileNotFoundError: There is no such file.
         ValueError: It is no such file, of another split than training, or of a model with another size of features.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'query bank not found: {path}')
     try:
-        with np.load(path, allow_pickle=False) as data:
-            texts, videos = data['text_features'], data['video_features']
-            split = str(data['split']) if 'split' in data else 'train'
-    except (KeyError, OSError, ValueError, EOFError) as e:
-        raise ValueError(f'{path} is not a file of tools/test.py --dump: {e}') from e
+        data = read_dump(path, 'text_features', 'video_features')
+    except FileNotFoundError:
+        raise FileNotFoundError(f'query bank not found: {path}') from None
+    texts, videos, split = data['text_features'], data['video_features'], str(data.get('split', 'train'))
     if not split.startswith('train'):
         raise ValueError(f'the query bank {path} is of the split {split}: queries have to come from training')
     try:

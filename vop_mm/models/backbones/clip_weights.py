@@ -1,10 +1,13 @@
 """Reading CLIP weights from a file, safely, whatever form they were published in."""
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from vop_mm.utils.paths import open_regular
+from vop_mm.utils.tensor_files import check_tensors, read_archive, read_safetensors
 
 from .torchscript_weights import is_torchscript, read_torchscript
 
@@ -40,18 +43,20 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
         FileNotFoundError: There is no such file.
         ValueError: The file can't be read as weights.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f'CLIP weights not found: {path}')
+    from_openai = False
     try:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
-            state = load_file(path)
-        elif is_torchscript(path):
-            # not open_clip's load_openai_model: it runs what is in there, and rounds float32 weights to float16
-            state = read_torchscript(path)
-        else:
-            state = torch.load(path, map_location='cpu', weights_only=True)
+        with open_regular(path) as file:
+            if path.suffix == '.safetensors':
+                state = read_safetensors(file)[0]
+            elif from_openai := is_torchscript(file):
+                # not open_clip's load_openai_model: it runs what is in there, and rounds float32 weights to float16
+                state = read_torchscript(file)
+            else:
+                state = read_archive(file, 'cpu')
+            check_tensors(state, os.fstat(file.fileno()).st_size)
     except Exception as e:  # the three readers fail in a dozen ways; the user needs the file and the reason
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ValueError(f'{path} is not a readable file of CLIP weights: {reason}') from e
@@ -60,7 +65,7 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for k, v in state.items()
                                               if k not in _OPENAI_EXTRAS):
         raise ValueError(f'{path} holds no state dict of tensors')
-    from_openai = is_torchscript(path) or any(k in state for k in _OPENAI_EXTRAS)
+    from_openai = from_openai or any(k in state for k in _OPENAI_EXTRAS)
     state = {k.removeprefix('module.'): v.float() for k, v in state.items() if k not in _OPENAI_EXTRAS}
     return ClipWeights(state, from_openai)
 

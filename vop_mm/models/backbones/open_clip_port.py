@@ -31,6 +31,9 @@ class OpenCLIP(BaseModule):
         compile (bool | dict): Compile every block with ``torch.compile`` when it first runs, which takes a C++ compiler
             and a minute or so; a dict holds its options, e.g. ``dict(mode='max-autotune')``. Defaults to False.
 
+    Attributes:
+        file (str, optional): Where the weights were read from.
+
     Raises:
         ValueError: Unknown or unsupported architecture, unknown tag, or weights that don't fit the architecture.
         FileNotFoundError: ``weights`` looks like a path and there is no such file.
@@ -43,8 +46,7 @@ class OpenCLIP(BaseModule):
         self.arch = arch if isinstance(arch, str) else dict(arch)
         self.weights = weights
         self.model = _build(arch)
-        if weights is not None:
-            _load(self.model, arch, weights, cache_dir)
+        self.file = None if weights is None else _load(self.model, arch, weights, cache_dir)
         self._fingerprint: str | None = None
         if self._text.attn_mask is None:
             raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
@@ -236,8 +238,8 @@ def _reads_largest_id(text: nn.Module) -> bool:
     return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
 
 
-def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> None:
-    """Load weights, from a file or by tag, into ``model``."""
+def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> str:
+    """Load weights, from a file or by tag, into ``model``. Returns the file."""
     name = arch if isinstance(arch, str) else 'custom'
     path, quick_gelu = (weights, False) if _is_path(weights) else _download(name, weights, cache_dir)
     state, from_openai = read_clip_weights(path)
@@ -250,6 +252,7 @@ def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | Non
         lines = [line.strip() for line in str(e).splitlines()[1:] if line.strip()]
         shown = '; '.join(line if len(line) < 160 else line[:157] + '...' for line in lines[:2])
         raise ValueError(f'weights {weights} don\'t fit the CLIP architecture {name}: {shown}') from e
+    return path
 
 
 def _is_path(weights: str) -> bool:

@@ -1,9 +1,13 @@
 """The weights in a TorchScript archive, without running the code in it (``torch.jit.load`` does, on some archives)."""
 import collections
+import io
+import os
 import pickle
+import pickletools
 import re
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -13,43 +17,67 @@ _DTYPES = dict(HalfStorage=torch.float16, BFloat16Storage=torch.bfloat16, FloatS
                ShortStorage=torch.int16, IntStorage=torch.int32, LongStorage=torch.int64)
 
 
-def is_torchscript(path: str | Path) -> bool:
+# OpenAI's largest archive has 1,500 modules, 500 kB of code and 80 kB of pickled modules.
+_MAX_TEXT, _MAX_MODULES = 32 << 20, 100_000
+_DECLARED = re.compile(r'\s*__(?:parameters|buffers)__ = \[(.*)\]')
+
+
+def is_torchscript(file: BinaryIO) -> bool:
     """Whether a file is a TorchScript archive: a zip file with code in it."""
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         return any(name.split('/')[1:2] == ['code'] for name in archive.namelist())
 
 
-def read_torchscript(path: str | Path) -> dict[str, Tensor]:
+def read_torchscript(file: BinaryIO) -> dict[str, Tensor]:
     """Parameters and buffers of a TorchScript archive.
 
     Args:
-        path (str | Path): The file.
+        file (BinaryIO): The file.
 
     Returns:
         dict[str, Tensor]: Its state dict, as it is stored (OpenAI's archives: in float16).
 
     Raises:
         pickle.UnpicklingError: It holds more than modules with tensors and plain values.
+        ValueError: It would take much more memory or time than such a file is large.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         files = archive.namelist()
         root = next(name for name in files if name.endswith('/data.pkl') and name.count('/') == 1)[:-len('data.pkl')]
+        # code and modules may be compressed, tensors never are
+        texts = [member for member in archive.infolist() if member.filename.endswith(('.py', 'data.pkl'))]
+        tensors = [member for member in archive.infolist() if member.filename.startswith(f'{root}data/')]
+        if sum(member.file_size for member in texts) > _MAX_TEXT:
+            raise ValueError('its code and modules are too large')
+        if (any(member.compress_type != zipfile.ZIP_STORED for member in tensors)
+                or sum(member.file_size for member in tensors) > os.fstat(file.fileno()).st_size):
+            raise ValueError('its tensors are compressed, or overlap')
         # other attributes may be tensors as well; which ones belong to the state dict stands in the code, as text
-        code = '\n'.join(archive.read(name).decode() for name in files if name.endswith('.py'))
-        declared = set(re.findall(r'"(\w+)"', ' '.join(re.findall(r'__(?:parameters|buffers)__ = \[(.*)\]', code))))
-        with archive.open(f'{root}data.pkl') as file:
-            module = _Unpickler(file, archive, root).load()
-    return dict(_tensors(module, '', declared))
+        lines = [line for name in files if name.endswith('.py') for line in archive.read(name).decode().splitlines()]
+        declared = {name for line in lines if (found := _DECLARED.match(line))
+                    for name in re.findall(r'"(\w+)"', found[1])}
+        pickled = archive.read(f'{root}data.pkl')
+        for code, number, _ in pickletools.genops(pickled):
+            if code.name.endswith('PUT') and isinstance(number, int) and number > len(pickled):
+                raise ValueError('it counts further than it is long')  # Python makes a list of that length
+        module = _Unpickler(io.BytesIO(pickled), archive, root).load()
+    state = {}
+    for count, (name, value) in enumerate(_attributes(module), 1):
+        if count > _MAX_MODULES or len(name) > 1000:
+            raise ValueError('it holds too many modules, or one in itself')
+        if isinstance(value, Tensor) and name.rpartition('.')[2] in declared:
+            state[name] = value
+    return state
 
 
-def _tensors(module, prefix: str, declared: set[str]):
+def _attributes(module) -> Iterator[tuple[str, Any]]:
+    """All attributes of a module and of those in it, by name."""
     for name, value in vars(module).items():
+        yield name, value
         if isinstance(value, _Module):
-            yield from _tensors(value, f'{prefix}{name}.', declared)
-        elif isinstance(value, Tensor) and name in declared:
-            yield prefix + name, value
+            yield from ((f'{name}.{inner}', value) for inner, value in _attributes(value))
 
 
 class _Module:
@@ -67,6 +95,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._archive = archive
         self._root = root
+        self._storages = {}
 
     def find_class(self, module: str, name: str):
         if module == '__torch__' or module.startswith('__torch__.'):
@@ -83,8 +112,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid) -> Tensor:
         _, dtype, key, _, count = pid
-        data = self._archive.read(f'{self._root}data/{key}')
-        return torch.frombuffer(bytearray(data), dtype=dtype) if count else torch.empty(0, dtype=dtype)
+        if (key, dtype) not in self._storages:
+            data = bytearray(self._archive.read(f'{self._root}data/{key}'))
+            self._storages[key, dtype] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+        return self._storages[key, dtype]
 
 
 def _view(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:

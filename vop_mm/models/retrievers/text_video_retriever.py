@@ -148,6 +148,10 @@ class TextVideoRetriever(BaseModel):
             sample.set_data(dict(video_feature=video, text_features=own))
         return data_samples
 
+    def _dump_init_info(self) -> None:
+        # MMEngine's lists every tensor in the log, frozen ones too
+        pass
+
     def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
               video_index: Tensor | None) -> dict:
         if video_index is None:

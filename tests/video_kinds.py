@@ -1,0 +1,134 @@
+"""Small videos of every kind that is read, made with PyAV alone, and what is painted in their frames."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.videos import cut_video, encode_video, painted_frame
+
+FRAMES = 60
+TIMES = np.concatenate([[0], np.cumsum(np.random.default_rng(0).choice([0.02, 0.04, 0.2, 0.5], FRAMES - 1))])
+_PLAIN = {
+    'h264.mp4': {},
+    'h264.mkv': {},
+    'h264.flv': {},
+    'h264.avi': {},
+    'h264.ts': {},
+    'h264.m2ts': {},
+    'h264_no_b.avi': dict(max_b_frames=0),
+    'h264_10_bit.mp4': dict(pix_fmt='yuv420p10le'),
+    'h264_444.mp4': dict(pix_fmt='yuv444p'),
+    'h264_full_range.mp4': dict(pix_fmt='yuvj420p'),
+    'h264_open.mp4': dict(size=(120, 160), open_gop=True),
+    'h264_open.ts': dict(size=(120, 160), open_gop=True),
+    'h264_open_fragmented.mp4': dict(size=(120, 160), open_gop=True, fragmented=True),
+    'h264_intra_refresh.mp4': dict(size=(120, 160), max_b_frames=0,
+                                   options={'x264-params': 'intra-refresh=1:bframes=0:keyint=12'}),
+    'fragmented.mp4': dict(fragmented=True),
+    'faststart.mp4': dict(faststart=True),
+    'late.asf': {},
+    'hevc.mp4': dict(codec='hevc'),
+    'hevc_10_bit.mp4': dict(codec='hevc', pix_fmt='yuv420p10le'),
+    'hevc_open.mp4': dict(codec='hevc', size=(120, 160), open_gop=True),
+    'hevc_open.mkv': dict(codec='hevc', size=(120, 160), open_gop=True),
+    'vp8.webm': dict(codec='libvpx'),
+    'vp9.webm': dict(codec='libvpx-vp9'),
+    'av1.mp4': dict(codec='libsvtav1', size=(72, 96)),
+    'av1.webm': dict(codec='libsvtav1', size=(72, 96)),
+    'mpeg4.avi': dict(codec='mpeg4', max_b_frames=0),
+    'mpeg4_b.avi': dict(codec='mpeg4', max_b_frames=2),
+    'mpeg4_b.mkv': dict(codec='mpeg4', max_b_frames=2),
+    'mpeg2.mkv': dict(codec='mpeg2video', max_b_frames=2),
+    'mpeg2.ts': dict(codec='mpeg2video', max_b_frames=2),
+    'mpeg2.mpg': dict(codec='mpeg2video', max_b_frames=2),
+    'mpeg2.vob': dict(codec='mpeg2video', max_b_frames=2),
+    'wmv2.wmv': dict(codec='wmv2'),
+    'flv1.flv': dict(codec='flv'),
+    'mjpeg.avi': dict(codec='mjpeg', pix_fmt='yuvj420p'),
+    'prores.mov': dict(codec='prores_ks', pix_fmt='yuv422p10le'),
+    'animated.gif': dict(codec='gif', pix_fmt='rgb8'),
+    'no_duration.mkv': dict(container_options={'live': '1'}),
+    'no_duration.webm': dict(codec='libvpx', container_options={'live': '1'}),
+    'männchen läuft – 走 🎬.mp4': {},
+    'vfr.mp4': dict(times=TIMES),
+    'vfr.mkv': dict(times=TIMES + .5),
+    **{f'short{n}.mp4': dict(frames=n) for n in (1, 2, 5)},
+}
+NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'cover_first.mp4')
+
+
+def make_kinds(folder: Path) -> dict[str, list[int]]:
+    """Write one video of each of ``NAMES`` of which this FFmpeg has an encoder.
+
+    Returns:
+        dict[str, list[int]]: The painted indices of each, in the order in which they are shown.
+    """
+    made = {}
+    for name, options in _PLAIN.items():
+        options = dict(options)
+        frames = options.pop('frames', FRAMES)
+        if options.get('codec', 'h264') in av.codecs_available or 'codec' not in options:
+            encode_video(folder / name, frames, **options)
+            made[name] = list(range(frames))
+    for name, start, first in (('cut.mp4', .6, 15), ('cut_at_key.mp4', .48, 12), ('delayed.mp4', -.5, 0)):
+        cut_video(folder / 'h264.mp4', folder / name, start)
+        made[name] = list(range(first, FRAMES))
+    # Matroska has no edit lists: what is before the cut has negative times, and is shown
+    cut_video(folder / 'h264.mp4', folder / 'cut.mkv', .6, {'avoid_negative_ts': 'disabled'})
+    made['cut.mkv'] = list(range(12, FRAMES))
+    join_tracks(folder / 'two_tracks.mov', encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48)),
+                folder / 'cut.mp4')
+    made['two_tracks.mov'] = made['cut.mp4']
+    add_cover(folder / 'cover_first.mp4', folder / 'h264.mp4')
+    made['cover_first.mp4'] = made['h264.mp4']
+    (folder / 'small.mp4').unlink()
+    return made
+
+
+def join_tracks(path: Path, *sources: str | Path) -> str:
+    """A file that has the video tracks of others, copied; the last one is the one that players show."""
+    packets = []
+    with av.open(str(path), 'w') as joined:
+        for source in sources:
+            with av.open(str(source)) as container:
+                stream = container.streams.video[0]
+                copy = joined.add_stream_from_template(stream)
+                if source is sources[-1]:
+                    copy.disposition = av.stream.Disposition.default
+                for packet in container.demux(stream):
+                    if packet.dts is not None:
+                        packets.append((float(packet.dts * packet.time_base), copy, packet))
+        for _, copy, packet in sorted(packets, key=lambda item: item[0]):
+            packet.stream = copy
+            joined.mux(packet)
+    return str(path)
+
+
+def add_cover(path: Path, source: Path) -> str:
+    """A copy of a video that has a cover picture as its first track."""
+    with av.open(str(source)) as container, av.open(str(path), 'w') as covered:
+        cover = covered.add_stream('mjpeg', rate=1)
+        cover.height, cover.width, cover.pix_fmt = 300, 300, 'yuvj420p'
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = container.streams.video[0]
+        copy = covered.add_stream_from_template(stream)
+        frame = av.VideoFrame.from_ndarray(painted_frame(1023, 300, 300), format='rgb24')
+        covered.mux(cover.encode(frame))
+        covered.mux(cover.encode())
+        for packet in container.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                covered.mux(packet)
+    return str(path)
+
+
+def change_size(path: Path, *sizes: Sequence[int]) -> str:
+    """A transport stream whose frames change their size, 30 painted frames of each."""
+    content = b''
+    for i, size in enumerate(sizes):
+        times = np.arange(30 * i, 30 * i + 30) / 25
+        content += Path(encode_video(path.with_suffix('.part.ts'), 30, times, first=30 * i, size=size)).read_bytes()
+    path.with_suffix('.part.ts').unlink()
+    path.write_bytes(content)
+    return str(path)

@@ -1,0 +1,155 @@
+"""Connections of the server: few enough, and none that a client holds without using it."""
+import asyncio
+import functools
+import logging
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_MAX_CONNECTIONS = 256
+_MIN_CONNECTIONS = 8
+_HANDLES_OF_OTHERS = 112  # files of the index, libraries, decoders, uploads, and connections that are being accepted
+_HEAD_TIME = 10.  # seconds that a request's head may take to come
+_IGNORE_TIME = 2.  # seconds, and bytes, that the rest of a request may take that was answered without it
+_IGNORE_BYTES = 1 << 18
+_ACCEPTED_AT_ONCE = 16
+_QUEUE = 1024  # connections that wait in the kernel to be accepted
+
+
+class Connection(H11Protocol):
+    """An HTTP connection with limits that uvicorn doesn't have.
+
+    A request's head comes in bounded time; what comes after an answer that didn't wait for the whole body is ignored
+    for a short time, and then the connection is closed. Where there are too many connections, the one that has waited
+    longest for its client is closed: first among those without a request.
+
+    Args:
+        *args, **kwargs: As uvicorn gives them.
+        most (int): Connections that are open at once.
+        head_time (float): Seconds that a request's head may take. Defaults to 10.
+    """
+
+    def __init__(self, *args: Any, most: int, head_time: float = _HEAD_TIME, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most, self._head_time = most, head_time
+        self._waits_since = 0.
+        self._given_up = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._ignored: int | None = None  # bytes that came after an answer to a request that isn't whole
+
+    # -- what the loop calls ------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin, and close another connection where these are too many."""
+        super().connection_made(transport)
+        self._waits_since = self.loop.time()
+        self._set_deadline(self._head_time)
+        connections = [other for other in self.connections if not other._given_up]
+        if len(connections) > self._most:
+            waiting = [other for other in connections if other is not self and other.waits_for_client()]
+            min(waiting, key=lambda other: (other._has_request(), other._waits_since), default=self).give_up()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._ignored is not None:
+            self._ignored += len(data)
+            if self._ignored > _IGNORE_BYTES:
+                self.give_up()
+                return
+        super().data_received(data)
+        if self._ignored is not None and self.conn.their_state is not h11.SEND_BODY:  # the request ended after all
+            self._ignored = None
+            self._set_deadline(None)
+        if self._has_request():
+            self._waits_since = self.loop.time()
+            self._set_deadline(None)
+        elif self._deadline is None and not self.transport.is_closing():
+            self._waits_since = self.loop.time()
+            self._set_deadline(self._head_time)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, which uvicorn does for a few seconds, or for the end of this one."""
+        super().on_response_complete()
+        self._waits_since = self.loop.time()
+        if self.conn.their_state is h11.SEND_BODY and not self._has_request():
+            self._ignored = 0
+            self._set_deadline(_IGNORE_TIME)
+
+    def pause_writing(self) -> None:
+        """The client doesn't read as fast as it is answered."""
+        super().pause_writing()
+        self._waits_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._waits_since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    # -- states -------------------------------------------------------------------------------------------------------
+    def _has_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def waits_for_client(self) -> bool:
+        """Whether nothing happens here until the client reads or sends something."""
+        if not self._has_request() or self.flow.write_paused or self.transport.is_closing():
+            return True
+        return self.cycle.more_body and not self.cycle.response_started
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.give_up)
+
+    def give_up(self) -> None:
+        """Close it at once, whatever is under way."""
+        self._given_up = True
+        self._set_deadline(None)
+        self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Accepts connections in small steps, so that those over the limit are closed before descriptors run out.
+
+    Args:
+        app (Callable): The application.
+        most (int, optional): Connections that are open at once. None: what there are descriptors for.
+    """
+
+    def __init__(self, app: Callable, most: int | None = None) -> None:
+        most = most or _max_connections()
+        super().__init__(uvicorn.Config(
+            app, http=functools.partial(Connection, most=most), ws='none', backlog=_ACCEPTED_AT_ONCE,
+            limit_concurrency=4 * most,  # requests, also those of clients that are gone
+            log_config=None, access_log=False, proxy_headers=False, server_header=False,
+            timeout_graceful_shutdown=3))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets=sockets)
+        for listening in sockets or ():
+            listening.listen(_QUEUE)  # uvicorn's backlog is both this and the step
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, without waiting for clients, and without a line for each one whose answer doesn't come any more."""
+        logging.getLogger('uvicorn').setLevel(logging.CRITICAL)
+        for connection in list(self.server_state.connections):
+            if connection.waits_for_client():
+                connection.give_up()
+        await super().shutdown(sockets=sockets)
+
+
+def _max_connections() -> int:
+    """Connections for which there are descriptors, each with a file that is sent."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return min(max((limit - _HANDLES_OF_OTHERS) // 2, _MIN_CONNECTIONS), _MAX_CONNECTIONS)

@@ -1,0 +1,104 @@
+"""By which names a server may be called, and which pages may send it requests."""
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+ANY_ADDRESS = {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}  # and one by which this machine reaches it
+_HOST = re.compile(r'(\[[\da-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?', re.ASCII)
+_ORIGIN = re.compile(r'(https?)://(.*)', re.DOTALL)
+_DEFAULT_PORTS = dict(http=80, https=443)
+
+
+class Hosts:
+    """Names of a server.
+
+    A page of another site can lead its own name to this machine (DNS rebinding), and then reads whatever is answered to
+    that name. So a request has to say a name that is known here.
+
+    Args:
+        address (str): What the server listens on. It is one of its names; where it is all addresses of the machine,
+            so is the address that a request came to.
+        names (Sequence[str]): Further names, ``NAME`` or ``NAME:PORT``. A page at such a name and port may send
+            requests also where a proxy in between changes the header ``Host``.
+
+    Raises:
+        ValueError: What is given is no name.
+    """
+
+    def __init__(self, address: str, names: Sequence[str] = ()) -> None:
+        self._any_address = address in ANY_ADDRESS
+        given = [_split(name) for name in names]
+        for name, parts in zip(names, given):
+            if parts is None:
+                raise ValueError(f'{name!r} is not the name of a host: NAME or NAME:PORT is taken')
+        self._names = {*LOOPBACK, *(name for name, _ in given)}
+        if not self._any_address:
+            self._names.add(_normal(address))
+        self._origins = set(given)
+
+    def called(self, headers: Headers, server: Sequence | None) -> str | None:
+        """How a request calls the server.
+
+        Args:
+            headers (Headers): Of the request. Where a proxy says what it was called (``X-Forwarded-Host``), that is
+                taken, but has to be a known name as well.
+            server (Sequence, optional): Address and port that the request came to.
+
+        Returns:
+            str | None: Name, with the port if the request has one. None: no name of this server.
+        """
+        called = headers.get('host', '')
+        if not self._is_known(called, server):
+            return None
+        forwarded = headers.get('x-forwarded-host', '').split(',')[0].strip()
+        if forwarded:
+            return forwarded if self._is_known(forwarded, server) else None
+        return called
+
+    def is_own_page(self, origin: str, called: str) -> bool:
+        """Whether a page is this server's.
+
+        Args:
+            origin (str): The header ``Origin``.
+            called (str): From :meth:`called`.
+        """
+        match = _ORIGIN.fullmatch(origin)
+        page, host = match and _split(match[2]), _split(called)
+        if page is None or host is None:  # 'null', too: a page without an origin, or one that hides it
+            return False
+        port = _DEFAULT_PORTS[match[1]]  # a proxy may speak https outside and http here
+        name, own = (page[0], page[1] or port), (host[0], host[1] or port)
+        return name == own or (page[0], None if page[1] == port else page[1]) in self._origins
+
+    def _is_known(self, host: str, server: Sequence | None) -> bool:
+        parts = _split(host)
+        if parts is None:
+            return False
+        return parts[0] in self._names or bool(self._any_address and server and parts[0] == _normal(server[0]))
+
+
+def refuses_site(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser says that a request comes from another site's page, and not by a link that was followed."""
+    site = headers.get('sec-fetch-site', 'none')
+    followed = scope['method'] == 'GET' and headers.get('sec-fetch-mode') == 'navigate'
+    return site not in ('same-origin', 'none') and not followed
+
+
+def _split(host: str) -> tuple[str, int | None] | None:
+    """Name and port of ``NAME:PORT``; None where it is something else."""
+    match = _HOST.fullmatch(host.lower())
+    if match is None or (match[2] and not 0 < int(match[2]) < 2**16):
+        return None
+    return _normal(match[1].strip('[]')), match[2] and int(match[2])
+
+
+def _normal(name: str) -> str:
+    """One form of a name or an address."""
+    try:
+        return str(ipaddress.ip_address(name.partition('%')[0]))
+    except ValueError:
+        return name.lower().rstrip('.')

@@ -1,0 +1,394 @@
+"""Exact frames by PyAV. No other file knows PyAV, whose interface changes from year to year."""
+import bisect
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+
+import av
+import numpy as np
+
+from vop_mm.registry import READERS
+
+from ..errors import VideoDecodeError
+from .batch import DamagedError, UnfinishedBatch, damage_error
+from .display import HDR, is_mirrored, orient, square_width, to_sdr
+from .formats import CODECS
+from .frame_index import UNKNOWN, FrameIndex
+from .notes import cut_off_note, hdr_note, tracks_note
+from .video_reader import VideoReader
+
+av.logging.set_level(av.logging.PANIC)  # what FFmpeg says of a damaged file comes back as an exception
+_SEEKABLE = ('mov', 'matroska', 'mpegts', 'flv')  # where times stay the same after seeking
+_CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # by default in as many as there are cores
+_BACK = 2  # key frames that are gone back before a frame is looked for from the start
+
+
+@READERS.register_module()
+class PyAVReader(VideoReader):
+    """A video read by PyAV; see :class:`VideoReader`.
+
+    The packets' times are read first, without decoding. A frame is then found by seeking to the key frame before it and
+    decoding until its time is met: one is handed out only if it carries the time that was asked for. If the first
+    decoded frame is later (open groups of pictures, intra refresh), decoding begins a key frame earlier. In a file
+    whose times are missing, doubled or made up, all frames are decoded once to count them, and found by their number.
+    Frames of another size than the first are scaled to it.
+
+    Of several video tracks FFmpeg's best is read, never a cover picture; ``notes`` says which.
+    """
+
+    def _open(self) -> FrameIndex:
+        self._container = None
+        self._open_container()
+        windowed = self._is_windowed
+        index = (self._window_index() if windowed else None) or self._full_index()
+        if not windowed:
+            return index
+        try:
+            return index.window(self._start, self._end)
+        except ValueError as e:
+            raise VideoDecodeError(self.path, str(e)) from None
+
+    def _open_container(self) -> None:
+        """Open the file, at its start."""
+        self._release()
+        name = self._file.format
+        allowed = dict(protocol_whitelist='file', format_whitelist=name, codec_whitelist=','.join(CODECS))
+        # not `options`: PyAV 15 hands those to each stream, too, and crashes on files that announce no streams
+        options = dict(format=name, container_options=allowed)
+        try:  # a title that is not UTF-8 is no reason to refuse a file
+            container = av.open(self._file.name, metadata_errors='ignore', **options)
+        except TypeError:  # PyAV 19 has no such argument and takes texts as they are
+            container = av.open(self._file.name, **options)
+        self._container, self._seeked = container, False
+        # without a video stream, best() of PyAV 15 ends the process
+        self._stream = stream = container.streams.best('video') if container.streams.video else None
+        if stream is None or _is_cover(stream):
+            raise VideoDecodeError(self.path, 'no video stream')
+        codec = stream.codec_context
+        if codec is None or codec.name not in CODECS:
+            raise VideoDecodeError(self.path, f'the codec {codec and codec.name} is not read')
+        if self._size is None:
+            self._set_up(codec)
+        codec.options = {'max_pixels': str(2 * self._limits.pixels)}  # frames may be larger than the header says
+        codec.thread_count = self._num_threads
+        codec.thread_type = 'NONE' if self._num_threads == 1 else 'AUTO'
+        self._rate = float(stream.average_rate or stream.guessed_rate or 0)
+
+    def _set_up(self, codec) -> None:
+        """What stays as it is when the file is opened again."""
+        self._limits.check_frame(self.path, codec.height, codec.width)
+        self._scaled = codec.height, square_width(codec.width, self._stream.sample_aspect_ratio)
+        self._limits.check_frame(self.path, *self._scaled)
+        self._size, self._stored_width = (codec.height, max(codec.width, self._scaled[1])), codec.width
+        self.codec, self.track = codec.codec.canonical_name, self._stream.index  # by FFmpeg's name; of all streams
+        tracks = [stream.index for stream in self._container.streams.video if not _is_cover(stream)]
+        if len(tracks) > 1:
+            self._note(tracks_note(len(tracks), tracks.index(self._stream.index) + 1, codec.height, codec.width))
+        if codec.color_trc in HDR:
+            self._note(hdr_note(codec.color_trc))
+
+    def _transfer(self, frame: 'av.VideoFrame') -> int:
+        """The transfer characteristics of a decoded frame; PyAV 15 knows those of the decoder only."""
+        return int(getattr(frame, 'color_trc', self._stream.codec_context.color_trc))
+
+    def _note(self, note: str | None) -> None:
+        if note and note not in self.notes:
+            self.notes.append(note)
+
+    # -- what others ask ----------------------------------------------------------------------------------------------
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width of frames as a player shows them; one is decoded for that."""
+        height, width = self._scaled
+        return (width, height) if orient(np.empty((1, 2)), self._first_matrix()).shape == (2, 1) else (height, width)
+
+    @property
+    def seek_problem(self) -> str | None:
+        """What a decoder may get wrong that seeks by the number of a key frame in the file, in words; None: nothing."""
+        if self._index.counted:
+            return 'frames that have no times'
+        return 'frames that are stored behind a key frame and shown before it' if self._index.leading else None
+
+    @property
+    def display_problem(self) -> str | None:
+        """What a decoder gets wrong that only turns pictures, in words; None: nothing."""
+        if any(note.startswith('HDR') for note in self.notes):
+            return 'HDR colors'
+        if self._scaled[1] != self._stored_width:
+            return 'pixels that are not square'
+        return 'mirrored pictures' if is_mirrored(self._first_matrix()) else None
+
+    def _first_matrix(self) -> list[int] | None:
+        try:
+            frame = next(self._frames(None), None)
+        except DamagedError:
+            return None
+        if frame is not None and self._transfer(frame) in HDR:
+            self._note(hdr_note(self._transfer(frame)))
+        return frame and display_matrix(frame)
+
+    # -- when frames are shown ----------------------------------------------------------------------------------------
+    def _full_index(self) -> FrameIndex:
+        self._open_container()
+        # these do not keep when each frame is shown, and FFmpeg makes it up, wrongly where B-frames are stored
+        made_up = self._file.format == 'mpeg' or (self._file.format in ('avi', 'asf')
+                                                  and self._stream.codec_context.has_b_frames)
+        index = None if made_up else self._read_packets(None)
+        index = (index and self._without_undecoded(index)) or self._counted_index()
+        self._note(cut_off_note(self._stream.metadata.get('DURATION', ''), float(index.end * index.tick)))
+        return index
+
+    def _window_index(self) -> FrameIndex | None:
+        """An index of the packets from the key frame before the window to its end; None: that is not possible."""
+        if self._file.format not in _SEEKABLE:
+            return None
+        head = self._read_packets('first')
+        head = head and self._without_undecoded(head)
+        if head is None:
+            return None
+        stop = None if self._end is None else head.ticks(self._end)
+        target = head.ticks(self._start or 0.)
+        if target <= head.times[-1]:
+            self._open_container()
+            index = self._read_packets(stop)
+            return index and index.begin_at(head.first)
+        for back in (0, 1, 4, 16):
+            place = target - round(back / head.tick)
+            if place <= head.first:
+                break
+            self._seek(place)
+            index = self._read_packets(stop)
+            if index is None:
+                break
+            key = index.keys[:1]
+            if len(key) and key[0] <= target:
+                index = index.begin_at(key[0])  # frames before it are of the group of pictures before
+                return replace(index, first=head.first, keys=np.insert(index.keys, 0, self._before_key))
+        return None
+
+    def _read_packets(self, stop: int | str | None) -> FrameIndex | None:
+        """An index of the packets from here on.
+
+        Args:
+            stop (int | str, optional): None: to the end of the file. ``'first'``: until it is known which frame is the
+                first. Otherwise ticks: until all frames that begin before are there, and the one behind them.
+        """
+        packets, most = array('q'), 4 * (self._limits.frames + 1)
+        seen, has_key, next_time = 0, False, 2**62
+        for packet in self._container.demux(self._stream):
+            seen += packet.size > 0
+            has_key |= packet.size > 0 and packet.is_keyframe
+            if not packet.size or not has_key or packet.is_discard:  # discard: hidden by an edit list
+                continue
+            pts, dts = (UNKNOWN if time is None else time for time in (packet.pts, packet.dts))
+            if not packets:
+                self._before_key = (pts if dts == UNKNOWN else dts) - 1
+                stop = pts if stop == 'first' else stop
+            packets.extend((pts, dts, packet.duration or 0, packet.is_keyframe))
+            if stop is not None:
+                next_time = min(next_time, pts) if pts >= stop else next_time
+                if dts >= stop and dts >= next_time:
+                    break
+            if len(packets) > most:
+                break  # refused by its length
+        else:
+            if self._file.format == 'mov':
+                if stop is not None or self._seeked:
+                    return None  # whether it is cut off is known when all packets were counted
+                if seen < self._stream.frames < self.file_size:  # beyond that, the number itself is damaged
+                    raise VideoDecodeError(self.path, f'the file is damaged or cut off: {seen} of {self._stream.frames}'
+                                           ' frames are there')
+        if not packets:
+            return None
+        packets = np.frombuffer(packets, dtype=np.int64).reshape(-1, 4)
+        return FrameIndex.from_packets(packets, self._stream.time_base, self._rate)
+
+    def _without_undecoded(self, index: FrameIndex) -> FrameIndex | None:
+        """Without the frames that are shown before the first key frame and need what was cut off before it."""
+        if not index.doubtful:
+            return index
+        frame = next(self._frames(None), None)
+        return index.begin_at(frame.pts) if frame is not None and frame.pts is not None else None
+
+    def _counted_index(self) -> FrameIndex:
+        times = []
+        for frame in self._frames(None):
+            times.append(frame.pts)
+            self._limits.check_length(self.path, len(times))
+        if not times:
+            raise VideoDecodeError(self.path, 'no frames')
+        return FrameIndex.from_count(times, self._stream.time_base, self._rate)
+
+    # -- frames -------------------------------------------------------------------------------------------------------
+    def _decode(self, indices: np.ndarray) -> np.ndarray:
+        batch = UnfinishedBatch(indices)
+        if not self._index.counted:
+            if self._decode_by_time(batch):
+                return batch.frames
+            batch = UnfinishedBatch(indices)
+            index = self._counted_index().window(self._start, self._end)
+            same = len(index) == len(self._index)
+            if not same or (self._is_windowed and not np.allclose(index.seconds, self._index.seconds)):
+                raise VideoDecodeError(self.path, f'the packets say {len(self._index)} frames at other times than the '
+                                       f'{len(index)} that are decoded')
+            self._index = replace(index, times=self._index.times, end=self._index.end, first=self._index.first,
+                                  tick=self._index.tick)
+        self._decode_by_number(batch)
+        return batch.frames
+
+    def _decode_by_time(self, batch: UnfinishedBatch) -> bool:
+        """Whether the times of packets and frames agree; if so, the batch is complete."""
+        index, damaged, broken_key = self._index, {}, None
+        frames = frame = last = None  # the frame that was decoded last, and the one before that was asked for
+        for i in batch.places:
+            target = int(index.times[i])
+            key = index.key_before(target)
+            if key == broken_key and key >= 0:
+                damaged[i] = damaged[last]
+                continue
+            try:
+                if (frame is None or frame.pts > target
+                        or (i != last + 1 and key >= 0 and index.keys[key] > frame.pts)):
+                    frames, frame = self._start_before(target, key)
+                while frame is not None and frame.pts < target:
+                    before, frame = frame.pts, next(frames, None)
+                    if frame is not None and (frame.pts is None or frame.pts <= before
+                                              or (frame.pts < target and self._is_unknown(frame.pts))):
+                        return False
+            except DamagedError as e:
+                damaged[i], broken_key, frame = str(e), key, None
+            else:
+                if frame is None or frame.pts != target:
+                    if frame is not None and self._is_unknown(frame.pts):
+                        return False
+                    damaged[i] = 'nothing could be decoded'
+                elif frame.is_corrupt:
+                    damaged[i] = 'the decoder calls it corrupt'
+                else:
+                    batch.put(i, self._shown(frame))
+            last = i
+        if damaged:
+            raise damage_error(self.path, damaged)
+        return True
+
+    def _start_before(self, target: int, key: int) -> tuple[Iterator, 'av.VideoFrame | None']:
+        """Decode from the last key frame from which there is a frame at or before a time."""
+        for back in range(key, max(key - _BACK, 0) - 1, -1):
+            frames = self._frames(int(self._index.keys[back]))
+            try:
+                frame = next(frames, None)
+            except DamagedError:
+                if back == max(key - _BACK, 0):
+                    raise
+                continue
+            if frame is not None and frame.pts is not None and frame.pts <= target:
+                return frames, frame
+        frames = self._frames(None)
+        for frame in frames:
+            if frame.pts is not None:
+                return frames, frame
+        return frames, None
+
+    def _is_unknown(self, time: int) -> bool:
+        """Whether a decoded frame has a time that the index should have and has not."""
+        times = self._index.times
+        if not times[0] <= time <= times[-1]:
+            return False
+        return times[bisect.bisect_left(times, time)] != time
+
+    def _decode_by_number(self, batch: UnfinishedBatch) -> None:
+        number, first = -1, self._index.offset
+        try:
+            for number, frame in enumerate(self._frames(None)):
+                if number - first in batch.places:
+                    if frame.is_corrupt:
+                        raise DamagedError('the decoder calls it corrupt')
+                    batch.put(number - first, self._shown(frame))
+                    if not batch.missing:
+                        return
+        except DamagedError as e:
+            reason = str(e)
+        else:
+            reason = f'only {number + 1} frames could be decoded'
+        raise damage_error(self.path, dict.fromkeys(sorted(batch.missing), reason))
+
+    def _frames(self, position: int | None) -> Iterator['av.VideoFrame']:
+        """Decode from the key frame at a time on, in ticks, or from the start of the file.
+
+        Raises:
+            DamagedError: From the frame on that could not be decoded.
+        """
+        if position is None:
+            self._open_container()
+        else:
+            self._seek(position)
+        key = None
+        for packet in self._container.demux(self._stream):
+            if position is not None and key is None:
+                if packet.size and not packet.is_keyframe:
+                    continue
+                key = packet.pts
+            try:
+                frames = packet.decode()
+            except MemoryError:
+                raise
+            except (av.error.FFmpegError, ValueError) as e:
+                if key is not None and packet.pts is not None and packet.pts < key:
+                    continue  # it needs a frame before the key frame
+                yield from self._rest(packet.pts)
+                raise DamagedError(self._reason(e)) from None
+            yield from frames
+
+    def _seek(self, time: int) -> None:
+        self._container.seek(time, stream=self._stream)
+        self._seeked = True
+
+    def _rest(self, broken: int | None) -> list:
+        """Frames that were decoded before a broken one and wait for their turn."""
+        if self._num_threads != 1:  # which packet was the broken one is not known
+            return []
+        try:
+            frames = self._stream.codec_context.decode(None)
+        except (av.error.FFmpegError, ValueError):
+            return []
+        return [frame for frame in frames if frame.pts is not None and frame.pts != broken]
+
+    def _shown(self, frame: 'av.VideoFrame') -> np.ndarray:
+        """A frame as a player shows it, uint8 [H, W, 3] RGB."""
+        size, transfer = self._scaled[::-1], self._transfer(frame)
+        threads = {'threads': self._num_threads} if _CONVERTS_IN_THREADS else {}
+        if transfer in HDR:
+            self._note(hdr_note(transfer))
+            image = to_sdr(frame.reformat(*size, 'rgb48le', **threads).to_ndarray(), transfer)
+        else:
+            image = frame.reformat(*size, 'rgb24', **threads).to_ndarray()
+        return orient(image, display_matrix(frame))
+
+    @property
+    def _is_windowed(self) -> bool:
+        return self._start is not None or self._end is not None
+
+    def _release(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._container = self._stream = None
+
+    @staticmethod
+    def _reason(error: Exception) -> str:
+        text = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+        if 'Invalid data' in text or 'End of file' in text:
+            return 'damaged, cut off, or something else than its first bytes say'
+        return text
+
+
+def display_matrix(frame: 'av.VideoFrame') -> list[int] | None:
+    """The 9 numbers of a frame's display matrix; None: it is shown as it is."""
+    try:
+        data = frame.side_data['DISPLAYMATRIX']
+    except KeyError:
+        return None
+    return np.frombuffer(bytes(data), np.int32).tolist()
+
+
+def _is_cover(stream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)

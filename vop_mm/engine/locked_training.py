@@ -1,0 +1,42 @@
+"""One training at a time in a work directory."""
+import os.path as osp
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from mmengine.dist import is_main_process
+from torch import nn
+
+from vop_mm.utils.files import atomic_write
+from vop_mm.utils.locks import locked
+
+
+class LockedTraining:
+    """A part of a runner that refuses to train where another process is training.
+
+    The main process holds ``train.lock`` in the work directory; it is free when the process ends, however it ends.
+    Evaluation needs no lock: what it writes goes into a folder of its own. The config that lies in the work directory
+    is that of the training that runs there, also where others start.
+    """
+
+    def train(self) -> nn.Module:
+        """Train; see :meth:`mmengine.runner.Runner.train`.
+
+        Raises:
+            BlockingIOError: Another process is training in the work directory.
+        """
+        with _lock(self.work_dir):
+            return super().train()
+
+    def dump_config(self) -> None:
+        """Leave the config in the work directory, whole; see :meth:`mmengine.runner.Runner.dump_config`."""
+        if is_main_process():
+            name = osp.basename(self.cfg.filename) if self.cfg.filename else f'{self.timestamp}.py'
+            path = osp.join(self.work_dir, name)
+            with suppress(BlockingIOError), _lock(self.work_dir), atomic_write(path, 'w') as file:
+                file.write(self.cfg.dump())
+
+
+def _lock(work_dir: str) -> AbstractContextManager:
+    if not is_main_process():
+        return nullcontext()
+    return locked(osp.join(work_dir, 'train.lock'), f'another training is running in {work_dir}: wait for it to end, '
+                  'or name another work directory (--work-dir)')

@@ -1,0 +1,178 @@
+"""The one way in which a run reads checkpoints, whatever MMEngine would have taken.
+
+MMEngine has a loader for each kind of name (paths, URLs, storages, hubs), most of which unpickle whatever they get, and
+runs the config that it finds in a checkpoint. Within a run all of them are replaced; outside, other libraries in the
+process keep theirs.
+"""
+import os
+import re
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import BinaryIO
+
+from mmengine.hooks import CheckpointHook
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from vop_mm.utils.paths import open_below
+
+from .checkpoint import CheckpointError, load_from_local_safely, read_checkpoint
+
+_MAX_DOWNLOAD = 32 << 30  # bytes
+_STALLED = 30  # seconds without a byte
+_MAX_NAME = 4096
+_lock, _runs, _replaced = threading.Lock(), 0, {}
+
+
+@contextmanager
+def safe_loading() -> Iterator[None]:
+    """Within it MMEngine reads every checkpoint through :func:`load_from_anywhere`."""
+    global _runs, _replaced
+    with _lock:
+        if not _runs:
+            _replaced, CheckpointLoader._schemes = CheckpointLoader._schemes, {'': load_from_anywhere}
+        _runs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs -= 1
+            if not _runs:
+                CheckpointLoader._schemes = _replaced
+
+
+def load_from_anywhere(filename: str, map_location=None) -> dict:
+    """Read a checkpoint for MMEngine, running nothing that is in it.
+
+    Args:
+        filename (str): A path, or the address of a file (``http://``, ``https://``), which is downloaded first.
+        map_location: As in ``torch.load``. Defaults to None.
+
+    Returns:
+        dict: The checkpoint, without what MMEngine would run.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is not a checkpoint, not safe to read, or lies where only MMEngine would read it from.
+    """
+    filename = str(filename)
+    if re.match('https?://', filename):
+        with tempfile.TemporaryFile() as file:  # has no name: nothing is left of it, however this ends
+            _download(filename, file)
+            checkpoint = read_checkpoint(file, re.split('[?#]', filename)[0], map_location)
+    elif re.match(r'[\w.:+-]+://', filename):
+        raise CheckpointError(f'{filename} is refused: checkpoints are files, or come by http(s); download it first')
+    else:
+        checkpoint = load_from_local_safely(filename, map_location)
+    checkpoint['meta'].pop('config', None)  # MMEngine runs it as Python on resuming
+    return checkpoint
+
+
+def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
+    """The checkpoint to resume from, if there is one.
+
+    Args:
+        work_dir (str | Path): Holds the file ``last_checkpoint``, whose content came with the folder.
+        folder (str | Path): Where the run keeps its checkpoints.
+
+    Returns:
+        str | None: A file in ``folder``, under the name that ``last_checkpoint`` gives; the rest of the path in there
+        is that of the machine and the time when it was written.
+
+    Raises:
+        CheckpointError: It names no file there.
+    """
+    noted = Path(work_dir) / 'last_checkpoint'
+    if not os.path.lexists(noted):
+        return None
+    with open_below(work_dir, noted.name, follow_links=True) as file:
+        text = file.read(_MAX_NAME).decode(errors='replace').strip()
+    name = text.replace('\\', '/').rpartition('/')[2]
+    try:
+        open_below(folder, name).close()
+    except (OSError, ValueError):
+        raise CheckpointError(f'{noted} is refused: it names {text!r:.200}, and there is no such file in {folder}; '
+                              'name the checkpoint: --resume FILE') from None
+    return os.path.join(folder, name)
+
+
+class SafeLoading:
+    """For runners: whatever they read while they run, they read through :func:`load_from_anywhere`."""
+
+    def train(self, *args, **kwargs):
+        """Train; see :meth:`mmengine.runner.Runner.train`."""
+        with safe_loading():
+            return super().train(*args, **kwargs)
+
+    def val(self, *args, **kwargs):
+        """Validate; see :meth:`mmengine.runner.Runner.val`."""
+        with safe_loading():
+            return super().val(*args, **kwargs)
+
+    def test(self, *args, **kwargs):
+        """Test; see :meth:`mmengine.runner.Runner.test`."""
+        with safe_loading():
+            return super().test(*args, **kwargs)
+
+    def load_checkpoint(self, *args, **kwargs):
+        """Load a checkpoint; see :meth:`mmengine.runner.Runner.load_checkpoint`."""
+        with safe_loading():
+            return super().load_checkpoint(*args, **kwargs)
+
+    def resume(self, *args, **kwargs):
+        """Resume from a checkpoint; see :meth:`mmengine.runner.Runner.resume`."""
+        with safe_loading():
+            return super().resume(*args, **kwargs)
+
+    def load_or_resume(self) -> None:
+        """Load or resume what the config names, or the last checkpoint; see
+        :meth:`mmengine.runner.Runner.load_or_resume`.
+
+        ``resume`` may name a checkpoint. With ``'auto'`` a run of which nothing is left yet starts from ``load_from``.
+        """
+        if not self._has_loaded and self._resume:
+            if self._resume == 'auto' or (self._resume is True and self._load_from is None):
+                last = last_checkpoint(self.work_dir, checkpoint_folder(self))
+                self.logger.info(f'Resuming from the last checkpoint {last}' if last else
+                                 f'There is no checkpoint in {self.work_dir} yet to resume from')
+                self._load_from, self._resume = last or self._load_from, bool(last)
+            elif isinstance(self._resume, str):
+                self._load_from, self._resume = self._resume, True
+        with safe_loading():
+            super().load_or_resume()
+
+
+def checkpoint_folder(runner) -> str:
+    """Where a run keeps its checkpoints, before and after training has begun."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
+            folder = os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip('/')))  # MMEngine's way
+            return hook.out_dir if hasattr(hook, 'file_backend') else folder
+    return runner.work_dir
+
+
+def _download(url: str, file: BinaryIO) -> None:
+    # the handlers of http and https alone: nothing leads to files or other protocols
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
+                    urllib.request.HTTPRedirectHandler, urllib.request.HTTPDefaultErrorHandler,
+                    urllib.request.HTTPErrorProcessor, urllib.request.UnknownHandler):
+        opener.add_handler(handler())
+    try:
+        with opener.open(url, timeout=_STALLED) as answer:
+            if url.startswith('https:') and not answer.geturl().startswith('https:'):
+                raise CheckpointError(f'{url} is refused: it leads to {answer.geturl()}, which is not encrypted')
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+                if file.tell() > _MAX_DOWNLOAD:
+                    raise CheckpointError(f'{url} is refused: it is larger than any checkpoint')
+            if answer.length:
+                raise HTTPException(f'{answer.length} bytes are missing')
+    except (OSError, HTTPException) as e:
+        reason = getattr(e, 'reason', None) or e
+        raise ConnectionError(f'the checkpoint {url} can not be downloaded: {reason}') from None
+    file.flush()

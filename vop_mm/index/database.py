@@ -1,0 +1,286 @@
+"""SQLite files that may have come from anywhere: a database file is a program, so only the one we write is opened."""
+import errno
+import marshal
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+from vop_mm.utils.files import full_disk_error
+from vop_mm.utils.locks import locked
+
+_STEPS = 100_000  # of SQLite's machine between two looks at how many there were
+_MAX_VALUE = 12_000_000  # bytes of a value; a config is the longest
+_FEW = 16  # rows between two looks at how much there was
+_SPARE = 16_000_000  # bytes of an answer, besides those that the size of the file explains
+_JOURNAL_END = bytes.fromhex('d9d505f920a163d7')  # of a journal that names other files
+_PATIENCE = 5.  # seconds that another process is given to tidy up what a killed one left
+
+
+class Database:
+    """An SQLite file with known tables and nothing else: no views, triggers, virtual tables, computed columns.
+
+    It is opened to be read alone until something is written. Whatever is wrong with it is a ValueError with its name,
+    in every call. A call that needs more steps, or gives more bytes, than the size of the file explains is ended.
+
+    Args:
+        path (str | Path): The file.
+        schemas (Mapping[str, Sequence[str]]): Statements that make its tables and indexes, of each version that may be
+            there; the last one is the newest.
+        create (bool): Make it. Defaults to False.
+        upgrade (Sequence[str]): Statements that make the newest version of any other, before it is written.
+
+    Attributes:
+        version (str): Which of the versions it is.
+    """
+
+    def __init__(self, path: str | Path, schemas: Mapping[str, Sequence[str]], create: bool = False,
+                 upgrade: Sequence[str] = ()) -> None:
+        self.path, self._schemas, self._upgrade = Path(path), schemas, upgrade
+        self._writes, self._steps_left = create, 0
+        if create:
+            self._create(list(schemas.values())[-1])
+        self._db = self._open(create)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
+        """All rows of a query."""
+        with self._reading():
+            return list(self._fetch(query, values))
+
+    def parts(self, query: str, size: int) -> Iterator[list[tuple]]:
+        """The rows of a query, some at a time. Nothing is to be written meanwhile."""
+        rows = self._fetch(query, ())
+        while True:
+            with self._reading():
+                some = list(islice(rows, size))
+            if not some:
+                return
+            yield some
+
+    def write(self, statement: str, values: Sequence = ()) -> int:
+        """Change something within a :meth:`transaction`. Returns the number of a row that was added."""
+        return self._execute(statement, values).lastrowid
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is changed in it.
+
+        Raises:
+            OSError: It can't be written: no space, no permission, a link.
+        """
+        self.allow_writing()
+        try:
+            with self._db:
+                yield
+        except sqlite3.OperationalError as e:
+            self._interrupted(e)
+            raise _not_written(self.path, e) from None
+        except sqlite3.Error as e:
+            raise self.damaged(e) from None
+
+    def allow_writing(self) -> None:
+        """Open it to be written as well, and bring its tables up to date.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        if self._writes:
+            return
+        if not stat.S_ISREG(os.lstat(self.path).st_mode):
+            raise OSError(errno.ELOOP, 'a link is not written through', str(self.path))
+        db = self._open(True)
+        self._db.close()
+        self._db, self._writes = db, True
+        if self.version != list(self._schemas)[-1]:
+            try:
+                self._steps_left = self._allowed()
+                db.execute('BEGIN IMMEDIATE')
+                with db:
+                    if self._find_version(db) != list(self._schemas)[-1]:
+                        for statement in self._upgrade:
+                            db.execute(statement)
+                self.version = self._find_version(db)
+            except sqlite3.OperationalError as e:
+                self._interrupted(e)
+                raise _not_written(self.path, e) from None
+
+    def damaged(self, why: object) -> ValueError:
+        """The error that says so."""
+        why = ''.join(c if c.isprintable() else '?' for c in str(why)[:200])
+        return ValueError(f'{self.path} is not a catalogue of this project, or is damaged ({why})')
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+    def _create(self, schema: Sequence[str]) -> None:
+        try:
+            with closing(sqlite3.connect(self.path)) as db:
+                # of 4 kB, SQLite's own, two rows with vectors of 2 kB would not fill one
+                db.execute('PRAGMA page_size = 16384')
+                db.executescript(';\n'.join(('BEGIN', *schema, 'COMMIT')))
+        except sqlite3.Error as e:
+            raise _not_written(self.path, e) from None
+
+    def _open(self, write: bool) -> sqlite3.Connection:
+        """Connect, and look at everything that SQLite would act on. The file is never opened by other means: closing it
+        would end the locks that this process's other connections have."""
+        _check_beside(self.path)
+        db = self._connect(write)
+        try:
+            with self._reading():
+                self._steps_left = self._allowed()
+                # what a killed process left is put right before the tables are looked at
+                self.version = self._retry(lambda: self._find_version(db))
+        except BaseException:
+            db.close()
+            raise
+        if self.version is None:
+            for name in ('wal', 'shm'):  # there were none before
+                with suppress(OSError):
+                    os.unlink(_beside(self.path, name))
+            raise self.damaged('it keeps a log of its own')
+        return db
+
+    def _connect(self, write: bool) -> sqlite3.Connection:
+        name = quote(os.fsencode(os.path.abspath(self.path)))
+        # several threads of a web page may ask, one at a time
+        db = sqlite3.connect(f'file:{name}?mode={"rw" if write else "ro"}', uri=True, timeout=60,
+                             check_same_thread=False)
+        if hasattr(db, 'setlimit'):  # Python 3.11
+            for limit, value in ((sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE), (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+                                 (sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 1), (sqlite3.SQLITE_LIMIT_SQL_LENGTH, 100_000)):
+                db.setlimit(limit, value)
+        if hasattr(db, 'setconfig'):  # Python 3.12
+            db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+            db.setconfig(sqlite3.SQLITE_DBCONFIG_TRUSTED_SCHEMA, False)
+            db.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
+            db.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
+        for pragma in ('trusted_schema = OFF', 'cell_size_check = ON', 'mmap_size = 0',
+                       f'query_only = {"OFF" if write else "ON"}'):
+            db.execute(f'PRAGMA {pragma}')  # touches no file
+        db.set_progress_handler(self._step, _STEPS)
+        return db
+
+    def _find_version(self, db: sqlite3.Connection) -> str | None:
+        """Which version of the tables is there, whole and with nothing else; None for a file that keeps a log."""
+        if db.execute('PRAGMA journal_mode').fetchone() != ('delete', ):
+            db.close()
+            return None
+        found = {}
+        for kind, name, sql in db.execute('SELECT type, name, sql FROM sqlite_master LIMIT 100'):
+            found[kind, name] = sql if sql is None or isinstance(sql, str) else b''
+        made = {' '.join(sql.split()) for sql in found.values() if sql}
+        own = {key for key, sql in found.items() if sql is None and key[0] == 'index'}
+        for version, schema in self._schemas.items():
+            wanted = {' '.join(statement.split()) for statement in schema}
+            wanted |= {'CREATE TABLE sqlite_sequence(name,seq)'}
+            if made == wanted and len(found) == len(wanted) + len(own):
+                return version
+        raise self.damaged('other tables than those of a catalogue')
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+    def _execute(self, statement: str, values: Sequence) -> sqlite3.Cursor:
+        self._steps_left = self._allowed()
+        return self._retry(lambda: self._db.execute(statement, values))
+
+    def _fetch(self, query: str, values: Sequence) -> Iterator[tuple]:
+        """Rows, no more of them than there can be: in a crafted file many values lie in the same pages."""
+        rows = self._execute(query, values)
+        left = 4 * os.stat(self.path).st_size + _SPARE
+        while few := rows.fetchmany(_FEW):
+            left -= len(marshal.dumps(few))  # a tenth of the time that it takes to ask each value
+            if left < 0:
+                raise self.damaged('more values than it has room for')
+            yield from few
+
+    def _allowed(self) -> int:
+        """Steps that a call may take: some tenths of a second, and a hundred for each byte of the file."""
+        return 300 + os.stat(self.path).st_size // 1000
+
+    def _step(self) -> bool:
+        self._steps_left -= 1
+        return self._steps_left < 0
+
+    def _interrupted(self, error: sqlite3.Error) -> None:
+        # Ctrl-C within our function is for SQLite a wish to end
+        if str(error) == 'interrupted' and self._steps_left >= 0:
+            raise KeyboardInterrupt from None
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What SQLite raises as what callers expect."""
+        try:
+            yield
+        except sqlite3.OperationalError as e:
+            self._interrupted(e)
+            if str(e) in ('disk I/O error', 'unable to open database file', 'database is locked'):
+                raise OSError(f'{self.path} can not be read: {e}') from None
+            raise self.damaged('it takes too long' if str(e) == 'interrupted' else e) from None
+        except (sqlite3.Error, MemoryError, UnicodeError, OverflowError) as e:
+            raise self.damaged(e) from None
+
+    def _retry(self, call):
+        """Ask; where a process was killed in the middle of a change, that change is taken back first."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as e:
+                if self._writes or 'readonly' not in str(e) and 'unable to open' not in str(e):
+                    raise
+                if not os.path.exists(_beside(self.path, 'journal')):
+                    raise
+            self._roll_back(end)
+
+    def _roll_back(self, end: float) -> None:
+        try:
+            with locked(self.path.resolve().parent / 'lock', 'in use'):
+                _check_beside(self.path)
+                with closing(self._connect(True)) as db:
+                    db.execute('SELECT count(*) FROM sqlite_master')
+        except BlockingIOError:  # whoever holds it does the same
+            if time.monotonic() > end:
+                raise BlockingIOError(f'another process is changing {self.path}') from None
+            time.sleep(0.1)
+        except (OSError, sqlite3.OperationalError):
+            raise OSError(f'{self.path} was left in the middle of a change, and can not be put right here: no '
+                          'permission to write') from None
+
+
+def _check_beside(path: Path) -> None:
+    """Look at the files beside a database that SQLite would open."""
+    for name in ('wal', 'shm'):
+        if os.path.lexists(_beside(path, name)):
+            raise ValueError(f'{_beside(path, name)} does not belong to an index of this project')
+    journal = _beside(path, 'journal')
+    try:
+        mode = os.lstat(journal).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise ValueError(f'{journal} does not belong to an index of this project')
+    try:
+        with open(journal, 'rb') as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - len(_JOURNAL_END), 0))
+            names_others = file.read() == _JOURNAL_END
+    except FileNotFoundError:  # of a writer that has ended
+        return
+    if names_others:  # SQLite may remove what such a journal names
+        raise ValueError(f'{journal} names other files: it does not belong to an index of this project')
+
+
+def _beside(path: Path, what: str) -> str:
+    return f'{os.path.realpath(path)}-{what}'
+
+
+def _not_written(path: Path, error: sqlite3.Error) -> OSError:
+    if 'disk is full' in str(error):
+        return full_disk_error(path)
+    return OSError(f'{path} can not be written: {error}')

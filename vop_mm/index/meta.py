@@ -1,0 +1,77 @@
+"""What an index says of itself, checked: it may have come from anywhere."""
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+MAX_DIM = 16384  # values of a vector
+_MAX_TEXT = 10_000_000  # characters of a stored config
+_MAX_NAME = 4096
+
+
+def read_meta(key: str, text: object) -> Any:
+    """A value as it was stored.
+
+    Args:
+        key (str): Its name.
+        text (object): What stands under it.
+
+    Returns:
+        Any: The value.
+
+    Raises:
+        ValueError: It is no JSON, or not what belongs there; it doesn't say which file.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f'{key} is no text')
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ValueError(f'{key} is no JSON') from None
+    if key in _CHECKS and not _CHECKS[key](value):
+        raise ValueError(f'{key} is not what it has to be')
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _is_settings(value: object) -> bool:
+    return (_is_plain_dict(value) and type(value.get('dim')) is int and 1 <= value['dim'] <= MAX_DIM
+            and all(value.get(key) is None or _is_length(value[key]) for key in ('window', 'stride'))
+            and all(isinstance(value.get(key, ''), str) for key in ('CLIP', 'prompts', 'model', 'pipeline')))
+
+
+def _is_backend(value: object) -> bool:
+    return value is None or _is_plain_dict(value) and isinstance(value.get('type'), str)
+
+
+def _is_source(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and _is_text(value.get('config', ''), _MAX_TEXT)
+                             and (value.get('checkpoint') is None or _is_text(value['checkpoint'], _MAX_NAME)))
+
+
+def _is_plain_dict(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        item is None or isinstance(item, (bool, int, float)) or _is_text(item, _MAX_NAME) for item in value.values())
+
+
+def _is_length(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+def _is_text(value: object, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most and '\0' not in value
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    'settings': _is_settings,
+    # a path, or an address without a user; it is shown and compared, and never asked for anything
+    'videos': lambda value: _is_text(value, _MAX_NAME) and re.match(r'/|[a-z][a-z0-9+.-]*://[^/@]*(/|$)', value),
+    'backend': _is_backend,
+    'source': _is_source,
+    'generation': lambda value: type(value) is int and 0 <= value < 2**62,
+    'finished': lambda value: isinstance(value, bool),
+}

@@ -1,0 +1,71 @@
+"""What Milvus Lite keeps in a folder, looked through before it is opened.
+
+It follows links, removes files that its lists lack, and hands indexes to FAISS's reader.
+"""
+import json
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_MAX_LIST = 50_000_000  # bytes of a list of files
+_PARTITION = r'collections/\w+/partitions/_default'
+_FOLDERS = re.compile(r'databases|\.database-staging|collections|collections/\w+|collections/\w+/(wal|partitions)|'
+                      rf'{_PARTITION}|{_PARTITION}/(data|delta|indexes)', re.ASCII)
+# of indexes only plain vectors, which numpy reads; others are files of FAISS
+_FILES = re.compile(r'LOCK|collections/\w+/(schema|manifest)\.json(\.prev|\.tmp)?|'
+                    r'collections/\w+/wal/[\w.-]+\.arrow|'
+                    rf'{_PARTITION}/(data|delta)/\w+\.parquet|{_PARTITION}/indexes/\w+\.vector\.flat\.idx', re.ASCII)
+_LISTED = re.compile(r'(data|delta)/\w+\.parquet', re.ASCII)
+
+
+def check_lite_folder(folder: str | Path) -> None:
+    """Refuse a folder of Milvus Lite that this project didn't write.
+
+    Args:
+        folder (str | Path): ``milvus.db``; it needn't be there.
+
+    Raises:
+        ValueError: Links, or files and settings that this project doesn't make; it says which.
+        OSError: It can't be read.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise _refused(folder, 'it is no folder')
+    waiting = ['']
+    while waiting:
+        with os.scandir(os.path.join(folder, waiting.pop())) as entries:
+            for entry in entries:
+                name = os.path.relpath(entry.path, folder)
+                if entry.is_dir(follow_symlinks=False) and _FOLDERS.fullmatch(name):
+                    waiting.append(name)
+                elif not (entry.is_file(follow_symlinks=False) and _FILES.fullmatch(name)):
+                    raise _refused(folder, f'{name!r:.200} is in it')
+                elif entry.name.startswith('manifest.json'):
+                    with suppress(FileNotFoundError):  # another process has it open
+                        _check_manifest(folder, name)
+
+
+def _check_manifest(folder: str | Path, name: str) -> None:
+    with open(os.path.join(folder, name), 'rb') as file:
+        text = file.read(_MAX_LIST)
+    try:
+        content = json.loads(text)
+        specs = content.get('index_specs') or {}
+        fine = (set(content['partitions']) <= {'_default'}
+                and all(_LISTED.fullmatch(path) for files in content['partitions'].values()
+                        for kind in ('data_files', 'delta_files') for path in files.get(kind, ()))
+                and all(spec['index_type'] == 'FLAT' for spec in specs.values()))
+    except (ValueError, RecursionError):
+        return  # cut off by a kill; Milvus Lite takes the one before it
+    except (KeyError, TypeError, AttributeError):
+        fine = False
+    if not fine:
+        raise _refused(folder, f'{name!r} names other files or indexes')
+
+
+def _refused(folder: str | Path, why: str) -> ValueError:
+    return ValueError(f'{folder} is not what this project keeps in Milvus Lite: {why}; remove it and index again: '
+                      'vectors are taken from the catalogue')

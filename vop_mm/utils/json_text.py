@@ -1,0 +1,73 @@
+"""JSON and other text files of others: whatever is in them can be written again, and an error says what to do."""
+import json
+import re
+
+_SURROGATE = re.compile('[\ud800-\udfff]')  # half of an emoji, or a byte of a file's name: UTF-8 can't hold it as it is
+
+
+def decode_text(data: bytes) -> str:
+    """Decode the content of a text file, UTF-8 with or without byte order mark.
+
+    Args:
+        data (bytes): All of it.
+
+    Returns:
+        str: The text.
+
+    Raises:
+        ValueError: It is compressed, or not UTF-8.
+    """
+    if data.startswith(b'\x1f\x8b'):
+        raise ValueError('compressed with gzip; unpack it first (gunzip)')
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        line = data.count(b'\n', 0, e.start) + 1
+        raise ValueError(f'line {line} is not UTF-8 (byte 0x{data[e.start]:02x}); convert the file, for instance with '
+                         'iconv') from None
+
+
+def parse_json(text: str):
+    """Parse JSON.
+
+    Args:
+        text (str): One value.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: Not JSON, several values, nested too deeply, or an object with a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as e:
+        raise ValueError(str(e)) from None
+    except json.JSONDecodeError as e:
+        if e.msg == 'Extra data' and e.colno == 1:
+            raise ValueError(f"line {e.lineno} begins a second value: JSON Lines are not read; 'jq -s .' makes a list, "
+                             "'jq -s {data_list:.}' an annotation of entries") from None
+        raise
+
+
+def dump_json(content) -> str:
+    """Write JSON that UTF-8 can hold, letters as they are.
+
+    Args:
+        content: The value.
+
+    Returns:
+        str: The text, an item on a line.
+    """
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    return _SURROGATE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    # json keeps the last of several equal keys, and captions would vanish without a word
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f'the key {twice!r:.80} stands there twice')
+    return result

@@ -1,0 +1,350 @@
+"""Configs that came with data: an index, a checkpoint, prompts, features, a published file.
+
+Such a config is data of somebody else's. It is read without running anything of it, cut down to what is used of it, and
+checked as a whole before any part of it is built: a ``type`` names a class that is registered here already, in the
+registry of its place, and arguments are plain values within bounds. Nothing is imported for a name, and MMEngine, which
+would take a dotted name for the path of any function, never sees one that was not found here. A config that a user
+names himself is Python, and doesn't come through here.
+"""
+import ast
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from vop_mm.registry import MODELS, PROMPTS, READERS, TOKENIZERS, TRANSFORMS, TUNING
+
+from .cli import one_line
+
+_SCOPE = 'vop_mm'
+# mmaction2's, by their prefixed names: what pipelines of frames are made of
+_FOREIGN_TRANSFORMS = frozenset(f'mmaction.{name}' for name in (
+    'CenterCrop', 'Flip', 'RandomCrop', 'RandomResizedCrop', 'Resize', 'ThreeCrop'))
+# which registry an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
+_REGISTRIES = dict(
+    clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, video_prompts=PROMPTS,
+    cls_updates=PROMPTS, text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=PROMPTS, tuning=TUNING,
+    pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)
+# what MMEngine acts on when it reads or builds a config
+_OF_MMENGINE = frozenset(('init_cfg', 'custom_imports', 'default_scope', 'locations', 'lazy_import', 'load_from',
+                          'resume', 'backend_args', 'file_client_args'))
+_MAX_TEXT, _MAX_TOKENS = 200_000, 50_000  # of a config as text; those of this project have 10,000 characters
+_MAX_DEPTH, _MAX_NODES, _MAX_PARTS, _MAX_STRING = 20, 10_000, 100, 4096
+_MAX_NUMBER = 1_000_000
+# where less, or more, makes sense
+_MAX_BY_KEY = dict(layers=256, num_layers=32, num_tokens=4096, num_frames=4096, size=4096, crop_size=4096, scale=4096,
+                   image_size=4096, context_length=8192, dim=65_536, num_threads=64, timeout=86_400, exact_up_to=2**40,
+                   num_probes=2**31 - 1)
+_MAX_PARAMETERS = 4_000_000_000  # the largest CLIP has 2.5 billion
+_MAX_UNTRAINED = 250_000_000  # around CLIP, or in a CLIP without weights
+_TOKEN = re.compile(r'''\s+|[A-Za-z_]\w*|-?\d[\w.]*(?:(?<=e)[+-]\d+)?|[][(){},:=]
+                        |'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"''', re.DOTALL | re.VERBOSE)
+
+
+class SharedConfigError(ValueError):
+    """A config that came with data and can't be used: it would do more than describe a model."""
+
+
+def read_shared_config(text: str, with_clip: bool = True) -> Config | None:
+    """Read a config that came with data.
+
+    Args:
+        text (str): As MMEngine writes it: ``name = value`` with dicts, lists and plain values.
+        with_clip (bool): False where another CLIP will be put into its place: that of the config is left out, unseen.
+            Defaults to True.
+
+    Returns:
+        Config: Of it, what is used of such a config: the method, the model, and what the test split is and how its
+        frames and texts are made. None where it names no model or no test pipeline.
+
+    Raises:
+        SharedConfigError: It is no plain config, or a part of it is not allowed; says which.
+    """
+    return shared_config(parse_config(text), with_clip)
+
+
+def shared_config(content: dict, with_clip: bool = True) -> Config | None:
+    """What :func:`read_shared_config` does, of a config that was parsed."""
+    loader = content.get('test_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, dict) else None
+    if not isinstance(content.get('model'), dict) or not isinstance(dataset, dict) or 'pipeline' not in dataset:
+        return None
+    used = {key: content[key] for key in ('method', 'model') if key in content}
+    if not with_clip:
+        used['model'] = {key: value for key, value in used['model'].items() if key != 'clip'}
+    dataset = {key: dataset[key] for key in ('data_root', 'data_prefix', 'ann_file', 'pipeline') if key in dataset}
+    used['test_dataloader'] = dict(dataset=dataset)
+    check_plain(used)
+    check_part(used['model'], 'model', MODELS)
+    if not isinstance(used['model'].get('data_preprocessor', {}), dict):  # MMEngine makes other kinds of a list
+        raise SharedConfigError('model.data_preprocessor is no part')
+    clip = used['model'].get('clip')
+    if with_clip and (not isinstance(clip, dict) or 'type' not in clip):
+        raise SharedConfigError('model.clip names no CLIP')
+    if not isinstance(used.get('method'), (str, type(None))):
+        raise SharedConfigError('method is no text')
+    _check_dataset(dataset)
+    return Config(used)
+
+
+def parse_config(text: str) -> dict:
+    """Read the text of a config, running nothing of it.
+
+    Args:
+        text (str): ``name = value`` with dicts, lists and plain values.
+
+    Returns:
+        dict: The values; nothing else about them has been checked.
+
+    Raises:
+        SharedConfigError: It is something else.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
+        raise SharedConfigError('it is no plain config: no text, or a very long one')
+    at = tokens = depth = 0
+    while at < len(text):  # before Python's own parser, which deep nesting brings down on some versions
+        token = _TOKEN.match(text, at)
+        at, tokens = token.end() if token else at, tokens + 1
+        if token and token[0] in '([{)]}':
+            depth += 1 if token[0] in '([{' else -1
+        if token is None or tokens > _MAX_TOKENS or depth > 2 * _MAX_DEPTH:
+            raise SharedConfigError('it is no plain config: it holds more than names and values, or is nested deeply')
+    try:
+        return {statement.targets[0].id: _value(statement.value) for statement in ast.parse(text).body}
+    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
+        raise SharedConfigError('it is no plain config') from None
+
+
+def check_part(cfg: dict, place: str, registry: Registry) -> None:
+    """Check a part that came with data, and all parts in it, before it is built.
+
+    Args:
+        cfg (dict): With ``type`` and arguments.
+        place (str): What it is, as the config calls it: ``'model'``, ``'backend'`` ...
+        registry (Registry): Where its ``type`` is looked up.
+
+    Raises:
+        SharedConfigError: A ``type`` that is not registered here, an argument that its part doesn't take, a value that
+            is not plain or out of bounds; says where.
+    """
+    check_plain(cfg, place)
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise SharedConfigError(f'{place} names no type')
+    _check_types(cfg, place, registry)
+
+
+def build_part(cfg: dict, place: str, registry: Registry, **given):
+    """Check a part that came with data, and build it.
+
+    Args:
+        cfg (dict): With ``type`` and arguments.
+        place (str): What it is, as the config calls it: ``'backend'`` ...
+        registry (Registry): Where its ``type`` is looked up.
+        **given: Arguments that do not come with data.
+
+    Returns:
+        Any: The part.
+
+    Raises:
+        SharedConfigError: As :func:`check_part`, or the part doesn't take an argument as it is.
+    """
+    check_part(cfg, place, registry)
+    with building(place):
+        return registry.build(dict(cfg, **given))
+
+
+def check_plain(value, where: str = '', leaves: tuple = (), max_nodes: int = _MAX_NODES, max_string: int = _MAX_STRING,
+                bounded: bool = True) -> None:
+    """Check that a value is plain: None, bool, int, float, str, and lists, tuples and dicts of them.
+
+    Args:
+        value (Any): The value.
+        where (str): What it is called in errors.
+        leaves (tuple): Further types that are allowed. Defaults to none.
+        max_nodes (int): How many values there may be in all.
+        max_string (int): How long a text may be.
+        bounded (bool): Whether it is a config, whose numbers are bounded and whose keys are names. Defaults to True.
+
+    Raises:
+        SharedConfigError: Another type, too large a number, too long a text, too many values, too deep; says where.
+    """
+    # a place is (the place of what it is in, key), put together for an error alone: a long key may stand before any
+    # number of items
+    todo, count, parts = [((None, where), '', value, 0)], 0, 0
+    while todo:
+        place, key, value, depth = todo.pop()
+        count += 1
+        parts += bounded and isinstance(value, dict) and 'type' in value
+        if depth > _MAX_DEPTH or count > max_nodes or parts > _MAX_PARTS:
+            raise SharedConfigError(f'{_place(place)} is nested too deeply, or holds too much')
+        if isinstance(value, dict):
+            for name, item in value.items():
+                if (bounded and not (isinstance(name, str) and name.isidentifier() and len(name) < 100)
+                        or not isinstance(name, (str, int)) or isinstance(name, str) and len(name) > max_string):
+                    raise SharedConfigError(f'{_place(place)} has the key {name!r:.50}')
+                if bounded and (name.startswith('_') or name in _OF_MMENGINE):
+                    raise SharedConfigError(f'{_place(place)} has the key {name}, which a config that comes with data '
+                                            'may not use')
+                todo.append(((place, name), name, item, depth + 1))
+        elif isinstance(value, (list, tuple)):
+            if len(value) > max_nodes:
+                raise SharedConfigError(f'{_place(place)} holds too much')
+            todo += [((place, i), key, item, depth + 1) for i, item in enumerate(value)]
+        elif isinstance(value, str):
+            if len(value) > max_string:
+                raise SharedConfigError(f'{_place(place)} is a text of {len(value)} characters')
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            most = _MAX_BY_KEY.get(key, _MAX_NUMBER) if bounded else math.inf
+            if bounded and not -most <= value <= most:  # NaN is in no bounds
+                raise SharedConfigError(f'{_place(place)} is {value!r:.30}, the most that is taken there is {most}'
+                                        if isinstance(value, float) or abs(value) < 2**100 else
+                                        f'{_place(place)} is a number of {value.bit_length()} bits')
+        elif not (value is None or isinstance(value, (bool, *leaves))):
+            raise SharedConfigError(f'{_place(place)} is no plain value but {type(value).__name__}')
+
+
+def _place(place: tuple) -> str:
+    keys = []
+    while place is not None:
+        place, key = place
+        keys.append(f'{key!s:.200}')
+    return '.'.join(key for key in reversed(keys) if key)[:200]
+
+
+def check_size(model: dict) -> None:
+    """Build a model that came with data without its memory, and refuse one that doesn't go together or is too large.
+
+    Args:
+        model (dict): Checked.
+
+    Raises:
+        SharedConfigError: What is wrong with it.
+    """
+    clip = dict(model['clip'])
+    has_weights = clip.pop('weights', None) is not None
+    with building('the model'), torch.device('meta'):
+        built = MODELS.build({**model, 'clip': {**clip, 'compile': False}})
+        inside = sum(p.numel() for p in built.clip.parameters())
+        around = sum(p.numel() for p in built.parameters()) - inside
+    if inside > (_MAX_PARAMETERS if has_weights else _MAX_UNTRAINED) or around > _MAX_UNTRAINED:
+        raise SharedConfigError(f'the model has {inside:,} parameters in CLIP{"" if has_weights else " (no weights)"} '
+                                f'and {around:,} around it: that is more than any of this project')
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Turn what parts raise about arguments of a wrong kind into one line.
+
+    Args:
+        what (str): What is being built.
+
+    Raises:
+        SharedConfigError: In place of a ``TypeError`` and its like, and of errors that don't name a file. Those that
+            speak for themselves stay.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, MemoryError, RecursionError) as e:
+        raise SharedConfigError(f'{what} can not be built of this config: {one_line(e):.300}') from e
+    except ValueError as e:
+        if type(e) not in (ValueError, SharedConfigError):
+            raise
+        raise SharedConfigError(f'{what} can not be used: {one_line(e).removeprefix("ValueError: "):.300}') from e
+
+
+def _check_types(value, where: str, registry: Registry) -> None:
+    """Check every ``type`` in a tree that is plain."""
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_types(item, f'{where}.{i}', registry)
+    if not isinstance(value, dict):
+        return
+    if 'type' in value:
+        kind = _registered(value['type'], where, registry)
+        parameters = inspect.signature(kind).parameters
+        unknown = value.keys() - parameters.keys() - {'type'}
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise SharedConfigError(f'{where}: {value["type"]} has no argument {min(unknown)}')
+        _check_clip(value, where)
+    for key, item in value.items():
+        _check_types(item, f'{where}.{key}', _REGISTRIES.get(key, registry))
+
+
+def _registered(name, where: str, registry: Registry) -> type:
+    """The class that a ``type`` names."""
+    if isinstance(name, str):
+        registry.import_from_location()
+        own = name.removeprefix(f'{_SCOPE}.')
+        found = registry.module_dict.get(own) if '.' not in own else None
+        if found is None and registry is TRANSFORMS and name in _FOREIGN_TRANSFORMS:
+            from mmaction.registry import TRANSFORMS as THEIRS
+            found = THEIRS.module_dict.get(name.removeprefix('mmaction.'))
+        if found is not None:
+            return found
+    raise SharedConfigError(
+        f'{where} has the type {name!r:.80}, and no {registry.name} of this name is registered here. A config that '
+        'comes with data can name what is registered and nothing else; where it is a part of your own, import its '
+        'module first')
+
+
+def _check_clip(cfg: dict, where: str) -> None:
+    """Check the arguments of a CLIP, wherever it stands: which files it fetches, reads and writes."""
+    for key, allowed in (('weights', r'(?!hf-hub:|\w[\w+.-]*://).+'), ('arch', r'[\w.-]+')):
+        if isinstance(cfg.get(key), str) and not re.fullmatch(allowed, cfg[key], re.DOTALL):
+            raise SharedConfigError(f'{where}.{key} is {cfg[key]!r:.80}: a config that comes with data can name an '
+                                    'architecture and weights of open_clip, or a local file')
+    if not isinstance(cfg.get('weights'), (str, type(None))):
+        raise SharedConfigError(f'{where}.weights is no text')
+    if cfg.get('weights') is not None and where != 'model.clip':
+        raise SharedConfigError(f'{where}.weights: weights are those of model.clip')
+    # a folder to write to, and options of a compiler: whoever wants them names them himself
+    if cfg.get('cache_dir') is not None or not isinstance(cfg.get('compile', False), bool):
+        raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile are not taken from data: name them '
+                                'yourself')
+
+
+def _check_dataset(dataset: dict) -> None:
+    for key in ('data_root', 'ann_file'):
+        if not isinstance(dataset.get(key), (str, type(None))):
+            raise SharedConfigError(f'test_dataloader.dataset.{key} is no text')
+    prefix = dataset.get('data_prefix') or {}
+    if not isinstance(prefix, dict) or not all(isinstance(value, (str, type(None))) for value in prefix.values()):
+        raise SharedConfigError('test_dataloader.dataset.data_prefix is of another form')
+    pipeline, where = dataset['pipeline'], 'test_dataloader.dataset.pipeline'
+    _check_steps(pipeline, where)
+    _check_types(pipeline, where, TRANSFORMS)
+
+
+def _check_steps(steps, where: str) -> None:
+    """A pipeline is a list of parts, of which some hold others."""
+    if not isinstance(steps, (list, tuple)):
+        raise SharedConfigError(f'{where} is no list of transforms')
+    for i, step in enumerate(steps):
+        if not isinstance(step, dict) or not isinstance(step.get('type'), str):
+            raise SharedConfigError(f'{where}.{i} names no type')
+        READERS.import_from_location()
+        if not isinstance(step.get('reader', ''), str) or step.get('reader', 'PyAVReader') not in READERS.module_dict:
+            raise SharedConfigError(f'{where}.{i}.reader is {step["reader"]!r:.80}, and no reader of this name is '
+                                    'registered here')
+        if step.get('store') is not None:
+            raise SharedConfigError(f'{where}.{i}.store: a store of frames is not taken from data: name it yourself')
+        if 'transforms' in step:
+            _check_steps(step['transforms'], f'{where}.{i}.transforms')
+
+
+def _value(node: ast.expr):
+    if isinstance(node, ast.Call):
+        if node.func.id != 'dict' or node.args:
+            raise ValueError('a call')
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [_value(item) for item in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    return ast.literal_eval(node)
