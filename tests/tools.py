@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -140,9 +141,24 @@ def _zygote() -> socket.socket:
 
 
 def start_tool(tool: str, *args: str, cwd: str | Path = ROOT) -> subprocess.Popen:
-    """Start a Python tool as a new process, its output on one pipe."""
-    return subprocess.Popen([sys.executable, str(ROOT / tool), *map(str, args)], cwd=cwd, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    """Start a Python tool as a new process, its output on one pipe. See :func:`wait_until`."""
+    return subprocess.Popen([sys.executable, '-X', 'faulthandler', str(ROOT / tool), *map(str, args)], cwd=cwd,
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen, seconds: float = 200) -> None:
+    """Wait for something that a started tool does.
+
+    Raises:
+        AssertionError: The tool ended before, or took longer; with its output, and with where it was.
+    """
+    until = time.monotonic() + seconds
+    while not reached():
+        if process.poll() is not None or time.monotonic() > until:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGABRT)  # Python prints the stacks of its threads
+            raise AssertionError(process.communicate(timeout=60)[0])
+        time.sleep(0.01)  # a loop that never sleeps takes a core from the tool
 
 
 def run_script(script: str, *args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import run_tool, start_tool
+from tests.tools import run_tool, start_tool, wait_until
 from tests.web import web_server
 from vop_mm.datasets import FrameStore, FrameStoreError
 from vop_mm.utils.locks import locked
@@ -106,8 +106,7 @@ def test_killed_and_run_again(small_demo, frames, tmp_path):
     process = start_tool(TOOL, TRAIN, '--out', tmp_path / 'frames', '--split', 'train', '--workers', '1',
                          *of(small_demo))
     store = tmp_path / 'frames' / 'train' / 'data.mdb'
-    while not store.is_file() or store.stat().st_size < 200_000:  # a few clips of 58 kB
-        assert process.poll() is None, process.stdout.read()
+    wait_until(lambda: store.is_file() and store.stat().st_size >= 200_000, process)  # a few clips of 58 kB
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     with pytest.raises(FrameStoreError, match='not finished'):
@@ -228,9 +227,7 @@ def test_one_odd_file_does_not_stop_the_others(small_demo, tmp_path):
 @pytest.mark.parametrize('moment', [0.5, 2])
 def test_a_ctrl_c_ends_it(small_demo, tmp_path, moment):
     process = start_tool(TOOL, TRAIN, '--out', tmp_path / 'frames', '--workers', '1', *of(small_demo))
-    while not (tmp_path / 'frames' / 'train' / 'data.mdb').is_file():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
+    wait_until((tmp_path / 'frames' / 'train' / 'data.mdb').is_file, process)
     time.sleep(moment / 10)
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.odd_files import write_odd_files
 from tests.test_tools.test_train import TRAIN, options
-from tests.tools import ROOT, ForkedTool, run_tool, start_tool
+from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video
 from vop_mm.datasets import read_annotation
@@ -180,8 +180,7 @@ def test_killed_and_run_again(tmp_path):
     annotate(tmp_path, names)
     path = tmp_path / 'train.check.csv'
     process = start_tool(TOOL, tmp_path / 'train.json', '--video-dir', tmp_path / 'videos', '--workers', '1')
-    while not path.is_file() or len(path.read_bytes().splitlines()) < 4:
-        assert process.poll() is None, process.stdout.read()
+    wait_until(lambda: path.is_file() and len(path.read_bytes().splitlines()) >= 4, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     with path.open('ab') as file:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.tools import run_tool, start_tool
+from tests.tools import run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video, read_index
 from vop_mm.datasets.decoding import PyAVReader
@@ -146,9 +146,7 @@ def test_killed_and_run_again(tmp_path):
         encode_video(tmp_path / 'source' / f'{i}.mp4', 40, size=(180, 320))
     arguments = (TOOL, tmp_path / 'source', tmp_path / 'out', '--short-side', '120', '--workers', '1')
     process = start_tool(*arguments)
-    while len(list((tmp_path / 'out').glob('*.mp4'))) < 2:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
+    wait_until(lambda: len(list((tmp_path / 'out').glob('*.mp4'))) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     there = list((tmp_path / 'out').glob('*.mp4'))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.test_tools.test_train import TRAIN, options
 from tests.test_utils.test_interrupts import members_soon
-from tests.tools import ROOT, ForkedTool, run_tool, start_tool
+from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 
 ZERO_SHOT = 'configs/baselines/zero_shot_demo.py'
 MOMENTS = 3
@@ -122,9 +122,7 @@ def test_launchers_end_too(small_demo, tmp_path):
 def test_while_libraries_are_imported(tmp_path):
     """A tool as users start it, with no library loaded yet."""
     process = start_tool('tools/test.py', ZERO_SHOT, '--work-dir', tmp_path)
-    while not loads_torch(process.pid):
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.001)
+    wait_until(lambda: loads_torch(process.pid), process)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[0] == 'interrupted\n' and process.returncode == 130
 
