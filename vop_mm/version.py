@@ -3,4 +3,4 @@
 __version__ = '0.1.0'
 
 # Tested from the first (inclusive) to the second (exclusive).
-PYTHON_RANGE = ((3, 10), (3, 13))
+PYTHON_RANGE = ((3, 10), (3, 14))
