@@ -5,8 +5,8 @@
 # Afterwards `python` and `pip` are those of an environment in which this clone is installed, editable, with the extras
 # `optional` (renders clips) and `tests`. On the way there:
 #   - an active virtual environment (VIRTUAL_ENV) or conda environment other than `base` is used as it is; otherwise
-#     `.venv` in the clone, made on the first call with the first Python in range among $PYTHON, python3.11, 3.12, 3.10,
-#     python3 and python;
+#     `.venv` in the clone, made on the first call with the first Python in range among $PYTHON, python3.11, 3.12, 3.13,
+#     3.10, python3 and python;
 #   - pip runs when nothing is installed yet, when setup.py, pyproject.toml or requirements/ changed since, or when the
 #     version guard finds something missing; otherwise nothing is asked of the network, and this takes a second;
 #   - an installed torch in range is kept (see setup.py).
@@ -27,7 +27,7 @@ low, high = names["PYTHON_RANGE"]; sys.exit(not low <= sys.version_info[:2] < hi
 
 _vop_make_venv() {
     local candidate tried=''
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.10 python3 python; do
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.10 python3 python; do
         command -v "$candidate" > /dev/null 2>&1 || continue
         _vop_in_range "$candidate" || { tried="$tried $candidate"; continue; }
         _vop_say "making .venv with $("$candidate" --version 2>&1)"
@@ -35,7 +35,7 @@ _vop_make_venv() {
         "$candidate" -m venv --clear "$_vop_root/.venv" < /dev/null && return 0
         tried="$tried $candidate (its venv module fails; on Debian: apt install $(basename "$candidate")-venv)"
     done
-    _vop_fail "no usable Python 3.10, 3.11 or 3.12 on PATH${tried:+; tried and rejected:$tried};" \
+    _vop_fail "no usable Python 3.10, 3.11, 3.12 or 3.13 on PATH${tried:+; tried and rejected:$tried};" \
               'install one, or name it: PYTHON=/path/to/python3.11'
 }
 
@@ -57,7 +57,7 @@ _vop_activate() {
     export PATH="$env/bin:$PATH"
     hash -r
     _vop_in_range python ||
-        _vop_fail "$(python --version 2>&1) of $env is not 3.10, 3.11 or 3.12; deactivate it, or make another"
+        _vop_fail "$(python --version 2>&1) of $env is not 3.10, 3.11, 3.12 or 3.13; deactivate it, or make another"
 }
 
 _vop_install() {

@@ -104,7 +104,7 @@ def test_in_range(version, wanted, inside):
     assert in_range(version, wanted) is inside
 
 
-@pytest.mark.parametrize('python', [(3, 9, 18), (3, 13, 0)])
+@pytest.mark.parametrize('python', [(3, 9, 18), (3, 14, 0)])
 def test_python_out_of_range(python):
     low, high = ('.'.join(map(str, end)) for end in PYTHON_RANGE)
     found = '.'.join(map(str, python))
