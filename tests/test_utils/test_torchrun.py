@@ -10,7 +10,7 @@ import os, signal, sys, time
 from vop_mm.utils.cli import run_cli
 
 def main():
-    os.write(1, b'ready\n')  # at once: the launcher makes Python write text and line end apart
+    os.write(1, b'ready\\n')  # at once: the launcher makes Python write text and line end apart
     if os.environ['RANK'] == '0':
         time.sleep(60)
     %s
