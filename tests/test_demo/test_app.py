@@ -55,7 +55,11 @@ def search(page, query, prompts='VoP^F+P'):
 
 
 def wait_for_text(page, place, text):
-    page.locator(place).filter(has_text=text).first.wait_for()
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+    try:
+        page.locator(place).filter(has_text=text).first.wait_for()
+    except PlaywrightTimeoutError:
+        raise AssertionError(f'no {text!r} in {place}, but: {page.locator("body").inner_text()!r}') from None
 
 
 def shown(page, place):
