@@ -292,8 +292,7 @@ class TextVideoRetriever:
                stride: float | None, backend: dict | None, progress: bool, max_windows: int,
                shard: tuple[int, int] = (0, 1), backend_args: dict | None = None) -> IndexReport:
         chosen, source = self.prompt_set(prompts), VideoSource(videos, backend_args)
-        if source.is_local and not Path(videos).is_dir():
-            raise NotADirectoryError(f'no such folder of videos: {videos}')
+        source.require_folder()
         asked = dict(window=window, stride=stride)
         chosen.loader.start()
         if Gallery.exists(index):
@@ -320,17 +319,18 @@ class TextVideoRetriever:
 
     def extract_features(self, videos: str | Path, out: str | Path, shards: int, rank: int = 0, world_size: int = 1,
                          prompts: str | None = None, window: float | None = None, stride: float | None = None,
-                         progress: bool = False, max_windows: int = MAX_WINDOWS) -> list[IndexReport]:
+                         progress: bool = False, max_windows: int = MAX_WINDOWS,
+                         backend_args: dict | None = None) -> list[IndexReport]:
         """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
         there is not encoded again, whatever the number of processes was.
 
         Args:
-            videos (str | Path): The folder.
+            videos (str | Path): The folder, address or manifest.
             out (str | Path): Gets a folder for each part.
             shards (int): Parts, at least as many as processes; the same in every call.
             rank (int): Number of this process. Defaults to 0.
             world_size (int): How many there are. Defaults to 1.
-            prompts, window, stride, progress, max_windows: As :meth:`build_index`.
+            prompts, window, stride, progress, max_windows, backend_args: As :meth:`build_index`.
 
         Returns:
             list[IndexReport]: Of each part of this process.
@@ -342,7 +342,7 @@ class TextVideoRetriever:
         if any(not name.endswith(f'_of_{shards}') for name in kept):
             raise ValueError(f'{out} holds features in other parts: {min(kept)}')
         return [self._build(videos, out / f'part_{shard}_of_{shards}', prompts, window, stride, None, progress,
-                            max_windows, (shard, shards)) for shard in range(rank, shards, world_size)]
+                            max_windows, (shard, shards), backend_args) for shard in range(rank, shards, world_size)]
 
     def search(self,
                query: str | None = None,
