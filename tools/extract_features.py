@@ -74,7 +74,8 @@ def main() -> int:
         print(describe_left_out(reports[0].left_out))
     if clips or not nothing_read(args.out, args.shards):
         return 0
-    print('no file of the collection can be read' + ''.join(f'; {path!r}: {printable(why)}' for path, why in failed[:1]))
+    first = ''.join(f'; {path!r}: {printable(why)}' for path, why in failed[:1])
+    print(f'no file of the collection can be read{first}')
     return _NOTHING_READ
 
 

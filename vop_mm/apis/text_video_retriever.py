@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from vop_mm.datasets import VideoSource
 from vop_mm.datasets.video_files import describe_left_out, find_videos
-from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, index_source, list_videos
+from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, list_videos
 from vop_mm.index.gallery import DEFAULT_BACKEND
 from vop_mm.index.windows import MAX_WINDOWS
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
@@ -310,10 +310,8 @@ class TextVideoRetriever:
             if not gallery.is_of(videos):
                 raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {source}')
             with progress_bar(progress, f'indexing {source}') as tell:
-                options = (chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers, tell, shard,
-                           max_windows)
-                return (index_folder(gallery, *options) if source.is_local else
-                        index_source(gallery, source, *options))
+                return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
+                                    tell, shard, max_windows, None if source.is_local else source)
         finally:
             gallery.close()
 
