@@ -11,6 +11,7 @@ import pytest
 
 from tests.odd_files import write_odd_files
 from tests.s3 import s3_server
+from tests.test_datasets.test_tar_video_text_dataset import write_shard
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
@@ -253,6 +254,18 @@ def test_a_config_and_a_manifest_say_where_videos_and_clips_are(stores, small_de
             small_demo, **{f'{place}.ann_file': ann_file, f'{place}.data_prefix.video': prefix}), *more)
         assert done.returncode == status, done.stdout + done.stderr
     assert report(tmp_path / '3.csv')['good.mp4', '5', '']['problem'] == 'times'  # the manifest's
+
+
+def test_tar_shards_of_a_config(stores, made, tmp_path):
+    videos = [made[0] / 'videos' / name for name in stores[1][:-1]]
+    write_shard(tmp_path / 's-0.tar', {name: content for path in videos for name, content in (
+        (path.name, path.read_bytes()), (f'{path.stem}.txt', b'a cat'))})
+    (tmp_path / 'c.py').write_text(f"""_base_ = {str(ROOT / TRAIN)!r}
+val_dataloader = dict(dataset=dict(_delete_=True, type='TarVideoTextDataset', data_root={str(tmp_path)!r},
+    shards='s-*.tar', test_mode=True, pipeline={{{{_base_.pipeline}}}}))""")
+    done = run_tool(TOOL, tmp_path / 'c.py', '--split', 'val')
+    assert done.returncode == 3 and '4 clips, 3 fit, 1 not' in done.stdout, done.stdout + done.stderr
+    assert [row['problem'] for row in report(tmp_path / 'c.check.csv').values()] == ['', '', '', 'unreadable']
 
 
 def test_bad_arguments(made, tmp_path):
