@@ -4,15 +4,20 @@
     srun ... python tools/extract_features.py ...
 
 The collection is cut into --shards parts, which the processes share. They never wait for each other: each may be killed
-and started again, in any number.
+and started again, in any number. The status
+is 3, of the last one to end, where no file of the collection can be read.
 """
 import argparse
+import contextlib
 import os
+from pathlib import Path
+
+_NOTHING_READ = 3  # status, as of tools/index_videos.py
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Encode a collection of videos, in parts that processes share.')
-    parser.add_argument('folder', help='folder of the videos, searched to any depth; links to folders are followed')
+    parser.add_argument('folder', help='folder of the videos, an address or a manifest, as in tools/index_videos.py')
     parser.add_argument('out', help='folder of the features')
     parser.add_argument('--config', required=True, help='config file')
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
@@ -26,6 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
                         help='that decoding a batch of clips of a video may take (default: 60)')
     parser.add_argument('--max-windows', type=int, default=10_000, metavar='N', help='as in tools/index_videos.py')
+    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='as in tools/index_videos.py')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
     return parser.parse_args()
 
@@ -43,25 +50,42 @@ def main() -> int:
     from vop_mm.utils.paths import require_file
     require_file(args.config, 'config')
     require_file(args.checkpoint)
-    if not os.path.isdir(args.folder):
-        raise NotADirectoryError(f'no such folder of videos: {args.folder}')
     rank, world_size, local_rank = place()
     from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.config import read_config, require_checkpoint
+    from vop_mm.apis.config import parse_options, read_config, require_checkpoint
+    from vop_mm.datasets import VideoSource
     from vop_mm.datasets.video_files import describe_left_out
+    from vop_mm.utils.cli import printable
 
+    backend_args = parse_options(args.backend_args or [], '--backend-args')
+    VideoSource(args.folder, backend_args).require_folder()
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
     device = f'cuda:{local_rank}' if args.device == 'cuda' else args.device
     retriever = TextVideoRetriever(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
                                    args.timeout)
     reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
-                                         stride=args.stride, progress=rank == 0, max_windows=args.max_windows)
-    print(f'process {rank} of {world_size}: {len(reports)} parts, {sum(r.clips for r in reports)} clips, of them '
-          f'{sum(r.encoded for r in reports)} encoded now; {sum(len(r.failed) for r in reports)} files can not be read')
+                                         stride=args.stride, progress=rank == 0, max_windows=args.max_windows,
+                                         backend_args=backend_args)
+    clips, failed = sum(r.clips for r in reports), [file for r in reports for file in r.failed]
+    print(f'process {rank} of {world_size}: {len(reports)} parts, {clips} clips, of them '
+          f'{sum(r.encoded for r in reports)} encoded now; {len(failed)} files can not be read')
     if rank == 0 and reports[0].left_out:
         print(describe_left_out(reports[0].left_out))
-    return 0
+    if clips or not nothing_read(args.out, args.shards):
+        return 0
+    first = ''.join(f'; {path!r}: {printable(why)}' for path, why in failed[:1])
+    print(f'no file of the collection can be read{first}')
+    return _NOTHING_READ
+
+
+def nothing_read(out: str, shards: int) -> bool:
+    """Whether all parts are finished, by whichever process, and hold no clip: one process may have broken files alone,
+    and torchrun would end the others for its status."""
+    from vop_mm.index import Gallery
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in Path(out).glob('part_*')]
+        return len(parts) == shards and not any(part.catalogue.num_clips() or not part.is_finished() for part in parts)
 
 
 if __name__ == '__main__':

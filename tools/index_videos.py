@@ -64,9 +64,8 @@ def main() -> int:
     require_folder(args.json)
     from vop_mm.apis.config import parse_options
     from vop_mm.datasets import VideoSource
-    args.backend_args = parse_options(args.backend_args or [])
-    if VideoSource(args.folder, args.backend_args).is_local and not Path(args.folder).is_dir():
-        raise NotADirectoryError(f'no such folder of videos: {args.folder}')
+    args.backend_args = parse_options(args.backend_args or [], '--backend-args')
+    VideoSource(args.folder, args.backend_args).require_folder()
     if args.json and not Path(args.json).absolute().parent.is_dir():  # before hours of work, not behind them
         raise FileNotFoundError(f'no such folder: {Path(args.json).parent}')
     from vop_mm.datasets.video_files import describe_left_out

@@ -9,7 +9,6 @@ import threading
 import time
 import zlib
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from PIL import Image
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.odd_files import write_odd_files
 from tests.tools import ROOT
-from tests.videos import encode_video
+from tests.videos import encode_video, repeat_clip
 from vop_mm.apis import TextVideoRetriever
 from vop_mm.apis.clip_loader import ClipLoader
 from vop_mm.apis.config import read_config
@@ -55,28 +54,11 @@ def reason(call, *args) -> str:
     return error.value.reason
 
 
-def loop(source: str, path: str, times: int) -> str:
-    """A video again and again, without encoding it again."""
-    with av.open(source) as whole, av.open(path, 'w') as out:
-        stream = whole.streams.video[0]
-        packets = [packet for packet in whole.demux(stream) if packet.dts is not None]
-        copy = out.add_stream_from_template(stream)
-        places = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
-        length, base = len(packets) * packets[0].duration, packets[0].time_base
-        for i in range(times):
-            for content, pts, dts, is_key in places:
-                packet = av.Packet(content)
-                packet.stream, packet.time_base, packet.is_keyframe = copy, base, is_key
-                packet.pts, packet.dts = pts + i * length, dts + i * length
-                out.mux(packet)
-    return path
-
-
 def test_memory_does_not_grow_after_the_answer(loader, tmp_path):
     """decord decodes a video on as long as it is open, and keeps all frames."""
     still = np.full((720, 1280, 3), 90, np.uint8)
     short = encode_video(tmp_path / 'short.mp4', [still] * 48, max_b_frames=0)
-    path = loop(short, str(tmp_path / 'a.mp4'), 25)  # 48 s; 1.7 GB when decoded
+    path = repeat_clip(short, str(tmp_path / 'a.mp4'), 25)  # 48 s; 1.7 GB when decoded
     pid = child(loader)
     assert loader.duration(path) == pytest.approx(48, abs=1)
     seen = []

@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.videos import encode_video
+from tests.web import web_server
 from vop_mm.apis import TextVideoRetriever
 from vop_mm.apis.search_app import cards
 from vop_mm.apis.search_app.collection import Collection, default_name, index_config, open_collections
@@ -25,6 +26,7 @@ from vop_mm.apis.search_app.served import open_served, path_by_handle
 from vop_mm.apis.search_app.texts import captions_of, gather_texts, read_texts, some_examples
 from vop_mm.index import Gallery, IndexMismatchError
 from vop_mm.index.catalogue import FileState
+from vop_mm.utils.shared_config import SharedConfigError
 from vop_mm.visualization.search_page import picture_of
 
 
@@ -64,6 +66,32 @@ def test_prompts_on_one_clip_share_it_and_each_searches_its_index(folder, names)
                 assert clip.file.read() == Path(item.path).read_bytes()
                 assert (clip.path, clip.start, clip.end) == (item.path, item.start, item.end)
         collection.close()
+
+
+def test_an_index_from_before_readclip_says_what_to_do(folder, tmp_path):
+    index = shutil.copytree(folder / 'vop', tmp_path / 'index')
+    source = Gallery.source(index)
+    with contextlib.closing(Gallery(index)) as gallery, gallery.locked(), gallery.catalogue.transaction():
+        gallery.catalogue.set('source', dict(source, config=source['config'].replace("'ReadClip'", "'OpenVideo'")))
+    for opens in (TextVideoRetriever.from_index, index_config, lambda index: open_collections(dict(a=index))):
+        with pytest.raises(SharedConfigError, match=f'the index {index} is refused: .* older version .* index again'):
+            opens(index)
+
+
+def test_videos_elsewhere_are_found_and_nobody_is_asked_for_them(tmp_path):
+    cfg = demo_config('baselines/zero_shot_demo.py')
+    with web_server() as web:
+        web.files['/a.mp4'] = Path(encode_video(tmp_path / 'a.mp4', 20)).read_bytes()
+        (tmp_path / 'v.jsonl').write_text(json.dumps(dict(url=f'{web.url}/a.mp4?sign=hush')))
+        TextVideoRetriever(cfg).build_index(tmp_path / 'v.jsonl', tmp_path / 'index')
+        asked = len(web.requests)
+        collection, = open_collections(dict(a=tmp_path / 'index'))
+        found, = collection.search('a red circle')
+        assert found.name == f'{web.url}/a.mp4?sign=' and 'hush' not in cards.cards([found], 0, {})
+        with pytest.raises(FileNotFoundError):
+            collection.clip(found.number)
+        collection.close()
+        assert len(web.requests) == asked
 
 
 def test_an_index_that_changes_is_read_again(folder, tmp_path):

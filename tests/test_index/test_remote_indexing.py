@@ -192,3 +192,40 @@ def test_the_tool(videos, tmp_path):
         done = run_tool('tools/index_videos.py', list_of, 'index', '--backend-args', 'headers={"X": "hush"}',
                         cwd=tmp_path)
         assert done.returncode == 1 and 'headers are of one server' in done.stderr and 'hush' not in done.stderr
+
+
+@pytest.mark.parametrize('tool', ['index_videos.py', 'extract_features.py'])
+def test_a_wrong_option_is_called_as_the_user_typed_it(tmp_path, tool):
+    (tmp_path / 'config.py').touch()
+    for option in ('backend-args', 'cfg-options'):
+        done = run_tool(f'tools/{tool}', tmp_path, tmp_path / 'out', '--config', tmp_path / 'config.py',
+                        f'--{option}', 'anon')
+        assert done.returncode == 1 and f"error: ValueError: --{option} takes KEY=VALUE, got 'anon'" in done.stderr
+
+
+def test_features_of_an_s3_server_and_of_a_manifest_are_those_of_an_index(retriever, videos, tmp_path):
+    retriever.build_index(videos, tmp_path / 'near', window=1.)
+    cfg = demo_config('vop/vop_f_p_demo.py')
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    made_with = '--config', 'config.py', '--checkpoint', retriever.prompt_set().checkpoint, '--shards', '2'
+    with s3_server() as (backend_args, system), web_server() as web:
+        for path in videos.rglob('*.*'):
+            system.pipe_file(f'bucket/v/{path.relative_to(videos)}', path.read_bytes())
+            web.files[f'/{path.relative_to(videos)}'] = path.read_bytes()
+        list_of = manifest(tmp_path, [dict(url=f'{web.url}/{name}') for name in ('a.mp4', 'b.mp4', 'gone.mp4')])
+        options = '--backend-args', *(f'{key}={value}' for key, value in backend_args.items())
+        for place, more, said in (('s3://bucket/v', options, '16 encoded now; 1 files'),
+                                  (list_of, (), '8 encoded now; 1 files')):
+            out = f'features {len(more)}'
+            done = run_tool('tools/extract_features.py', place, out, *made_with, '--window', '1', *more, cwd=tmp_path)
+            assert done.returncode == 0 and said in ' '.join(done.stdout.split()), done.stdout + done.stderr
+            assert 'hush' not in done.stdout + done.stderr
+            done = run_tool('tools/index_videos.py', place, f'index {len(more)}', '--features', out, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        done = run_tool('tools/extract_features.py', tmp_path / 'none', 'x', *made_with, cwd=tmp_path)
+        assert done.returncode == 1 and f'no such folder of videos: {tmp_path}/none' in done.stderr
+    near = vectors(tmp_path / 'near')
+    assert_same(vectors(tmp_path / f'index {len(options)}'), near)
+    assert_same({(path.removeprefix(f'{web.url}/'), *times): vector
+                 for (path, *times), vector in vectors(tmp_path / 'index 0').items()},
+                {key: vector for key, vector in near.items() if key[0] in ('a.mp4', 'b.mp4')})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.tools import ROOT, run_tool
-from tests.videos import encode_video, painted_frame, read_index
+from tests.videos import encode_video, painted_frame, read_index, repeat_clip
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.evaluation import functional
 
@@ -45,11 +45,9 @@ def test_decode_prints_figures_targets_and_machine(decoded):
     assert f"cores: {result['machine']['cores']}" in text and result['machine']['date'] in text
 
 
-def test_a_repeated_clip_is_the_clip_again_and_again(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
-    decode = vars(importlib.import_module('benchmarks.decode'))
+def test_a_repeated_clip_is_the_clip_again_and_again(tmp_path):
     once = encode_video(tmp_path / 'a.mp4', 30)
-    reader = PyAVReader(str(decode['repeat_clip'](once, tmp_path / 'b.mp4', 3)))
+    reader = PyAVReader(str(repeat_clip(once, tmp_path / 'b.mp4', 3)))
     assert len(reader) == 90 and reader.duration == pytest.approx(3.6, abs=0.01)
     assert [read_index(frame) for frame in reader.get_batch(range(90)).asnumpy()] == [*range(30)] * 3
 

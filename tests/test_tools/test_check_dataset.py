@@ -10,10 +10,13 @@ import time
 import pytest
 
 from tests.odd_files import write_odd_files
+from tests.s3 import s3_server
+from tests.test_datasets.test_tar_video_text_dataset import write_shard
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video
+from tests.web import web_server
 from vop_mm.datasets import read_annotation
 from vop_mm.datasets.decoding import PyAVReader
 
@@ -195,6 +198,74 @@ def test_by_config(small_demo, tmp_path):
     done = run_tool(TOOL, TRAIN, '--split', 'val', '--report', tmp_path / 'r.csv', *options(small_demo))
     assert done.returncode == 0 and f'{small_demo}/dev.json: 12 clips, 12 fit, 0 not' in done.stdout, done.stderr
     assert {row['num_frames'] for row in report(tmp_path / 'r.csv').values()} == {'12'}
+
+
+@pytest.fixture
+def stores(made, tmp_path):
+    """An annotation of good, broken and missing files, their names, how to read them from S3, and a web server."""
+    folder, _, rows = made
+    names = ['good.mp4', 'one.mp4', 'cut.mp4', 'garbage.mp4', 'gone.mp4']
+    annotate(tmp_path, [(name, *(json.loads(time or 'null') for time in times)) for name, *times in rows
+                        if name in names])
+    with s3_server() as (options, system), web_server() as web:
+        for name in names[:-1]:
+            content = (folder / 'videos' / name).read_bytes()
+            web.files[f'/v/{name}'] = content
+            system.pipe_file(f'bucket/v/{name}', content)
+        yield tmp_path / 'train.json', names, [f'{key}={value}' for key, value in options.items()], web
+
+
+def found(path):
+    return {key: [row[name] for name in ('problem', 'notes', 'detail', 'frames', 'seconds', 'height', 'bytes')]
+            for key, row in report(path).items()}
+
+
+def test_videos_elsewhere_are_found_fit_as_in_a_folder(stores, made, tmp_path):
+    ann_file, names, of_s3, web = stores
+    near = {key: row for key, row in found(made[0] / 'train.check.csv').items() if key[0] in names}
+    (tmp_path / 'v.jsonl').write_text('\n'.join(json.dumps(dict(url=f'{web.url}/v/{name}?sign=hush'))
+                                                for name in names))
+    for number, place in enumerate((['s3://bucket/v', '--backend-args', *of_s3], [f'{web.url}/v'],
+                                    [tmp_path / 'v.jsonl'])):
+        path = tmp_path / f'{number}.csv'
+        command = TOOL, ann_file, '--video-dir', *place, '--workers', '2', '--report', path
+        done = run_tool(*command, '--quarantine', tmp_path / 'fit.json')
+        assert done.returncode == 3 and 'hush' not in done.stdout + done.stderr + path.read_text(), done.stderr
+        gone = 'no such file' if number == 0 else 'HTTP 404 Not Found'
+        assert found(path) == {key: [*row[:2], gone, *row[3:]] if key[0] == 'gone.mp4' else row
+                               for key, row in near.items()}
+        assert [entry['video'] for entry in read_annotation(str(tmp_path / 'fit.json'))[1]] == [
+            key[0] for key, row in near.items() if not row[0]]
+        assert f'{len(near)} of {len(near)} clips were checked before' in run_tool(*command).stdout
+    web.files['/v/garbage.mp4'] = web.files['/v/one.mp4']
+    done = run_tool(*command)
+    assert f'{len(near) - 1} of {len(near)} clips were checked before' in done.stdout
+    assert found(path)['garbage.mp4', '', ''] == near['one.mp4', '', '']
+
+
+def test_a_config_and_a_manifest_say_where_videos_and_clips_are(stores, small_demo, tmp_path):
+    ann_file, _, of_s3, web = stores
+    annotate(tmp_path, ['good.mp4'])
+    (tmp_path / 'v.jsonl').write_text(json.dumps(dict(url=f'{web.url}/v/good.mp4', start=5)))
+    place = 'val_dataloader.dataset'
+    for prefix, more, status in ((tmp_path / 'v.jsonl', [], 3), (f'{web.url}/v', [], 0), (
+            's3://bucket/v', [f'{place}.backend_args.{option}' for option in of_s3], 0)):
+        done = run_tool(TOOL, TRAIN, '--split', 'val', '--report', tmp_path / f'{status}.csv', *options(
+            small_demo, **{f'{place}.ann_file': ann_file, f'{place}.data_prefix.video': prefix}), *more)
+        assert done.returncode == status, done.stdout + done.stderr
+    assert report(tmp_path / '3.csv')['good.mp4', '5', '']['problem'] == 'times'  # the manifest's
+
+
+def test_tar_shards_of_a_config(stores, made, tmp_path):
+    videos = [made[0] / 'videos' / name for name in stores[1][:-1]]
+    write_shard(tmp_path / 's-0.tar', {name: content for path in videos for name, content in (
+        (path.name, path.read_bytes()), (f'{path.stem}.txt', b'a cat'))})
+    (tmp_path / 'c.py').write_text(f"""_base_ = {str(ROOT / TRAIN)!r}
+val_dataloader = dict(dataset=dict(_delete_=True, type='TarVideoTextDataset', data_root={str(tmp_path)!r},
+    shards='s-*.tar', test_mode=True, pipeline={{{{_base_.pipeline}}}}))""")
+    done = run_tool(TOOL, tmp_path / 'c.py', '--split', 'val')
+    assert done.returncode == 3 and '4 clips, 3 fit, 1 not' in done.stdout, done.stdout + done.stderr
+    assert [row['problem'] for row in report(tmp_path / 'c.check.csv').values()] == ['', '', '', 'unreadable']
 
 
 def test_bad_arguments(made, tmp_path):

@@ -4,7 +4,6 @@ import shutil
 import signal
 import struct
 import sys
-import time
 from pathlib import Path
 
 import av

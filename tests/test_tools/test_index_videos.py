@@ -93,9 +93,16 @@ def test_the_status_says_so_of_features_too(folder, tmp_path):
     (tmp_path / 'videos').mkdir()
     (tmp_path / 'videos' / 'a.mp4').write_bytes(b'<html>')
     (tmp_path / 'videos' / 'b.txt').touch()
-    done = run_tool('tools/extract_features.py', tmp_path / 'videos', tmp_path / 'f', *MADE_WITH, '--shards', '1',
-                    cwd=folder)
-    assert done.returncode == 0 and '1 files can not be read' in ' '.join(done.stdout.split()), done.stderr
+    extract = 'tools/extract_features.py', tmp_path / 'videos', tmp_path / 'f', *MADE_WITH, '--shards', '2'
+    for rank, status in ((0, 0), (1, 3)):  # the last one knows, and nobody is ended for what the first one read
+        done = run_tool(*extract, cwd=folder,
+                        before=lambda rank=rank: os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK='0'))
+        assert done.returncode == status, done.stdout + done.stderr
+        assert ('no file of the collection can be read' in done.stdout) == bool(status)
+    done = run_tool(*extract, cwd=folder)
+    assert done.returncode == 3 and '1 files can not be read' in ' '.join(done.stdout.split()), done.stderr
+    assert len([line for line in done.stdout.splitlines() if "no file of the collection can be read; 'a.mp4': " in line]
+               ) == 1, done.stdout
     assert 'left out: 1 file is no videos by their extension (.txt 1)' in done.stdout
     done = run_tool('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
     assert done.returncode == 3 and '1 can not be read' in done.stdout, done.stdout + done.stderr

@@ -12,7 +12,7 @@ from tests.checkpoints import write_checkpoint
 from tests.test_engine.test_checkpoint import build, save
 from tests.tools import run_tool
 from vop_mm.apis import TextVideoRetriever
-from vop_mm.engine.checkpoint import load_trainable
+from vop_mm.engine.checkpoint import CheckpointError, load_trainable
 
 TOOL = 'tools/model_converters/publish_model.py'
 
@@ -61,6 +61,26 @@ def test_is_complete_with_a_clip(tmp_path):
         np.testing.assert_array_equal(found.encode_video(frames, prompts=method), alone.encode_video(frames))
         np.testing.assert_array_equal(found.encode_text('a red cross moves left', prompts=method),
                                       alone.encode_text('a red cross moves left'))
+
+
+def test_prompts_from_before_readclip_are_good_with_a_config_of_today(tmp_path):
+    """The tool that refuses their config names the option with which it goes on; and what embeds alone, embeds."""
+    frames = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
+    cfg = Config.fromfile('configs/vop/vop_demo.py')
+    today = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [dict(type='OpenVideo'), *today[1:]]
+    source = write_checkpoint(tmp_path / 'old.pth', cfg, seed=1)
+    for says in (run_tool(TOOL, source, tmp_path / 'out.pth').stderr, str(pytest.raises(
+            CheckpointError, TextVideoRetriever, 'configs/baselines/zero_shot_demo.py', dict(old=source)).value)):
+        assert 'older version of vop_mm' in says and 'publish_model.py --config' in says and '--import' not in says
+    other = run_tool(TOOL, source, tmp_path / 'out.pth', '--config', 'configs/vop/vop_f_p_demo.py')
+    assert other.returncode == 1 and 'of the method VoP, and ' in other.stderr, other.stderr
+    done = run_tool(TOOL, source, tmp_path / 'out.pth', '--config', 'configs/vop/vop_demo.py')
+    assert done.returncode == 0, done.stderr
+    file, = tmp_path.glob('out-*')
+    found = TextVideoRetriever('configs/baselines/zero_shot_demo.py', dict(new=file))
+    alone = TextVideoRetriever('configs/vop/vop_demo.py', source)
+    np.testing.assert_array_equal(found.encode_video(frames), alone.encode_video(frames))
 
 
 @pytest.mark.parametrize(('source', 'out', 'status', 'says'), [

@@ -99,6 +99,16 @@ def test_types_are_what_is_registered_for_their_place(plain, place):
         refused(changed(plain, place, dict(type=name)), 'registered here')
 
 
+@pytest.mark.parametrize('first', [
+    dict(type='IsolatedDecode', timeout=60, transforms=[dict(type='OpenVideo'), dict(type='mmaction.DecordDecode')]),
+    dict(type='OpenVideo'), dict(type='vop_mm.OpenVideoTorchCodec'), dict(type='SampleSegments', num_frames=12),
+    dict(type='LoadCachedFrames', store='x', pipeline=[dict(type='OpenVideo')])])
+def test_a_pipeline_from_before_readclip_says_what_to_do(plain, first):
+    said = refused(changed(plain, 'test_dataloader.dataset.pipeline.0', first), 'older version of vop_mm')
+    assert 'index again' in said and 'publish_model.py --config' in said and 'import its module' not in said
+    assert 'older' not in refused(changed(plain, 'model.head', first), 'registered here')  # it never was a head
+
+
 def test_types_inside_any_argument(plain):
     evil = dict(type='os.system', command='touch /nonexistent/ran')
     for place, part in {
@@ -215,7 +225,7 @@ def test_one_long_name_before_many_values():
     ('test_dataloader.dataset.data_prefix', ['a'], 'another form'),
     ('test_dataloader.dataset.pipeline', 'abc', 'no list of transforms'),
     ('test_dataloader.dataset.pipeline', [[]], 'names no type'),
-    ('test_dataloader.dataset.pipeline.0.transforms', 'abc', 'no list of transforms'),
+    ('test_dataloader.dataset.pipeline.0.transforms', 'abc', 'ReadClip has no argument transforms'),
     ('test_dataloader.dataset.pipeline.0.store', 'x', 'not taken from data'),
     ('model.clip', 'OpenCLIP', 'names no CLIP'),
     # a CLIP in another place

@@ -21,7 +21,10 @@ _COLUMNS = _CLIP + _FOUND + _MADE_WITH
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Open all videos of a split and report those that are not fit.')
     parser.add_argument('source', metavar='ANN_FILE|CONFIG', help='annotation (.json), or config file (.py)')
-    parser.add_argument('--video-dir', metavar='DIR', help='folder of the videos; needed with ANN_FILE')
+    parser.add_argument('--video-dir', metavar='DIR', help='folder of the videos, an address (s3://bucket/videos) or a '
+                                                           'manifest (.jsonl); needed with ANN_FILE')
+    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='with ANN_FILE: how to read videos elsewhere, as in tools/index_videos.py')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
                         help='with CONFIG: which one (default: train)')
     parser.add_argument('--num-frames', type=int, metavar='N', default=12,
@@ -40,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         parser.error('--num-frames and --workers must be at least 1, --timeout more than 0')
     if args.source.endswith('.py') == (args.video_dir is not None):
         parser.error('give ANN_FILE with --video-dir, or CONFIG without')
-    names, wanted = (('num_frames', 'reader'), 'ANN_FILE') if args.video_dir is None else (
+    names, wanted = (('num_frames', 'reader', 'backend_args'), 'ANN_FILE') if args.video_dir is None else (
         ('split', 'cfg_options'), 'CONFIG')
     for name in names:
         if getattr(args, name) != parser.get_default(name):
@@ -55,45 +58,51 @@ def main() -> int:
                                 f'{args.source}: no such annotation file')
     from rich.progress import track
 
-    from vop_mm.datasets import read_annotation
-    from vop_mm.datasets.annotation import locate_video
+    from vop_mm.apis.config import parse_options
     from vop_mm.datasets.decoding import DecodeProcess
     from vop_mm.datasets.errors import VideoDecodeError
     from vop_mm.datasets.video_check import check_clip
-    from vop_mm.registry import TRANSFORMS
+    from vop_mm.registry import DATASETS, TRANSFORMS
+    from vop_mm.utils import register_all_modules
 
-    ann_file, video_dir, read = _from_config(args) if args.source.endswith('.py') else (
-        args.source, args.video_dir, dict(type='ReadClip', num_frames=args.num_frames, reader=args.reader))
-    metainfo, entries = read_annotation(ann_file)
-    if not Path(video_dir).is_dir():
-        raise FileNotFoundError(f'no such folder: {video_dir}')
+    register_all_modules()
+    dataset, read = _from_config(args) if args.source.endswith('.py') else (
+        dict(type='VideoTextDataset', ann_file=args.source, data_prefix=dict(video=args.video_dir),
+             backend_args=parse_options(args.backend_args or [], '--backend-args')),
+        dict(type='ReadClip', num_frames=args.num_frames, reader=args.reader))
+    # one item per clip, and nothing of what training does about files that are not fit
+    dataset = DATASETS.build(dict(dataset, pipeline=[], test_mode=True, on_unreadable=None, check_files=False))
+    dataset.source.require_folder()
+    items, ann_file = [dataset.get_data_info(i) for i in range(len(dataset))], dataset.ann_file or args.source
     if args.quarantine is not None and args.quarantine.resolve() == Path(ann_file).resolve():
         raise ValueError(f'--quarantine must not replace {ann_file} itself')
     report = args.report or Path(ann_file).with_suffix('.check.csv')
     read = TRANSFORMS.build(dict(read, store=None))
     made_with = {key: read.settings[key] for key in _MADE_WITH if key in read.settings}
-    paths = [locate_video(ann_file, i, entry, video_dir) for i, entry in enumerate(entries)]
-    rows = [_empty_row(entry, path, made_with) for entry, path in zip(entries, paths)]
+    with ThreadPoolExecutor(args.workers) as pool:  # a server may have to be asked
+        rows = list(pool.map(lambda item: _empty_row(item, made_with), items))
     known = _read_report(report)
     for row in rows:
         row.update(known.get(_key(row), {}))
-    lacking = [(entry, path, row) for entry, path, row in zip(entries, paths, rows) if _key(row) not in known]
+    lacking = [(item, row) for item, row in zip(items, rows) if _key(row) not in known]
     if len(lacking) < len(rows):
         print(f'{len(rows) - len(lacking)} of {len(rows)} clips were checked before: {report} (remove it to check all)')
 
     here, processes = threading.local(), []
 
-    def check(entry: dict, path: str) -> dict:
+    def check(item: dict) -> dict:
         if not hasattr(here, 'process'):
             here.process = DecodeProcess(lambda item: check_clip(read, item), args.timeout)
             processes.append(here.process)
-        item = {key: entry[key] for key in ('start', 'end') if entry.get(key) is not None}
+        clip = {key: item[key] for key in ('start', 'end') if key in item}
         try:
-            return here.process.call(path, dict(item, filename=path))
+            with dataset.source.local(item['video']) as path:
+                return here.process.call(path, dict(clip, filename=path))
         except ImportError:  # not of this file, but of all
             raise
-        except VideoDecodeError as e:  # the child died, or hung
-            return dict(problem='unreadable', notes=[], detail=e.reason)
+        except VideoDecodeError as e:  # the child died, or hung, or the file can't be fetched
+            missing = e.reason == 'no such file' or e.reason.startswith('HTTP 404')
+            return dict(problem='missing' if missing else 'unreadable', notes=[], detail=e.reason)
         except Exception as e:  # what nobody has thought of is a row, too: the other files are still to be checked
             return dict(problem='unreadable', notes=[], detail=f'{type(e).__name__}: {" ".join(str(e).split())}')
 
@@ -101,7 +110,7 @@ def main() -> int:
     _write_report(report, [row for row in rows if _key(row) in known])
     with report.open('a', newline='', encoding='utf-8') as file, ThreadPoolExecutor(args.workers) as pool:
         writer = csv.DictWriter(file, _COLUMNS)
-        futures = {pool.submit(check, entry, path): row for entry, path, row in lacking}
+        futures = {pool.submit(check, item): row for item, row in lacking}
         try:
             for future in track(as_completed(futures), 'checking', total=len(futures), disable=not futures):
                 row = futures[future]
@@ -115,34 +124,31 @@ def main() -> int:
                 process.close()
             raise
     _write_report(report, rows)
-    fit = [entry for entry, row in zip(entries, rows) if not row['problem']]
+    fit = [item['video_index'] for item, row in zip(items, rows) if not row['problem']]
     _summarise(ann_file, rows, report)
     if args.quarantine is not None:
-        _quarantine(args.quarantine, metainfo, fit)
+        metainfo, entries, _ = dataset.read_entries()
+        _quarantine(args.quarantine, metainfo, [entries[index] for index in fit])
     return 0 if len(fit) == len(rows) else 3
 
 
-def _from_config(args: argparse.Namespace) -> tuple[str, str, dict]:
-    """Annotation, folder of the videos, what reads clips."""
+def _from_config(args: argparse.Namespace) -> tuple[dict, dict]:
+    """The data set, and what reads its clips."""
     from vop_mm.apis.config import read_config
     from vop_mm.datasets.transforms import split_pipeline
-    from vop_mm.utils import register_all_modules
 
     cfg = read_config(args.source, args.cfg_options)
-    register_all_modules()
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise ValueError(f'{args.source} has no {args.split} split')
-    dataset, root = loader.dataset, loader.dataset.get('data_root', '')
-    return (os.path.join(root, dataset.ann_file), os.path.join(root, dataset.data_prefix.get('video', '')),
-            split_pipeline(dataset.pipeline).read)
+    return loader.dataset, split_pipeline(loader.dataset.pipeline).read
 
 
-def _empty_row(entry: dict, path: str, made_with: dict) -> dict:
-    row = dict.fromkeys(_COLUMNS, '') | {key: entry[key] for key in _CLIP if entry.get(key) is not None}
+def _empty_row(item: dict, made_with: dict) -> dict:
+    from vop_mm.datasets.frame_store import source_of
+    row = dict.fromkeys(_COLUMNS, '') | {key: item[key] for key in _CLIP if key in item}
     with suppress(OSError, ValueError):  # a ValueError of a NUL in the name
-        stat = os.stat(path)
-        row.update(bytes=stat.st_size, changed=int(stat.st_mtime))
+        row.update(zip(('bytes', 'changed'), source_of(item['filename'], item.get('source'))))
     return row | made_with
 
 

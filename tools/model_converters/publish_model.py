@@ -16,6 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='what training wrote')
     parser.add_argument('out', metavar='OUT', type=Path,
                         help='file to write, .pth or .safetensors; the hash goes before the ending')
+    parser.add_argument('--config', help='config file, in place of the one in CHECKPOINT')
     parser.add_argument('--import', dest='modules', nargs='+', action='extend', default=[], metavar='MODULE',
                         help='modules that register parts of your own, as in custom_imports')
     args = parser.parse_args()
@@ -28,9 +29,10 @@ def main() -> int:
     args = parse_args()
     from vop_mm.utils.paths import require_file
     require_file(args.checkpoint)
+    require_file(args.config, 'config')
     import hashlib
 
-    from vop_mm.apis.config import import_custom_modules
+    from vop_mm.apis.config import import_custom_modules, read_config
     from vop_mm.apis.prompt_set import published_config
     from vop_mm.engine.checkpoint import load_from_local_safely, serialise
     from vop_mm.utils.files import atomic_write
@@ -38,10 +40,17 @@ def main() -> int:
 
     import_custom_modules(args.modules)
     checkpoint = load_from_local_safely(args.checkpoint, map_location='cpu')
+    text = checkpoint['meta'].pop('cfg', '')
+    if args.config is not None:
+        cfg, method = read_config(args.config), (checkpoint['meta'].get('vop_mm') or {}).get('method')
+        if method not in (None, cfg.get('method')):
+            raise ValueError(f'{args.checkpoint} is of the method {method}, and {args.config} of {cfg.get("method")}')
+        text = cfg.pretty_text
     try:
-        cfg = published_config(checkpoint['meta'].pop('cfg', ''))
+        cfg = published_config(text)
     except SharedConfigError as e:
-        raise ValueError(f'{args.checkpoint} is not published: in its config, {e} (--import MODULE)') from None
+        hint = ' (--import MODULE)' if str(e).endswith('import its module first') else ''
+        raise ValueError(f'{args.checkpoint} is not published: in its config, {e}{hint}') from None
     if cfg:
         checkpoint['meta']['cfg'] = cfg
     content = serialise(checkpoint, args.out.suffix)

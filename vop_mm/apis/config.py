@@ -115,12 +115,13 @@ def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> No
         raise ValueError(f'{cfg.filename} trains: name the checkpoint {what_for}')
 
 
-def parse_options(options: Sequence[str]) -> dict:
+def parse_options(options: Sequence[str], named: str = '--cfg-options') -> dict:
     """``['a.b=1e-3', 'c=[x, y]', 'd={"type": "T"}']`` to a dict.
 
     Args:
         options (Sequence[str]): ``KEY=VALUE`` each. A value is read as Python or YAML writes it (numbers, true, none,
             lists, tuples, dicts); what is neither is text, blanks and all.
+        named (str): The tool's option, for errors. Defaults to ``'--cfg-options'``.
 
     Returns:
         dict: Keys as given.
@@ -132,7 +133,7 @@ def parse_options(options: Sequence[str]) -> dict:
     for option in options:
         key, equals, value = option.partition('=')
         if not equals or not key:
-            raise ValueError(f'--cfg-options takes KEY=VALUE, got {option!r}')
+            raise ValueError(f'{named} takes KEY=VALUE, got {option!r}')
         parsed[key] = _parse_value(value)
     return parsed
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from vop_mm.datasets import VideoSource
 from vop_mm.datasets.video_files import describe_left_out, find_videos
-from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, index_source, list_videos
+from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, list_videos
 from vop_mm.index.gallery import DEFAULT_BACKEND
 from vop_mm.index.windows import MAX_WINDOWS
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
@@ -292,8 +292,7 @@ class TextVideoRetriever:
                stride: float | None, backend: dict | None, progress: bool, max_windows: int,
                shard: tuple[int, int] = (0, 1), backend_args: dict | None = None) -> IndexReport:
         chosen, source = self.prompt_set(prompts), VideoSource(videos, backend_args)
-        if source.is_local and not Path(videos).is_dir():
-            raise NotADirectoryError(f'no such folder of videos: {videos}')
+        source.require_folder()
         asked = dict(window=window, stride=stride)
         chosen.loader.start()
         if Gallery.exists(index):
@@ -311,26 +310,25 @@ class TextVideoRetriever:
             if not gallery.is_of(videos):
                 raise ValueError(f'the index {index} is of the videos in {gallery.videos}, not of {source}')
             with progress_bar(progress, f'indexing {source}') as tell:
-                options = (chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers, tell, shard,
-                           max_windows)
-                return (index_folder(gallery, *options) if source.is_local else
-                        index_source(gallery, source, *options))
+                return index_folder(gallery, chosen.loader, chosen.encode_frames, self.batch_size, self.num_workers,
+                                    tell, shard, max_windows, None if source.is_local else source)
         finally:
             gallery.close()
 
     def extract_features(self, videos: str | Path, out: str | Path, shards: int, rank: int = 0, world_size: int = 1,
                          prompts: str | None = None, window: float | None = None, stride: float | None = None,
-                         progress: bool = False, max_windows: int = MAX_WINDOWS) -> list[IndexReport]:
+                         progress: bool = False, max_windows: int = MAX_WINDOWS,
+                         backend_args: dict | None = None) -> list[IndexReport]:
         """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
         there is not encoded again, whatever the number of processes was.
 
         Args:
-            videos (str | Path): The folder.
+            videos (str | Path): The folder, address or manifest.
             out (str | Path): Gets a folder for each part.
             shards (int): Parts, at least as many as processes; the same in every call.
             rank (int): Number of this process. Defaults to 0.
             world_size (int): How many there are. Defaults to 1.
-            prompts, window, stride, progress, max_windows: As :meth:`build_index`.
+            prompts, window, stride, progress, max_windows, backend_args: As :meth:`build_index`.
 
         Returns:
             list[IndexReport]: Of each part of this process.
@@ -342,7 +340,7 @@ class TextVideoRetriever:
         if any(not name.endswith(f'_of_{shards}') for name in kept):
             raise ValueError(f'{out} holds features in other parts: {min(kept)}')
         return [self._build(videos, out / f'part_{shard}_of_{shards}', prompts, window, stride, None, progress,
-                            max_windows, (shard, shards)) for shard in range(rank, shards, world_size)]
+                            max_windows, (shard, shards), backend_args) for shard in range(rank, shards, world_size)]
 
     def search(self,
                query: str | None = None,

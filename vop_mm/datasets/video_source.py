@@ -76,6 +76,11 @@ class VideoSource:
     def __str__(self) -> str:
         return public_address(self.root)
 
+    def require_folder(self) -> None:
+        """Raise ``NotADirectoryError`` where videos are to be in a local folder, and it is not there."""
+        if self.is_local and not os.path.isdir(self.root or '.'):
+            raise NotADirectoryError(f'no such folder of videos: {self}')
+
     def local(self, name: str, expected: FileStat | None = None) -> AbstractContextManager[str]:
         """A local path of a video, valid within the ``with``.
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.datasets.video_files import NOT_REGULAR, describe_left_out, find_videos
+from vop_mm.datasets.video_source import VideoSource
 from vop_mm.utils.look_ahead import look_ahead
 from vop_mm.utils.paths import open_regular
 from vop_mm.utils.stalls import call_unless_stalled
@@ -83,12 +85,15 @@ def index_folder(gallery: Gallery,
                  num_workers: int = 2,
                  progress: Callable[[int, int, str], None] = lambda done, total, what: None,
                  shard: tuple[int, int] = (0, 1),
-                 max_windows: int = MAX_WINDOWS) -> IndexReport:
-    """Bring an index up to date with its folder of videos.
+                 max_windows: int = MAX_WINDOWS,
+                 source: VideoSource | None = None) -> IndexReport:
+    """Bring an index up to date with its videos.
 
-    Files are compared by size and time, then by a hash of their content; content that is known under another name is
-    not encoded again. Every batch is kept at once: killed at any moment, the next call goes on. A file that changes
-    between its hash and its last clip is left as it was in the index: a vector always belongs to the hash beside it.
+    Files are compared by size and time, then by a hash of their content; those elsewhere by size and mark (ETag, else
+    the time of the last change), and they are fetched where these are new, or where there is no mark. Content that is
+    known under another name is not encoded again. Every batch is kept at once: killed at any moment, the next call goes
+    on. A file that changes between its hash and its last clip is left as it was in the index: a vector always belongs
+    to the hash beside it.
 
     Args:
         gallery (Gallery): The index.
@@ -100,35 +105,31 @@ def index_folder(gallery: Gallery,
         shard (tuple[int, int]): Which of how many parts of the folder; a file's name says in which it is. Defaults to
             all of it.
         max_windows (int): The most windows of a file. Defaults to 10000.
+        source (VideoSource, optional): Where the videos are, if that is no local folder. That of the index is not asked
+            for: its addresses may be anybody's.
 
     Returns:
         IndexReport: What was done.
 
     Raises:
-        ValueError: No videos in the folder; the index stays as it is. Or embeddings that are not finite.
+        ValueError: No videos there; the index stays as it is. Or embeddings that are not finite.
+        VideoDecodeError: The files elsewhere can't be listed.
         BlockingIOError: Another process is at it.
     """
+    from .remote_indexing import RemoteRun  # which is made of what is below
+    run = (Run if source is None else partial(RemoteRun, source))(gallery, loader, encode, batch_size, num_workers,
+                                                                  max_windows, shard, progress)
     with gallery.locked():
-        listed = find_videos(gallery.videos)
-        if not listed.videos:
-            raise ValueError(f'no videos in {gallery.videos} (nothing was changed); '
-                             f'{describe_left_out(listed.left_out) or "the folder is empty"}')
-        unreadable = listed.unreadable()
-        found = {path: _state_of(os.path.join(gallery.videos, path)) for path in listed.videos
-                 if shard_of(path, shard[1]) == shard[0]}
+        unreadable = run.look_around()
         gallery.repair()
         gallery.finished(False)
-        run = _Run(gallery, loader, encode, batch_size, num_workers, max_windows, found, progress)
         run.process()
         run.remove_others(path for path, why in unreadable.items() if why != NOT_REGULAR)
-        progress(len(found), len(found), 'writing the index')
+        progress(len(run.found), len(run.found), 'writing the index')
         gallery.synchronize()
         gallery.finished(True)
         run.report.clips = gallery.catalogue.num_clips()
-        run.report.failed = sorted([*run.report.failed, *(
-            (path, why) for path, why in unreadable.items() if shard_of(path, shard[1]) == shard[0])])
-        run.report.left_out = {why: paths for why, paths in listed.left_out.items()
-                               if unreadable.keys().isdisjoint(paths)}
+        run.report.failed = sorted([*run.report.failed, *(item for item in unreadable.items() if run.is_mine(item[0]))])
         return run.report
 
 
@@ -184,20 +185,36 @@ def _read_state(path: str, alive: Callable[[], None]) -> tuple[FileState, tuple 
     return FileState(status.st_size, status.st_mtime_ns, digest, None), identity, True
 
 
-class _Run:
+class Run:
     """One call of :func:`index_folder`. Threads look at files and read them; all else is done in the caller's."""
 
     def __init__(self, gallery: Gallery, loader: ClipLoader, encode: Callable, batch_size: int, num_workers: int,
-                 max_windows: int, found: dict[str, FileState], progress: Callable) -> None:
+                 max_windows: int, shard: tuple[int, int], progress: Callable) -> None:
         self.gallery, self.catalogue, self.loader, self.encode = gallery, gallery.catalogue, loader, encode
         self.batch_size, self.num_workers, self.max_windows = batch_size, num_workers, max_windows
-        self.found, self.progress = found, progress
-        self.before = self.catalogue.files()
-        self.report = IndexReport()
-        self.done = 0
+        self.found: dict[str, FileState] = {}
+        self.shard, self.progress, self.report, self.done = shard, progress, IndexReport(), 0
+
+    def is_mine(self, path: str) -> bool:
+        """Whether a file is in the part of the collection that this is about."""
+        return shard_of(path, self.shard[1]) == self.shard[0]
+
+    def look_around(self) -> dict[str, str]:
+        """Look which files are there. Returns those of all parts that can't be read, and why."""
+        videos = self.gallery.videos
+        listed = find_videos(videos)
+        if not listed.videos:
+            raise ValueError(f'no videos in {videos} (nothing was changed); '
+                             f'{describe_left_out(listed.left_out) or "the folder is empty"}')
+        unreadable = listed.unreadable()
+        self.report.left_out = {why: paths for why, paths in listed.left_out.items()
+                                if unreadable.keys().isdisjoint(paths)}
+        self.found = {path: _state_of(self._full(path)) for path in listed.videos if self.is_mine(path)}
+        return unreadable
 
     def process(self) -> None:
-        """Index the files that were found."""
+        """Index the files of ``found``."""
+        self.before = self.catalogue.files()
         batch = []  # (file, frames [F, 3, H, W], how many are real)
         with ThreadPoolExecutor(self.num_workers) as pool:
             try:

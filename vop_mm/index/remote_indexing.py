@@ -4,9 +4,6 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-import numpy as np
-from torch import Tensor
-
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.datasets.remote import FileStat
 from vop_mm.datasets.video_files import is_video_name
@@ -14,56 +11,9 @@ from vop_mm.datasets.video_source import ChangedVideoError, VideoSource
 from vop_mm.utils.paths import path_below
 
 from .catalogue import FileState
-from .gallery import Gallery
-from .indexing import CHANGED, ClipLoader, IndexReport, _File, _Run, hash_file, shard_of
-from .windows import MAX_WINDOWS
+from .indexing import CHANGED, Run, _File, hash_file
 
 _ASK = 0  # in place of the time of a file that nothing is known of: no file in a catalogue has it
-
-
-def index_source(gallery: Gallery,
-                 source: VideoSource,
-                 loader: ClipLoader,
-                 encode: Callable[[Tensor, list[int]], np.ndarray],
-                 batch_size: int = 32,
-                 num_workers: int = 2,
-                 progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-                 shard: tuple[int, int] = (0, 1),
-                 max_windows: int = MAX_WINDOWS) -> IndexReport:
-    """Bring an index up to date with videos elsewhere; see :func:`~vop_mm.index.index_folder`.
-
-    Files are compared by size and mark (ETag, else the time of the last change), and fetched where these are new. A
-    file that has no mark is fetched each time, and compared by its content.
-
-    Args:
-        source (VideoSource): Where the videos are. That of the index is not asked for: its addresses may be anybody's.
-        gallery, loader, encode, batch_size, num_workers, progress, shard, max_windows: As of ``index_folder``.
-
-    Returns:
-        IndexReport: What was done.
-
-    Raises:
-        ValueError: No videos there; the index stays as it is. Or embeddings that are not finite.
-        VideoDecodeError: The files can't be listed.
-        BlockingIOError: Another process is at it.
-    """
-    with gallery.locked():
-        stats, refused = list_videos(source)
-        stats = {name: stat for name, stat in stats.items() if shard_of(name, shard[1]) == shard[0]}
-        gallery.repair()
-        gallery.finished(False)
-        run = _RemoteRun(source, stats, gallery, loader, encode, batch_size, num_workers, max_windows,
-                         {name: FileState(stat.size, stat.number or _ASK, None, None) for name, stat in stats.items()},
-                         progress)
-        run.process()
-        run.remove_others(())
-        progress(len(stats), len(stats), 'writing the index')
-        gallery.synchronize()
-        gallery.finished(True)
-        run.report.clips = gallery.catalogue.num_clips()
-        run.report.failed = sorted([*run.report.failed, *((name, why) for name, why in refused.items()
-                                                          if shard_of(name, shard[1]) == shard[0])])
-        return run.report
 
 
 def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str]]:
@@ -94,13 +44,20 @@ def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str
     return dict(sorted(found.items())), refused
 
 
-class _RemoteRun(_Run):
-    """One call of :func:`index_source`. The identity of a file is its ``FileStat``."""
+class RemoteRun(Run):
+    """One call of :func:`~vop_mm.index.index_folder` with a source. The identity of a file is its ``FileStat``."""
 
-    def __init__(self, source: VideoSource, stats: dict[str, FileStat], *args) -> None:
+    def __init__(self, source: VideoSource, *args) -> None:
         super().__init__(*args)
-        self.source, self.stats = source, stats
+        self.source, self.stats = source, {}
         self._loaded: dict[str, list] = {}  # clips of files that are not to be fetched a second time
+
+    def look_around(self) -> dict[str, str]:
+        """As of a folder; see :func:`list_videos`."""
+        self.stats, refused = list_videos(self.source)
+        self.found = {name: FileState(stat.size, stat.number or _ASK, None, None)
+                      for name, stat in self.stats.items() if self.is_mine(name)}
+        return refused
 
     def _look(self, path: str) -> tuple[FileState, FileStat | None, bool]:
         stat = self.stats[path]

@@ -25,6 +25,7 @@ _SCOPE = 'vop_mm'
 # mmaction2's, by their prefixed names: what pipelines of frames are made of
 _FOREIGN_TRANSFORMS = frozenset(f'mmaction.{name}' for name in (
     'CenterCrop', 'Flip', 'RandomCrop', 'RandomResizedCrop', 'Resize', 'ThreeCrop'))
+_BEFORE_READ_CLIP = ('IsolatedDecode', 'LoadCachedFrames', 'OpenVideo', 'OpenVideoTorchCodec', 'SampleSegments')
 # which registry an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
 _REGISTRIES = dict(
     clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, video_prompts=PROMPTS,
@@ -286,6 +287,12 @@ def _registered(name, where: str, registry: Registry) -> type:
             found = THEIRS.module_dict.get(name.removeprefix('mmaction.'))
         if found is not None:
             return found
+        if registry is TRANSFORMS and own in _BEFORE_READ_CLIP:
+            raise SharedConfigError(
+                f'{where} has the type {name}: an older version of vop_mm made it, from before ReadClip. Of an index: '
+                'index again, into another folder, with --config of this version and its --checkpoint. The prompts of '
+                'a checkpoint are good: use it alone with a config of this version, or write that into it with '
+                'tools/model_converters/publish_model.py --config')
     raise SharedConfigError(
         f'{where} has the type {name!r:.80}, and no {registry.name} of this name is registered here. A config that '
         'comes with data can name what is registered and nothing else; where it is a part of your own, import its '
@@ -316,8 +323,8 @@ def _check_dataset(dataset: dict) -> None:
     if not isinstance(prefix, dict) or not all(isinstance(value, (str, type(None))) for value in prefix.values()):
         raise SharedConfigError('test_dataloader.dataset.data_prefix is of another form')
     pipeline, where = dataset['pipeline'], 'test_dataloader.dataset.pipeline'
-    _check_steps(pipeline, where)
     _check_types(pipeline, where, TRANSFORMS)
+    _check_steps(pipeline, where)
 
 
 def _check_steps(steps, where: str) -> None:

@@ -1,18 +1,22 @@
 """Clips of real files: which frames they are, and an error where the child dies or hangs."""
 import copy
+import gc
 import json
 import os
+import pickle
 import signal
 import time
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.test_datasets.test_decoding.test_process import children
 from tests.videos import broken_videos, encode_video, read_index
 from vop_mm.datasets import VideoDecodeError, VideoTextDataset
-from vop_mm.datasets.decoding import PyAVReader
+from vop_mm.datasets.decoding import DecodeProcess, PyAVReader
 from vop_mm.datasets.randomness import fixed_randomness
 from vop_mm.datasets.transforms import ReadClip, clip_moments, clip_range, sample_frames, sample_moments
 from vop_mm.registry import READERS, TOKENIZERS
@@ -158,6 +162,36 @@ def test_crash_hang_and_mistake(tmp_path):
     with pytest.raises(KeyError, match='a mistake in a reader'):
         transform(dict(filename=bug))
     assert len(copy.deepcopy(transform)(dict(filename=good))['imgs']) == 4
+
+
+def test_the_child_goes_with_its_transform_though_nobody_looks_for_cycles(tmp_path):
+    """Also that of a subclass, which the child knows with what it added, and of a copy of one that is in use."""
+    class Mirrored(ReadClip):
+        def __init__(self, **kwargs) -> None:
+            super().__init__(**kwargs)
+            self.step = -1
+
+        def _finish(self, frames, *args, **kwargs):
+            return super()._finish(frames[:, :, ::self.step], *args, **kwargs)
+
+    sample = dict(filename=encode_video(tmp_path / 'a.mp4', 10))
+    other = DecodeProcess(os.getpid)
+    before = {*children(), str(other.call(''))}
+    gc.collect()
+    gc.disable()
+    try:
+        transform = Mirrored(num_frames=4)
+        plain = ReadClip(num_frames=4)(dict(sample))
+        frames = transform(dict(sample))['imgs']
+        for same in (copy.deepcopy(transform), pickle.loads(cloudpickle.dumps(transform))):
+            np.testing.assert_array_equal(same(dict(sample))['imgs'], frames)
+        np.testing.assert_array_equal(np.stack(frames)[:, :, ::-1], plain['imgs'])
+        del transform, same
+        other.call('')  # the next call of any buries them
+        assert children() <= before
+    finally:
+        gc.enable()
+        other.close()
 
 
 def test_in_a_data_set_the_bad_ones_are_replaced(tmp_path):

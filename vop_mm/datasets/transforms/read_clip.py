@@ -1,4 +1,6 @@
 """Reading a clip: the one place where a video becomes frames."""
+import copy
+import functools
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -70,21 +72,25 @@ class ReadClip(BaseTransform):
                                      ('pad', pad, ('repeat', None))):
             if value not in allowed:
                 raise ValueError(f'{name} must be {allowed[0]!r} or {allowed[1]!r}, got {value!r}')
-        if num_frames < 1:
-            raise ValueError(f'num_frames must be at least 1, got {num_frames}')
+        if num_frames < 1 or timeout <= 0:
+            raise ValueError(f'num_frames must be at least 1, timeout more than 0, got {num_frames} and {timeout}')
         self.num_frames, self.mode, self.sampling, self.pad = num_frames, mode, sampling, pad
-        self.reader, self.num_threads = reader, num_threads
+        self.reader, self.num_threads, self.timeout = reader, num_threads, timeout
         READERS.import_from_location()
         self._reader = READERS.module_dict.get(reader)  # get() would import what a dotted name names
         if self._reader is None:
             raise KeyError(f'{reader} is not in the {READERS.name} registry: {", ".join(READERS.module_dict)}')
         self._resize = None if size is None else ResizeFrames(size, interpolation)
         self.size, self.interpolation = self._resize and self._resize.size, interpolation
-        self._process = DecodeProcess(self.read, timeout)
         self.store = None
         if store is not None:
             self.store = FrameStore(store)
             check_settings(store, self.store.settings, dict(version=VERSION, clip=self.settings))
+
+    @functools.cached_property
+    def _process(self) -> DecodeProcess:
+        # of a copy without a process: with a cycle the child would stay until Python looks for such
+        return DecodeProcess(copy.copy(self).read, self.timeout)
 
     @property
     def settings(self) -> dict:
@@ -199,5 +205,5 @@ class ReadClip(BaseTransform):
 
     def __repr__(self) -> str:
         said = ', '.join(f'{name}={value!r}' for name, value in self.settings.items())
-        return f'{type(self).__name__}({said}, pad={self.pad!r}, timeout={self._process.timeout:g}, ' \
+        return f'{type(self).__name__}({said}, pad={self.pad!r}, timeout={self.timeout:g}, ' \
                f'store={self.store and self.store.path!r})'
