@@ -64,4 +64,5 @@ def place(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(folder))
     yield folder
-    assert os.listdir(folder) == []
+    # torch's compiler keeps a cache where temporary files were when it was imported
+    assert [name for name in os.listdir(folder) if not name.startswith('torchinductor_')] == []
