@@ -64,7 +64,7 @@ def test_wheel_metadata(wheel):
     metadata = metadata_of(wheel)
     assert metadata['Name'].replace('-', '_') == 'vop_mm'
     assert metadata['Version'] == vop_mm.__version__
-    assert set(metadata['Requires-Python'].split(',')) == {'>=3.10', '<3.13'}
+    assert set(metadata['Requires-Python'].split(',')) == {'>=3.10', '<3.14'}
     assert metadata['License'] == 'Apache-2.0' or metadata['License-Expression'] == 'Apache-2.0'
     assert {'runtime', 'optional', 'tests', 'docs', 'all'} == set(metadata.get_all('Provides-Extra'))
 
