@@ -55,7 +55,7 @@ _PLAIN = {
     'vfr.mkv': dict(times=TIMES + .5),
     **{f'short{n}.mp4': dict(frames=n) for n in (1, 2, 5)},
 }
-NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'cover_first.mp4')
+NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'two_tracks.mkv', 'cover_first.mp4')
 
 
 def make_kinds(folder: Path) -> dict[str, list[int]]:
@@ -77,12 +77,13 @@ def make_kinds(folder: Path) -> dict[str, list[int]]:
     # Matroska has no edit lists: what is before the cut has negative times, and is shown
     cut_video(folder / 'h264.mp4', folder / 'cut.mkv', .6, {'avoid_negative_ts': 'disabled'})
     made['cut.mkv'] = list(range(12, FRAMES))
-    join_tracks(folder / 'two_tracks.mov', encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48)),
-                folder / 'cut.mp4')
-    made['two_tracks.mov'] = made['cut.mp4']
+    small = encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48))
+    for name, source in (('two_tracks.mov', 'cut.mp4'), ('two_tracks.mkv', 'h264_open.mp4')):
+        join_tracks(folder / name, small, folder / source)
+        made[name] = made[source]
     add_cover(folder / 'cover_first.mp4', folder / 'h264.mp4')
     made['cover_first.mp4'] = made['h264.mp4']
-    (folder / 'small.mp4').unlink()
+    Path(small).unlink()
     return made
 
 
