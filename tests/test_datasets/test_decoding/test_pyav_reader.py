@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.video_kinds import FRAMES, NAMES, TIMES, change_size, make_kinds
-from tests.videos import broken_videos, encode_video, read_index, spoil_frames
+from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, make_kinds
+from tests.videos import broken_videos, encode_audio, encode_video, read_index, spoil_frames
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.datasets.transforms import sample_frames
@@ -149,6 +149,11 @@ def test_the_best_track_is_read_and_said(kinds):
     folder, _ = kinds
     assert PyAVReader(str(folder / 'two_tracks.mov')).notes == ['2 video tracks: the 2nd is read (80x48)']
     assert PyAVReader(str(folder / 'cover_first.mp4')).notes == []
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path):
+    song = add_cover(tmp_path / 'song.mp4', encode_audio(tmp_path / 'a.mp4'))
+    assert reason(PyAVReader, song) == 'no video stream'
 
 
 @pytest.mark.parametrize('size', [(16, 16), (24, 32), (36, 48), (57, 71)])
