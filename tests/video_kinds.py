@@ -55,8 +55,8 @@ _PLAIN = {
     'vfr.mkv': dict(times=TIMES + .5),
     **{f'short{n}.mp4': dict(frames=n) for n in (1, 2, 5)},
 }
-NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'two_tracks.mkv', 'cover_first.mp4',
-         'sound_first.mp4', 'sound_first.mkv')
+NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'two_tracks.mkv',
+         'cover_first.mp4', 'sound_first.mp4', 'sound_first.mkv')
 
 
 def make_kinds(folder: Path) -> dict[str, list[int]]:

@@ -3,9 +3,7 @@ import os
 import shutil
 import signal
 import sys
-import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
