@@ -79,7 +79,7 @@ def make_kinds(folder: Path) -> dict[str, list[int]]:
     cut_video(folder / 'h264.mp4', folder / 'cut.mkv', .6, {'avoid_negative_ts': 'disabled'})
     made['cut.mkv'] = list(range(12, FRAMES))
     small = encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48))
-    for name, source in (('two_tracks.mov', 'cut.mp4'), ('two_tracks.mkv', 'h264_open.mp4')):
+    for name, source in (('two_tracks.mov', 'cut.mp4'), ('two_tracks.mkv', 'h264.mp4')):
         join_tracks(folder / name, small, folder / source)
         made[name] = made[source]
     add_cover(folder / 'cover_first.mp4', folder / 'h264.mp4')

@@ -1,5 +1,6 @@
 """Exactly the frames that were asked for, of every kind of video, by what is painted in them."""
 import os
+import re
 import shutil
 import struct
 import time
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.tools import ROOT
 from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, make_kinds
 from tests.videos import broken_videos, encode_audio, encode_video, read_index, spoil_frames
 from vop_mm.datasets import VideoDecodeError
@@ -228,8 +230,10 @@ def test_ffmpeg_says_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ('', '')
 
 
-def test_is_registered():
+def test_is_registered_and_alone_knows_pyav():
     assert READERS.get('PyAVReader') is PyAVReader
+    sources = (ROOT / 'vop_mm').rglob('*.py')
+    assert [path.name for path in sources if re.search(r'\b(import|from) av\b', path.read_text())] == ['pyav_reader.py']
 
 
 # -- how it is shown --------------------------------------------------------------------------------------------------
