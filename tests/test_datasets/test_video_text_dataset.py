@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tests.datasets import PIPELINE, annotation, build, indices
 from tests.s3 import s3_server
-from tests.videos import broken_videos, encode_video
+from tests.videos import broken_videos, encode_video, spoil_frames
 from tests.web import web_server
 from vop_mm.datasets import (
     AnnotationError,
@@ -137,6 +138,21 @@ def test_training_replaces_and_tells(partly):
     again.set_epoch(3)
     item = again[2]
     assert pickle.dumps((item['data_samples'].video_id, item['inputs'].numpy())) == chosen[3, 2]
+
+
+def test_a_damaged_part_costs_training_the_video_and_leaves_its_other_clips(whole, tmp_path):
+    video = encode_video(tmp_path / 'bad.mp4', 60, first=900, options={'x264-params': 'scenecut=0'}, max_b_frames=0)
+    spoil_frames(video, slice(38, 48))
+    shutil.copy(whole / 'videos' / 'v0.mp4', tmp_path)
+    entries = [dict(video_id=str(i), video='bad.mp4', captions=['a'], **times)
+               for i, times in enumerate((dict(), dict(end=1.4), dict(start=1.4, end=2)))]
+    (tmp_path / 'a.json').write_text(json.dumps(dict(data_list=[
+        *entries, dict(video_id='3', video='v0.mp4', captions=['a'])])))
+    pipeline = [dict(PIPELINE[0], num_frames=12), *PIPELINE[1:]]
+    data = build(tmp_path, data_prefix=dict(video=''), pipeline=pipeline)
+    samples = [data[i]['data_samples'] for i in range(4)]
+    assert [bool(sample.unreadable) for sample in samples] == [True, False, True, False]
+    assert 'are damaged' in samples[0].unreadable[0][1] and {index // 900 for index in indices(data[1])} == {1}
 
 
 def test_evaluation_errors_by_default(partly):
