@@ -30,6 +30,7 @@ REFUSED = {
     'h264.avi': 'avi files',
     'mpeg2.mpg': 'mpeg files',
     'wmv2.wmv': 'asf files',
+    'av1.mp4': 'a codec that decord does not know',
 }
 
 
@@ -59,9 +60,11 @@ def test_windows(kinds):
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_what_it_gets_wrong_is_refused(kinds, name):
+    if name not in kinds[1]:
+        pytest.skip('this FFmpeg has no encoder for it')
     with pytest.raises(VideoDecodeError, match=REFUSED[name]) as error:
         DecordReader(str(kinds[0] / name))
-    assert error.value.path.endswith(name) and error.value.reason.endswith('read by DecordReader: use PyAVReader')
+    assert error.value.path.endswith(name) and error.value.reason.endswith('use PyAVReader')
 
 
 def test_mmaction2s_own_transforms_decode_beside_it(kinds):
