@@ -77,7 +77,7 @@ def test_the_same_frames_smaller(made, name, size, expected):
 def test_turned_videos_are_upright(made):
     copy = frames(made[1] / 'turned.mp4')
     assert copy.shape[1:3] == (106, 64)
-    source = frames(made[0] / 'turned.mp4')  # decord turns it
+    source = frames(made[0] / 'turned.mp4')
     assert source.shape[1:3] == (160, 96)
     assert abs(copy[7, ::2, ::2].mean(axis=(1, 2)) - source[7, ::3, ::3].mean(axis=(1, 2))[:53]).mean() < 12
 
