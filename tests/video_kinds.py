@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.videos import cut_video, encode_video, painted_frame
+from tests.videos import cut_video, encode_audio, encode_video, painted_frame
 
 FRAMES = 60
 TIMES = np.concatenate([[0], np.cumsum(np.random.default_rng(0).choice([0.02, 0.04, 0.2, 0.5], FRAMES - 1))])
@@ -55,7 +55,8 @@ _PLAIN = {
     'vfr.mkv': dict(times=TIMES + .5),
     **{f'short{n}.mp4': dict(frames=n) for n in (1, 2, 5)},
 }
-NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'cover_first.mp4')
+NAMES = (*_PLAIN, 'cut.mp4', 'cut_at_key.mp4', 'delayed.mp4', 'cut.mkv', 'two_tracks.mov', 'two_tracks.mkv',
+         'cover_first.mp4', 'sound_first.mp4', 'sound_first.mkv')
 
 
 def make_kinds(folder: Path) -> dict[str, list[int]]:
@@ -77,27 +78,36 @@ def make_kinds(folder: Path) -> dict[str, list[int]]:
     # Matroska has no edit lists: what is before the cut has negative times, and is shown
     cut_video(folder / 'h264.mp4', folder / 'cut.mkv', .6, {'avoid_negative_ts': 'disabled'})
     made['cut.mkv'] = list(range(12, FRAMES))
-    join_tracks(folder / 'two_tracks.mov', encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48)),
-                folder / 'cut.mp4')
-    made['two_tracks.mov'] = made['cut.mp4']
+    small = encode_video(folder / 'small.mp4', FRAMES, first=500, size=(32, 48))
+    for name, source in (('two_tracks.mov', 'cut.mp4'), ('two_tracks.mkv', 'h264.mp4')):
+        join_tracks(folder / name, small, folder / source)
+        made[name] = made[source]
     add_cover(folder / 'cover_first.mp4', folder / 'h264.mp4')
     made['cover_first.mp4'] = made['h264.mp4']
-    (folder / 'small.mp4').unlink()
+    sound = encode_audio(folder / 'sound.mp4')
+    for name in ('sound_first.mp4', 'sound_first.mkv'):
+        join_tracks(folder / name, sound, folder / 'h264.mp4', delay=3)
+        made[name] = made['h264.mp4']
+    for path in (small, sound):
+        Path(path).unlink()
     return made
 
 
-def join_tracks(path: Path, *sources: str | Path) -> str:
-    """A file that has the video tracks of others, copied; the last one is the one that players show."""
+def join_tracks(path: Path, *sources: str | Path, delay: float = 0) -> str:
+    """A file that has the tracks of others, copied; the last one is the one that players show, after a delay."""
     packets = []
     with av.open(str(path), 'w') as joined:
         for source in sources:
             with av.open(str(source)) as container:
-                stream = container.streams.video[0]
+                stream = container.streams[0]
                 copy = joined.add_stream_from_template(stream)
+                later = 0
                 if source is sources[-1]:
                     copy.disposition = av.stream.Disposition.default
+                    later = round(delay / stream.time_base)
                 for packet in container.demux(stream):
                     if packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + later, packet.dts + later
                         packets.append((float(packet.dts * packet.time_base), copy, packet))
         for _, copy, packet in sorted(packets, key=lambda item: item[0]):
             packet.stream = copy
@@ -106,12 +116,12 @@ def join_tracks(path: Path, *sources: str | Path) -> str:
 
 
 def add_cover(path: Path, source: Path) -> str:
-    """A copy of a video that has a cover picture as its first track."""
+    """A copy of a video, or of sound, that has a cover picture as its first track."""
     with av.open(str(source)) as container, av.open(str(path), 'w') as covered:
         cover = covered.add_stream('mjpeg', rate=1)
         cover.height, cover.width, cover.pix_fmt = 300, 300, 'yuvj420p'
         cover.disposition = av.stream.Disposition.attached_pic
-        stream = container.streams.video[0]
+        stream = container.streams[0]
         copy = covered.add_stream_from_template(stream)
         frame = av.VideoFrame.from_ndarray(painted_frame(1023, 300, 300), format='rgb24')
         covered.mux(cover.encode(frame))

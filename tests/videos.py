@@ -43,13 +43,14 @@ def encode_video(path: str | Path,
                  fragmented: bool = False,
                  aspect: Fraction | None = None,
                  transfer: int | None = None,
+                 matrix: int | None = None,
                  options: dict[str, str] | None = None,
                  container_options: dict[str, str] | None = None) -> str:
     """Encode a video with PyAV.
 
     Args:
         path (str | Path): File; its extension names the container.
-        frames (int | Sequence[np.ndarray]): How many painted frames, or frames uint8 [H, W, 3] RGB.
+        frames (int | Sequence[np.ndarray]): How many painted frames, or frames uint8 or uint16 [H, W, 3] RGB.
         times (Sequence[float], optional): When each frame is shown, in seconds. None: ``fps``.
         first (int): Index that the first painted frame carries.
         size (tuple[int, int]): Height and width of painted frames.
@@ -61,6 +62,8 @@ def encode_video(path: str | Path,
         fragmented (bool): An mp4 in parts with an index each, as it is streamed.
         aspect (Fraction, optional): Width of a pixel by its height. None: square.
         transfer (int, optional): Transfer characteristics that the file names: 16 is PQ, 18 is HLG, with BT.2020.
+        matrix (int, optional): From RGB to what is stored, which the file names: 1 is BT.709, 5 is BT.601, 9 is
+            BT.2020. None: BT.601, and the file doesn't say; with ``transfer``, 9.
         options (dict[str, str], optional): More of the encoder.
         container_options (dict[str, str], optional): More of the container.
 
@@ -81,14 +84,17 @@ def encode_video(path: str | Path,
         stream.options = {'crf': '10', 'x264-params': f'open-gop={open_gop:d}',
                           'x265-params': f'open-gop={open_gop:d}:log-level=none', **(options or {})}
         if transfer is not None:
-            stream.codec_context.color_trc, stream.codec_context.color_primaries = transfer, 9
-            stream.codec_context.colorspace = 9
+            stream.codec_context.color_trc, stream.codec_context.color_primaries, matrix = transfer, 9, 9
+        if matrix is not None:
+            stream.codec_context.colorspace = matrix
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         # MPEG-2 knows no other than whole frames
         stream.codec_context.time_base = Fraction(1, fps) if times is None else _MS
         for i, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb48le' if pixels.dtype == np.uint16 else 'rgb24')
+            if matrix is not None:
+                frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix)
             frame.time_base = stream.codec_context.time_base
             frame.pts = i if times is None else round(1000 * times[i])
             container.mux(stream.encode(frame))
@@ -118,6 +124,16 @@ def cut_video(source: str | Path, path: str | Path, start: float, options: dict[
                 packet.stream, packet.pts, packet.dts = copy, packet.pts - offset, packet.dts - offset
                 cut.mux(packet)
     return str(path)
+
+
+def spoil_frames(path: str | Path, which: slice) -> None:
+    """Write over stored pictures, in the order in which they are stored."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(Path(path).read_bytes())
+    for pos, size in places[which]:
+        content[pos + 4:pos + size] = bytes([0xff]) * (size - 4)
+    Path(path).write_bytes(content)
 
 
 def encode_audio(path: str | Path) -> str:

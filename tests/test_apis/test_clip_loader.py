@@ -18,11 +18,12 @@ from PIL import Image
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.odd_files import write_odd_files
 from tests.tools import ROOT
-from tests.videos import encode_video, repeat_clip
+from tests.videos import encode_video, read_index, repeat_clip
 from vop_mm.apis import TextVideoRetriever
 from vop_mm.apis.clip_loader import ClipLoader
 from vop_mm.apis.config import read_config
 from vop_mm.datasets import VideoDecodeError
+from vop_mm.datasets.decoding import PyAVReader
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +72,20 @@ def test_memory_does_not_grow_after_the_answer(loader, tmp_path):
     assert child(loader) == pid and max(seen) - min(seen) < 100e6
     with open(f'/proc/{pid}/status') as file:
         assert 'Threads:\t1\n' in file.read()
+
+
+def test_the_limit_of_time_is_of_each_window(tmp_path, monkeypatch):
+    """Many windows of a long video take long, and that is no reason to call it bad; one that hangs is."""
+    read, path = PyAVReader.get_batch, encode_video(tmp_path / 'a.mp4', 50)
+    monkeypatch.setattr(PyAVReader, 'get_batch', lambda self, indices: time.sleep(.6) or read(self, indices))
+    loader = ClipLoader(read_config(str(ROOT / 'configs/vop/vop_demo.py')), timeout=1.5)
+    with contextlib.closing(loader):
+        loader.duration(path)
+        frames = [found[0] for found in loader.load_clips(path, [(i / 5, i / 5 + .2) for i in range(6)])]  # 3.6 s
+        assert [read_index(clip[0].permute(1, 2, 0).numpy()) for clip in frames] == [0, 5, 10, 15, 20, 25]
+        monkeypatch.setattr(PyAVReader, 'get_batch', lambda self, indices: time.sleep(20))
+        loader.close()
+        assert 'did not end within 3' in reason(loader.load_clips, path, [(0, 1), (1, 2)])
 
 
 def test_a_clip_behind_the_end_names_the_video(loader, tmp_path):

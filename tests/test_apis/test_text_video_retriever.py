@@ -247,6 +247,12 @@ def test_queries_that_are_refused(files, tmp_path):
         TextVideoRetriever(*files['f_p']).search('a', index=index)
     with pytest.raises(IndexMismatchError, match='other settings: prompts'):
         TextVideoRetriever(*files['f_p']).build_index(tmp_path / 'videos', index)
+    for key, value, says in (('interpolation', 'bilinear', 'bicubic, not bilinear'),
+                             ('size', 40, r'\[40, 40\], not 40'), ('num_frames', 6, '12, not 6')):
+        other = demo_config('vop/vop_demo.py')
+        other.test_dataloader.dataset.pipeline[0][key] = value
+        with pytest.raises(IndexMismatchError, match=f'made with other settings: {key} {says}'):
+            TextVideoRetriever(other, files['vop'][1]).search('a', index=index)
     other = files['vop'][0].copy()
     weights = load_file(other.model.clip.weights)
     weights['visual.proj'] *= 1.01

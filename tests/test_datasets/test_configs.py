@@ -22,6 +22,14 @@ class ConstantTokenizer:
         return torch.ones(len(texts), 1, dtype=torch.int64)
 
 
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')), ids=lambda path: path.stem)
+def test_frames_are_sampled_by_number_as_in_the_papers(path):
+    cfg = Config.fromfile(path)
+    for phase in ('train', 'val', 'test'):
+        read = cfg[f'{phase}_dataloader'].dataset.pipeline[0]
+        assert (read.type, read.sampling) == ('ReadClip', 'number')
+
+
 @pytest.mark.parametrize('name, size, splits', [('demo', 40, ('train', 'dev', 'test')),
                                                 ('msrvtt', 224, ('train_9k', 'dev', 'test'))])
 def test_batches_of_every_split(tmp_path, name, size, splits):

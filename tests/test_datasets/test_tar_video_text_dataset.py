@@ -10,24 +10,14 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from tests import datasets
 from tests.videos import encode_video, read_index
 from vop_mm.datasets import AnnotationError, TarVideoTextDataset, VideoDecodeError, VideoTextDataset, tar_shards
-from vop_mm.registry import DATASETS, TOKENIZERS
+from vop_mm.registry import DATASETS
 
 pytestmark = pytest.mark.usefixtures('place')
 
-
-@TOKENIZERS.register_module(force=True)
-class FirstLetterTokenizer:
-    """A caption's only token is its first letter's code."""
-
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[ord(text[0])] for text in texts])
-
-
-PIPELINE = [
-    dict(type='ReadClip', num_frames=3, mode='random', size=(20, 40)),
-    dict(type='TokenizeText', tokenizer=dict(type='FirstLetterTokenizer')), dict(type='PackVideoText')]
+PIPELINE = [dict(type='ReadClip', num_frames=3, mode='random', size=(20, 40)), *datasets.PIPELINE[2:]]
 
 
 def write_shard(path: Path, members: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> str:

@@ -1,17 +1,16 @@
-import copy
 import json
 import os
 import pickle
-import random
+import shutil
 
-import numpy as np
 import pytest
 import torch
-from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from tests.datasets import PIPELINE, annotation, build, indices
 from tests.s3 import s3_server
-from tests.videos import broken_videos, encode_video, read_index
+from tests.videos import broken_videos, encode_video, spoil_frames
 from tests.web import web_server
 from vop_mm.datasets import (
     AnnotationError,
@@ -20,50 +19,7 @@ from vop_mm.datasets import (
     VideoNotFoundError,
     VideoTextDataset,
 )
-from vop_mm.datasets.randomness import fixed_randomness
 from vop_mm.evaluation.metrics import RetrievalMetric
-from vop_mm.registry import DATASETS, TOKENIZERS
-
-
-@TOKENIZERS.register_module(force=True)
-class FirstLetterTokenizer:
-    """A caption's only token is its first letter's code."""
-
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[ord(text[0])] for text in texts])
-
-
-PIPELINE = [
-    dict(type='ReadClip', num_frames=2, mode='random'),
-    dict(type='ResizeFrames', size=(20, 40)),
-    dict(type='TokenizeText', tokenizer=dict(type='FirstLetterTokenizer')),
-    dict(type='PackVideoText')
-]
-RANDOM_PIPELINE = [PIPELINE[0], dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)), PIPELINE[1],
-                   dict(type='mmaction.Flip', flip_ratio=0.5), *PIPELINE[2:]]
-
-
-def annotation(folder, videos: dict[str, list[str]]) -> str:
-    data = [dict(video_id=name, video=f'{name}.mp4', captions=captions) for name, captions in videos.items()]
-    (folder / 'a.json').write_text(json.dumps(dict(metainfo=dict(dataset='made', split='x'), data_list=data)))
-    return 'a.json'
-
-
-def build(folder, **kwargs) -> VideoTextDataset:
-    defaults = dict(type='vop_mm.VideoTextDataset', ann_file='a.json', data_root=str(folder),
-                    data_prefix=dict(video='videos'), pipeline=PIPELINE)
-    return DATASETS.build(dict(defaults, **kwargs))
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """Four videos of 60 frames; frames of video i are numbered from 100 i."""
-    folder = tmp_path_factory.mktemp('whole')
-    (folder / 'videos').mkdir()
-    for i in range(4):
-        encode_video(folder / 'videos' / f'v{i}.mp4', 60, first=100 * i)
-    annotation(folder, {f'v{i}': [f'{c}{i}' for c in 'abc'[:i]] or ['z'] for i in range(4)})
-    return folder
 
 
 @pytest.fixture(scope='module')
@@ -78,10 +34,6 @@ def partly(tmp_path_factory):
         (folder / 'videos' / f'{name}.mp4').write_bytes(open(kinds[kind], 'rb').read())
     annotation(folder, dict(v0=['a'], bad1=['b', 'c'], v1=['d', 'e'], bad2=['f'], v2=['g'], v3=['h']))
     return folder
-
-
-def indices(item) -> list[int]:
-    return [read_index(frame.permute(1, 2, 0).numpy()) for frame in item['inputs']]
 
 
 def error_of_worker(data, kind: type) -> Exception:
@@ -188,6 +140,21 @@ def test_training_replaces_and_tells(partly):
     assert pickle.dumps((item['data_samples'].video_id, item['inputs'].numpy())) == chosen[3, 2]
 
 
+def test_a_damaged_part_costs_training_the_video_and_leaves_its_other_clips(whole, tmp_path):
+    video = encode_video(tmp_path / 'bad.mp4', 60, first=900, options={'x264-params': 'scenecut=0'}, max_b_frames=0)
+    spoil_frames(video, slice(38, 48))
+    shutil.copy(whole / 'videos' / 'v0.mp4', tmp_path)
+    entries = [dict(video_id=str(i), video='bad.mp4', captions=['a'], **times)
+               for i, times in enumerate((dict(), dict(end=1.4), dict(start=1.4, end=2)))]
+    (tmp_path / 'a.json').write_text(json.dumps(dict(data_list=[
+        *entries, dict(video_id='3', video='v0.mp4', captions=['a'])])))
+    pipeline = [dict(PIPELINE[0], num_frames=12), *PIPELINE[1:]]
+    data = build(tmp_path, data_prefix=dict(video=''), pipeline=pipeline)
+    samples = [data[i]['data_samples'] for i in range(4)]
+    assert [bool(sample.unreadable) for sample in samples] == [True, False, True, False]
+    assert 'are damaged' in samples[0].unreadable[0][1] and {index // 900 for index in indices(data[1])} == {1}
+
+
 def test_evaluation_errors_by_default(partly):
     data = build(partly, test_mode=True)
     with pytest.raises(VideoDecodeError, match=r"can't decode .*bad1\.mp4: "):
@@ -253,78 +220,7 @@ def test_errors_survive_pickling():
     assert str(error) == "can't decode a\\n\\udcff.mp4: no" and error.path == 'a\n\udcff.mp4'  # one line, any name
 
 
-# -- randomness -------------------------------------------------------------------------------------------------------
-def epochs(data, num_workers: int, count: int = 3, **loader) -> list[bytes]:
-    """What a loader gives in each of the epochs, as bytes."""
-    sampler = DefaultSampler(data, shuffle=False)
-    loader = DataLoader(data, batch_size=3, num_workers=num_workers, sampler=sampler, collate_fn=pseudo_collate,
-                        **loader)
-    result = []
-    for epoch in range(count):
-        data.set_epoch(epoch)
-        result.append(b''.join(frames.numpy().tobytes() for batch in loader for frames in batch['inputs']))
-    return result
-
-
-def test_random_choices_depend_on_seed_epoch_and_index_alone(whole):
-    data = build(whole, pipeline=RANDOM_PIPELINE)
-    expected = epochs(data, 0)
-    assert len(set(expected)) == 3
-    random.seed(7), np.random.seed(7), torch.manual_seed(7)
-    assert epochs(data, 2) == expected
-    assert epochs(data, 2, persistent_workers=True) == expected
-    assert epochs(data, 1, persistent_workers=True, multiprocessing_context='spawn') == expected
-    data.set_epoch(0, seed=1)
-    assert epochs(data, 0) != expected
-    data.set_epoch(0, seed=0)
-    data.set_epoch(2)  # a resumed run starts here
-    assert data[4]['inputs'].numpy().tobytes() in expected[2]
-
-
-def test_items_of_an_epoch_draw_differently(whole):
-    data = build(whole)
-    assert len({tuple(i % 100 for i in indices(data[k])) for k in range(len(data))}) > 3
-
-
-def test_evaluation_does_not_depend_on_the_epoch(whole):
-    data = build(whole, test_mode=True)
-    assert len(set(epochs(data, 0))) == 1
-
-
-def test_global_generators_go_on_as_if_nothing_had_been(whole):
-    data = build(whole, pipeline=RANDOM_PIPELINE)
-
-    def draws():
-        return random.random(), np.random.rand(), torch.rand(1).item()
-
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    expected = [draws(), draws()]
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    first = draws()
-    data[0]
-    assert [first, draws()] == expected
-
-
-def test_generators_are_restored_after_an_error_and_differ_by_key():
-    state = np.random.get_state()[1].tobytes()
-    with pytest.raises(KeyError), fixed_randomness(1, 2):
-        raise KeyError
-    assert np.random.get_state()[1].tobytes() == state
-    drawn = []
-    for key in ((0, 1), (1, 0), (0, 1)):
-        with fixed_randomness(*key):
-            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
-    assert drawn[0] == drawn[2] and all(a != b for a, b in zip(drawn[0], drawn[1], strict=True))
-
-
-def test_a_copy_has_a_clock_of_its_own_that_workers_see(whole):
-    data = build(whole, pipeline=RANDOM_PIPELINE)
-    other = copy.deepcopy(data)
-    other.set_epoch(5)
-    assert data._clock.epoch == 0 and other._clock.epoch == 5
-    assert epochs(other, 2, persistent_workers=True) == epochs(data, 0)
-
-
+# -- names and places -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('video', ['../secret.mp4', 'sub/../../secret.mp4', '{}/secret.mp4'])
 def test_an_annotation_names_no_files_elsewhere(whole, tmp_path, video):
     encode_video(tmp_path / 'secret.mp4', 5)
@@ -346,8 +242,7 @@ def test_links_in_the_folder_are_the_users(whole, tmp_path):
     (tmp_path / 'videos' / 'more').symlink_to(whole / 'videos')
     annotation(tmp_path, {'v0': ['a'], 'more/v1': ['b']})
     data = build(tmp_path)
-    assert [read_index(frame) // 100 for i in range(2)
-            for frame in data[i]['inputs'].numpy().transpose(0, 2, 3, 1)] == [0, 0, 1, 1]
+    assert [index // 100 for i in range(2) for index in indices(data[i])] == [0, 0, 1, 1]
 
 
 def test_a_fifo_in_the_folder_does_not_hang(whole, tmp_path):

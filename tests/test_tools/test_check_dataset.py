@@ -15,7 +15,7 @@ from tests.test_datasets.test_tar_video_text_dataset import write_shard
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
-from tests.videos import broken_videos, cut_video, encode_video
+from tests.videos import broken_videos, cut_video, encode_video, spoil_frames
 from tests.web import web_server
 from vop_mm.datasets import read_annotation
 from vop_mm.datasets.decoding import PyAVReader
@@ -52,17 +52,6 @@ def lie_about_frames(path, count):
     path.write_bytes(data)
 
 
-def spoil_end(path, share):
-    """Zeros in place of an mp4's last pictures."""
-    import av
-    with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for pos, size in packets[-int(len(packets) * share):]:
-        data[pos:pos + size] = bytes(size)
-    path.write_bytes(data)
-
-
 CRASH, HANG = 'crash.mp4', 'hang.mp4'
 
 
@@ -96,7 +85,7 @@ def made(tmp_path_factory):
     lie_about_frames(videos / 'lies.avi', 120)
     join_tracks(videos / 'tracks.mov', encode_video(videos / 'small.mp4', 60, size=(32, 48)), videos / 'good.mp4')
     encode_video(videos / 'hdr.mp4', 60, pix_fmt='yuv420p10le', transfer=16)
-    spoil_end(videos / 'spoilt.mp4', 0.1)
+    spoil_frames(videos / 'spoilt.mp4', slice(-6, None))
     broken = [os.path.basename(path) for path in broken_videos(videos).values()]
     clips = ['good.mp4', ('good.mp4', 1.0, 2.0), ('good.mp4', 0, 30.0), ('good.mp4', 5.0, 9.0), 'männchen – 走.mp4',
              CRASH, HANG, 'one.mp4', 'stream.ts', 'cut.mp4', 'lies.avi', 'tracks.mov', 'hdr.mp4', 'spoilt.mp4',

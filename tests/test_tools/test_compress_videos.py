@@ -2,14 +2,15 @@
 import os
 import shutil
 import signal
-import struct
 import sys
-from pathlib import Path
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from tests.hdr import HLG, PQ, to_hdr
+from tests.test_datasets.test_decoding.test_pyav_reader import MATRICES, set_matrix
 from tests.tools import run_tool, start_tool, wait_until
 from tests.video_kinds import join_tracks
 from tests.videos import broken_videos, cut_video, encode_video, read_index
@@ -29,14 +30,6 @@ def indices(path):
     return [read_index(frame) for frame in frames(path)]
 
 
-def rotate(path):
-    """Write into an mp4 that it is to be shown turned by 90 degrees."""
-    data = bytearray(Path(path).read_bytes())
-    matrix = data.index(b'tkhd') + 44
-    data[matrix:matrix + 36] = struct.pack('>9i', 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
-    Path(path).write_bytes(data)
-
-
 def irregular(count):
     return np.cumsum(np.random.default_rng(0).choice([0.02, 0.04, 0.2, 0.5], count))
 
@@ -53,8 +46,7 @@ def made(tmp_path_factory):
     encode_video(source / 'irregular.mp4', 40, times=irregular(40), size=(96, 160))
     cut_video(source / 'wide.mp4', source / 'cut.mp4', 0.7)
     encode_video(source / 'stream.ts', 30, size=(96, 160))
-    encode_video(source / 'turned.mp4', 10, size=(96, 160))
-    rotate(source / 'turned.mp4')
+    set_matrix(encode_video(source / 'turned.mp4', 10, size=(96, 160)), *MATRICES['turned right'][0])
     (source / 'notes.txt').write_text('mine')
     done = run_tool(TOOL, source, out, '--short-side', '64', '--workers', '2')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +77,7 @@ def test_the_same_frames_smaller(made, name, size, expected):
 def test_turned_videos_are_upright(made):
     copy = frames(made[1] / 'turned.mp4')
     assert copy.shape[1:3] == (106, 64)
-    source = frames(made[0] / 'turned.mp4')  # decord turns it
+    source = frames(made[0] / 'turned.mp4')
     assert source.shape[1:3] == (160, 96)
     assert abs(copy[7, ::2, ::2].mean(axis=(1, 2)) - source[7, ::3, ::3].mean(axis=(1, 2))[:53]).mean() < 12
 
@@ -222,6 +214,28 @@ def test_the_track_that_is_read_is_the_one_that_is_copied(tmp_path):
     join_tracks(tmp_path / 'source' / 'two.mov', small, large)
     assert run_tool(TOOL, tmp_path / 'source', tmp_path / 'out').returncode == 0
     assert indices(tmp_path / 'out' / 'two.mp4') == indices(tmp_path / 'source' / 'two.mov') == list(range(500, 520))
+
+
+def test_a_copy_looks_as_its_source_does(tmp_path):
+    """As the reader shows either."""
+    source, out = tmp_path / 'source', tmp_path / 'out'
+    source.mkdir()
+    row = np.linspace(0, 160, 128)[:, None] * [1, .7, .4]
+    image = np.broadcast_to(row, (64, 128, 3)).astype(np.uint8)
+    for name, transfer in (('pq', PQ), ('hlg', HLG)):
+        encode_video(source / f'{name}.mp4', [to_hdr(image, transfer)] * 5, transfer=transfer, codec='hevc',
+                     pix_fmt='yuv420p10le')
+    set_matrix(encode_video(source / 'mirrored.mp4', [image[:, ::-1]] * 5), *MATRICES['mirrored'][0])
+    encode_video(source / 'wide.mp4', [image[:, ::2]] * 5, aspect=Fraction(2))
+    encode_video(source / 'full.mp4', [image] * 5, pix_fmt='yuvj420p')
+    encode_video(source / 'hd.mp4', [image] * 5, matrix=1)
+    done = run_tool(TOOL, source, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in source.iterdir():
+        expected, found = frames(path)[2].astype(int), frames(out / path.name)[2].astype(int)
+        assert expected.shape == found.shape == image.shape, path
+        assert np.abs(expected - image).mean() < 4, path
+        assert np.abs(found - expected).mean() < 3, path
 
 
 def test_a_disk_that_is_not_there_is_listed(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.indexes import change
 from tests.tools import ForkedTool, run_tool
+from tests.videos import encode_video, spoil_frames
 from vop_mm.index import Gallery
 
 MADE_WITH = '--config', 'config.py', '--checkpoint', 'a.pth'
@@ -106,6 +107,18 @@ def test_the_status_says_so_of_features_too(folder, tmp_path):
     assert 'left out: 1 file is no videos by their extension (.txt 1)' in done.stdout
     done = run_tool('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
     assert done.returncode == 3 and '1 can not be read' in done.stdout, done.stdout + done.stderr
+
+
+def test_a_bad_second_of_a_film_is_said(folder, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    path = encode_video(tmp_path / 'videos' / 'film.mp4', 120, fps=12, max_b_frames=0,
+                        options={'x264-params': 'scenecut=0'})
+    spoil_frames(path, slice(63, 65))
+    done = build(folder, tmp_path / 'videos', tmp_path / 'index', '--window', 2, '--stride', 2, '--json',
+                 tmp_path / 'report.json')
+    assert done.returncode == 0 and ': 4 clips; files: 1 added' in done.stdout, done.stdout + done.stderr
+    assert ", 0 can not be read, 1 in part\n  'film.mp4': 1 of 5 windows can't be read: " in done.stdout
+    assert json.loads((tmp_path / 'report.json').read_text())['partly'][0][0] == 'film.mp4'
 
 
 def test_what_was_left_out_is_said_and_in_the_report(folder, tmp_path):

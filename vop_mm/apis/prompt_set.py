@@ -58,9 +58,10 @@ class PromptSet:
         self.settings = dict(
             CLIP=f'{model.clip.arch_name}, fingerprint {model.clip.fingerprint}',
             prompts=f'{cfg.get("method")}, fingerprint {fingerprint(trainable_state_dict(model))}',
+            **{key: str(value) for key, value in self.loader.settings[0].items()},
             model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
                            'num_frames': model.vision_tower.num_frames}),
-            pipeline=_digest(self.loader.settings),
+            augment=_digest(self.loader.settings[1:]),
             dim=self.encode_text(['a']).shape[1])
 
     def source(self) -> dict:

@@ -41,7 +41,7 @@ def _no_constant(name: str) -> None:
 def _is_settings(value: object) -> bool:
     return (_is_plain_dict(value) and type(value.get('dim')) is int and 1 <= value['dim'] <= MAX_DIM
             and all(value.get(key) is None or _is_length(value[key]) for key in ('window', 'stride'))
-            and all(isinstance(value.get(key, ''), str) for key in ('CLIP', 'prompts', 'model', 'pipeline')))
+            and all(isinstance(value.get(key, ''), str) for key in ('CLIP', 'prompts', 'model', 'augment')))
 
 
 def _is_backend(value: object) -> bool:

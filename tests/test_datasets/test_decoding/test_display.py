@@ -4,23 +4,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tests.hdr import HLG, PQ, hlg, pq
 from tests.videos import encode_video
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.datasets.decoding.display import is_mirrored, orient, square_width, to_sdr
-
-PQ, HLG = 16, 18
-
-
-def pq(nits: float) -> float:
-    """The signal of a light, SMPTE ST 2084."""
-    power = (nits / 10000)**(2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power))**(2523 / 32)
-
-
-def hlg(nits: float) -> float:
-    """The signal of a gray light on a display of 1000 nits, ITU-R BT.2100."""
-    scene = (nits / 1000)**(1 / 1.2)
-    return (3 * scene)**.5 if scene <= 1 / 12 else .17883277 * np.log(12 * scene - .28466892) + .55991073
 
 
 def gray(signal: float) -> np.ndarray:
@@ -75,8 +62,8 @@ def test_colors_keep_their_hue():
 def test_an_hdr_video_looks_like_its_sdr_twin(tmp_path, transfer, name, signal):
     """The same gray steps of light, stored as HDR and as SDR."""
     nits = np.linspace(.5, 90, 16)
-    codes = np.round(255 * np.array([[signal(value)] for value in nits])).astype(np.uint8)  # [16, 1]
-    picture = np.broadcast_to(codes.repeat(8, 0).T.repeat(96, 0)[..., None], (96, 128, 3))
+    codes = np.round(65535 * signal(nits)).astype(np.uint16)  # [16]
+    picture = np.broadcast_to(codes.repeat(8)[:, None], (96, 128, 3))
     path = encode_video(tmp_path / 'a.mp4', [picture] * 5, pix_fmt='yuv444p10le', transfer=transfer, codec='hevc')
     reader = PyAVReader(path)
     shown = reader.get_batch([3]).asnumpy()[0][48, 4::8].mean(axis=-1)

@@ -84,8 +84,9 @@ def test_an_open_file_and_its_name():
 
 
 def test_what_is_refused(tmp_path, monkeypatch):
-    (tmp_path / 'a.jpg').write_bytes(b'no image')
-    assert reason(tmp_path / 'a.jpg') == 'not an image (JPEG, PNG, WEBP, GIF, BMP, TIFF)'
+    for content in (b'no image', b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)):
+        (tmp_path / 'a.jpg').write_bytes(content)
+        assert reason(tmp_path / 'a.jpg') == 'not an image (JPEG, PNG, WEBP, GIF, BMP, TIFF)'
     assert reason(tmp_path / 'none.jpg') == 'No such file or directory'
     os.mkfifo(tmp_path / 'fifo')
     assert reason(tmp_path / 'fifo') == 'not a regular file'

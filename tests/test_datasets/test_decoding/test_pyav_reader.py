@@ -1,5 +1,6 @@
 """Exactly the frames that were asked for, of every kind of video, by what is painted in them."""
 import os
+import re
 import shutil
 import struct
 import time
@@ -7,12 +8,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from tests.video_kinds import FRAMES, NAMES, TIMES, change_size, make_kinds
-from tests.videos import broken_videos, encode_video, read_index, repeat_clip
+from tests.tools import ROOT
+from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, make_kinds
+from tests.videos import broken_videos, encode_audio, encode_video, read_index, repeat_clip, spoil_frames
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.datasets.transforms import sample_frames
@@ -133,6 +134,11 @@ def test_the_best_track_is_read_and_said(kinds):
     assert PyAVReader(str(folder / 'cover_first.mp4')).notes == []
 
 
+def test_a_song_with_a_cover_is_no_video(tmp_path):
+    song = add_cover(tmp_path / 'song.mp4', encode_audio(tmp_path / 'a.mp4'))
+    assert reason(PyAVReader, song) == 'no video stream'
+
+
 @pytest.mark.parametrize('size', [(16, 16), (24, 32), (36, 48), (57, 71)])
 def test_small_and_odd_sizes(tmp_path, size):
     frames = [np.full((*size, 3), 10 + 8 * i, np.uint8) for i in range(30)]
@@ -172,15 +178,9 @@ def test_broken_files_are_errors_of_one_line(tmp_path, kind):
 
 
 def test_a_damaged_part_costs_its_frames_only(tmp_path):
-    path = encode_video(tmp_path / 'a.mp4', 96, size=(96, 160), max_b_frames=0)
-    with av.open(path) as container:
-        places = [(packet.pos, packet.size, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
-    first = next(i for i in range(30, 96) if places[i][2]) + 2
-    behind = next(i for i in range(first, 96) if places[i][2])  # where the next group of pictures begins
-    content = bytearray(Path(path).read_bytes())
-    for pos, size, _ in places[first:first + 3]:
-        content[pos + 4:pos + size] = bytes([0xff]) * (size - 4)
-    Path(path).write_bytes(content)
+    path = encode_video(tmp_path / 'a.mp4', 96, size=(96, 160), max_b_frames=0, options={'x264-params': 'scenecut=0'})
+    first, behind = 38, 48  # of groups of 12 pictures
+    spoil_frames(path, slice(first, first + 3))
     reader = PyAVReader(path)
     fine = [*range(first), *range(behind, 96)]
     assert read(reader, fine) == fine
@@ -211,8 +211,10 @@ def test_ffmpeg_says_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ('', '')
 
 
-def test_is_registered():
+def test_is_registered_and_alone_knows_pyav():
     assert READERS.get('PyAVReader') is PyAVReader
+    sources = (ROOT / 'vop_mm').rglob('*.py')
+    assert [path.name for path in sources if re.search(r'\b(import|from) av\b', path.read_text())] == ['pyav_reader.py']
 
 
 # -- how it is shown --------------------------------------------------------------------------------------------------
@@ -264,6 +266,16 @@ def test_gray_stays_gray_in_every_range(tmp_path, pix_fmt):
     ramp = np.broadcast_to(np.linspace(0, 255, 128)[None, :, None], (64, 128, 3)).astype(np.uint8)
     frame = PyAVReader(encode_video(tmp_path / 'a.mp4', [ramp] * 3, pix_fmt=pix_fmt)).get_batch([1]).asnumpy()[0]
     np.testing.assert_allclose(frame.astype(int), ramp, atol=6)
+
+
+@pytest.mark.parametrize('matrix', [None, 1, 5, 6, 7, 9])
+@pytest.mark.parametrize('pix_fmt', ['yuv444p', 'yuvj444p', 'yuv420p10le'])
+def test_colors_are_those_of_the_matrix_that_the_file_names(tmp_path, matrix, pix_fmt):
+    colors = [(230, 40, 30), (20, 180, 60), (40, 60, 220), (200, 190, 20), (120, 120, 120)]
+    picture = np.repeat(np.repeat(np.uint8([colors]), 64, 0), 16, 1)
+    path = encode_video(tmp_path / 'a.mp4', [picture] * 3, pix_fmt=pix_fmt, matrix=matrix)
+    found = PyAVReader(path).get_batch([1]).asnumpy()[0][32, 8::16]
+    np.testing.assert_allclose(found.astype(int), colors, atol=5)
 
 
 @pytest.mark.parametrize('place', [3, 20, 40])

@@ -67,6 +67,15 @@ def test_what_stands_is_taken_for_as_long_as_it_stands(start, end, slide, whole)
     assert gone - shown[0] == pytest.approx(whole, abs=0.04)
 
 
+@pytest.mark.parametrize('seconds', [(29, .5, .5), (40, 12, 5, 3), (2, 1), (1, 3), (.04, .04, .04, 5)])
+def test_few_slides_are_taken_for_as_long_as_they_stand(seconds):
+    shown = np.cumsum([0, *seconds])
+    chosen = sample_moments(shown[:-1], shown[-1], 12)
+    counts = np.bincount(chosen, minlength=len(seconds))
+    np.testing.assert_allclose(counts, 12 * np.array(seconds) / sum(seconds), atol=1)
+    assert counts.sum() == 12 and (np.diff(chosen) >= 0).all()
+
+
 def test_sampling_by_time_is_even_in_time():
     rng = np.random.default_rng(0)
     for _ in range(50):

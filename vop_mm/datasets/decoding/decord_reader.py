@@ -20,8 +20,9 @@ class DecordReader(VideoReader):
 
     decord seeks to wrong frames in many files, silently. So PyAV reads the packets first, and what decord is not known
     to be exact on is refused: containers other than mp4, mov, mkv and webm, frames that are stored behind a key frame
-    and shown before it, edit lists that hide frames, and pictures that decord does not show as a player does (mirrored,
-    HDR, pixels that are not square). Intra refresh, which has no mark in the packets, is not recognized.
+    and shown before it, edit lists that hide frames, several video tracks, and pictures that decord does not show as a
+    player does (mirrored, HDR, pixels that are not square). Intra refresh, which has no mark in the packets, is not
+    recognized.
 
     decord gets the path, never the content: it crashes the process on some damaged files that it reads from memory.
     """
@@ -33,7 +34,7 @@ class DecordReader(VideoReader):
         try:
             if self._file.format not in _CONTAINERS:
                 self._refuse(f'{self._file.format} files are not')
-            problem = by_pyav.seek_problem or by_pyav.display_problem
+            problem = by_pyav.display_problem or by_pyav.seek_problem
             if problem:
                 self._refuse(f'a video with {problem} is not')
             index, self._size = by_pyav._index, by_pyav._size

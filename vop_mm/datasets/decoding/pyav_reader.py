@@ -82,7 +82,8 @@ class PyAVReader(VideoReader):
         self._size, self._stored_width = (codec.height, max(codec.width, self._scaled[1])), codec.width
         self.codec, self.track = codec.codec.canonical_name, self._stream.index  # by FFmpeg's name; of all streams
         tracks = [stream.index for stream in self._container.streams.video if not _is_cover(stream)]
-        if len(tracks) > 1:
+        self._has_several = len(tracks) > 1
+        if self._has_several:
             self._note(tracks_note(len(tracks), tracks.index(self._stream.index) + 1, codec.height, codec.width))
         if codec.color_trc in HDR:
             self._note(hdr_note(codec.color_trc))
@@ -111,7 +112,9 @@ class PyAVReader(VideoReader):
 
     @property
     def display_problem(self) -> str | None:
-        """What a decoder gets wrong that only turns pictures, in words; None: nothing."""
+        """What a decoder gets wrong that chooses its own track and only turns pictures, in words; None: nothing."""
+        if self._has_several:
+            return 'several tracks'
         if any(note.startswith('HDR') for note in self.notes):
             return 'HDR colors'
         if self._scaled[1] != self._stored_width:

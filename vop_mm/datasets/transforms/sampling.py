@@ -34,7 +34,8 @@ def sample_moments(times: Sequence[float], stop: float, num: int, draws: np.ndar
     """The frames that are on screen at moments spread evenly: one that stands long is taken more than once.
 
     The clip's time is cut into as many parts as it has frames, and parts are chosen as :func:`sample_frames` chooses
-    frames. At a constant rate each part is a frame, and both choose the same ones.
+    frames. At a constant rate each part is a frame, and both choose the same ones. A few frames that are shown for
+    different times are taken as if there were ``num`` of them.
 
     Args:
         times (Sequence[float]): Seconds at which each frame appears, ascending, [n].
@@ -43,12 +44,11 @@ def sample_moments(times: Sequence[float], stop: float, num: int, draws: np.ndar
         draws (np.ndarray, optional): As of :func:`sample_frames`.
 
     Returns:
-        np.ndarray: int64 [min(num, n)], ascending; all frames, each once, where there are no more than ``num``.
+        np.ndarray: int64 [num], ascending; at a constant rate, [min(num, n)].
     """
-    parts = sample_frames(len(times), num, draws)
-    if len(times) <= num:
-        return parts
-    moments = times[0] + (parts + 0.5) * (stop - times[0]) / len(times)
+    shown = np.diff([*times, float(stop)])
+    count = len(times) if shown.max(initial=0) <= _STANDS * shown.min(initial=np.inf) else max(len(times), num)
+    moments = times[0] + (sample_frames(count, num, draws) + 0.5) * (stop - times[0]) / count
     return np.searchsorted(times, moments, side='right') - 1
 
 
