@@ -2,6 +2,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import sqlite3
 import struct
 import tempfile
@@ -17,6 +18,7 @@ from tests.checkpoints import demo_config, write_checkpoint
 from tests.tools import ForkedTool
 from tests.videos import broken_videos, encode_video, spoil_frames
 from vop_mm.apis import TextVideoRetriever
+from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.index import Gallery
 from vop_mm.index.gallery import IndexMismatchError
 
@@ -184,6 +186,25 @@ def test_a_bad_second_costs_its_windows_alone(retriever, tmp_path, name):
     spoil_frames(path, slice(0, None))
     report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index')
     assert [path for path, _ in report.failed] == [name] and report.clips == 0 and not report.partly
+
+
+@pytest.mark.parametrize(('crashes', 'lost'), [((10, 11), 2), ((0, 100), 9)])
+def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(retriever, tmp_path, monkeypatch, crashes, lost):
+    (tmp_path / 'videos').mkdir()
+    encode_video(tmp_path / 'videos' / 'film.mp4', 240, fps=12)
+    decode = PyAVReader.get_batch
+
+    def get_batch(self, indices):
+        if any(crashes[0] <= time < crashes[1] for time in self.timestamps()[indices]):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return decode(self, indices)
+
+    monkeypatch.setattr(PyAVReader, 'get_batch', get_batch)
+    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()  # its child is from before
+    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
+    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()
+    (name, why), = report.failed if lost == 9 else report.partly
+    assert name == 'film.mp4' and why.endswith('the decoder died: SIGSEGV') and report.clips == 9 - lost
 
 
 def test_lost_vectors_are_taken_from_the_catalogue(retriever, small_demo, tmp_path):

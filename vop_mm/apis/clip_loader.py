@@ -18,6 +18,7 @@ from vop_mm.registry import TRANSFORMS
 from vop_mm.utils.cli import one_line
 
 _TRIAL = 20  # seconds for a black frame
+_CRASHES = 3  # of clips of one call: what comes behind them is not tried
 
 
 class ClipLoader:
@@ -114,8 +115,14 @@ class ClipLoader:
         Raises:
             VideoDecodeError: The file can't be read.
         """
+        clips = [clip or (None, None) for clip in clips]
         with self._worker() as worker:
-            found = worker.call(path, 'of_clips', path, [clip or (None, None) for clip in clips], parts=len(clips))
+            try:
+                found = worker.call(path, 'of_clips', path, clips, parts=len(clips))
+            except VideoDecodeError:
+                if len(clips) == 1:
+                    raise
+                found = _read_apart(worker, path, clips)
         return [clip if isinstance(clip, VideoDecodeError) else (torch.from_numpy(clip[0]), clip[1]) for clip in found]
 
     def load_frames(self, frames: np.ndarray) -> tuple[Tensor, list[int]]:
@@ -155,6 +162,22 @@ class ClipLoader:
             yield worker
         finally:
             self._workers.put(worker)
+
+
+def _read_apart(worker: DecodeProcess, path: str, clips: list) -> list:
+    """Read clips one by one, where one of them crashed or hung the decoder of all; some such clips are the last."""
+    found, errors = [], []
+    for clip in clips:
+        if len(errors) < _CRASHES:
+            try:
+                found += worker.call(path, 'of_clips', path, [clip])
+                continue
+            except VideoDecodeError as e:
+                errors.append(e)
+        found.append(errors[-1])
+    if all(clip in errors for clip in found):
+        raise errors[0]
+    return found
 
 
 class _Frames:
