@@ -10,11 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from tests.videos import encode_video, read_index
 from vop_mm.datasets import VideoDecodeError
-from vop_mm.datasets.decoding import DecodeProcess
+from vop_mm.datasets.decoding import DecodeProcess, PyAVReader
 
 
 def work(kind: str, *args):
@@ -318,4 +320,25 @@ def test_what_a_failed_call_held_goes_with_the_answer(tmp_path):
     while not (tmp_path / 'gone').exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert (tmp_path / 'gone').exists()
+    process.close()
+
+
+def test_a_child_that_does_not_start_is_no_fault_of_the_video(monkeypatch):
+    monkeypatch.setattr('vop_mm.datasets.decoding.process._TO_START', .5)
+    monkeypatch.setattr(DecodeProcess, '_serve', lambda *_: time.sleep(60))
+    process = DecodeProcess(len)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='a decoding process did not start within 0.5 s: it is a copy'):
+            process.call('a.mp4', 'abc')
+        with pytest.raises(ProcessLookupError):
+            os.kill(process._child, 0)
+
+
+def test_a_child_converts_frames_where_its_parent_did_so_with_threads(tmp_path):
+    path = str(encode_video(tmp_path / 'a.mp4', 12, size=(480, 640)))
+    with av.open(path) as container:
+        for frame in container.decode(video=0):
+            frame.reformat(format='rgb24', width=320, **({'threads': 2} if av.__version__ >= '17' else {}))
+    process = DecodeProcess(lambda path: PyAVReader(path).get_batch([7]).asnumpy(), timeout=20)
+    assert read_index(process.call(path, path)[0]) == 7
     process.close()

@@ -19,6 +19,7 @@ from ..errors import VideoDecodeError
 from .limits import limited_memory, out_of_memory
 
 _BYTES_PER_SECOND = 5_000_000  # at which the slowest disk is expected to deliver a file
+_TO_START = 30  # seconds until a child has to be there, which usually are milliseconds
 _LOOK_FOR_PARENT = 5  # seconds between looks, where somebody else holds our side of the socket open
 # No other thread forks while a child is being started: it would inherit the child's side of the socket, and hold it
 # open when the child is dead.
@@ -141,6 +142,13 @@ class DecodeProcess:
             its.close()
             self._parent, self._child, self._socket = parent, child, ours
             _CHILDREN[child] = weakref.ref(self), ours
+        ours.settimeout(_TO_START)
+        try:
+            _read(ours, 1)
+        except TimeoutError:
+            raise RuntimeError(f'a decoding process did not start within {_TO_START} s: it is a copy of this one, and '
+                               'waits for threads that a library had here. Start decoding before other work, or '
+                               'convert frames with threads=1, if that library is PyAV') from None
 
     def _serve(self, requests: socket.socket, parent: int) -> None:
         """What the child does all its life."""
@@ -150,6 +158,7 @@ class DecodeProcess:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, ))
         # what libraries in C print of a file would stand there without its name
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        requests.sendall(b'1')
         gc.freeze()  # what is the parent's needn't be looked at again
         while os.getppid() == parent:
             requests.settimeout(_LOOK_FOR_PARENT)

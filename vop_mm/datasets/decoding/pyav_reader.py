@@ -38,6 +38,8 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> FrameIndex:
         self._container = None
+        # PyAV 19's own one belongs to the thread: in a forked process it waits for threads that are the parent's
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._open_container()
         windowed = self._is_windowed
         index = (self._window_index() if windowed else None) or self._full_index()
@@ -362,9 +364,9 @@ class PyAVReader(VideoReader):
         threads = {'threads': self._num_threads} if _CONVERTS_IN_THREADS else {}
         if transfer in HDR:
             self._note(hdr_note(transfer))
-            image = to_sdr(frame.reformat(*size, 'rgb48le', **threads).to_ndarray(), transfer)
+            image = to_sdr(self._reformatter.reformat(frame, *size, 'rgb48le', **threads).to_ndarray(), transfer)
         else:
-            image = frame.reformat(*size, 'rgb24', **threads).to_ndarray()
+            image = self._reformatter.reformat(frame, *size, 'rgb24', **threads).to_ndarray()
         return orient(image, display_matrix(frame))
 
     @property
