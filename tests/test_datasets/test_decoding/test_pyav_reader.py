@@ -100,8 +100,9 @@ def check_windows(path: str, truth: Sequence[int], windows: Sequence[tuple[float
         assert reader.duration == pytest.approx(times[behind] if behind < len(times) else duration, abs=2e-3)
 
 
-@pytest.mark.parametrize('name, begin, size', [('two_frames.mkv', 2.32, (72, 120)), ('half_a_frame.mkv', 2.34, (48, 80)),
-                                               ('two_frames.flv', 2.32, (48, 80)), ('all.ts', 0, (48, 80))])
+@pytest.mark.parametrize('name, begin, size', [
+    ('two_frames.mkv', 2.32, (72, 120)), ('half_a_frame.mkv', 2.34, (48, 80)), ('two_frames.flv', 2.32, (48, 80)),
+    ('all.ts', 0, (48, 80))])
 def test_joined_parts_that_overlap_in_time(tmp_path, name, begin, size):
     """Frames are shown in the order of the file, in windows, too, wherever seeking would find one of the parts."""
     path = join_parts(tmp_path / name, begin, (48, 80), size)

@@ -18,7 +18,7 @@ from .notes import cut_off_note, hdr_note, tracks_note
 from .video_reader import VideoReader
 
 av.logging.set_level(av.logging.PANIC)  # what FFmpeg says of a damaged file comes back as an exception
-# where seeking finds what is next to a time in the file (in a transport stream joined from others, it may find any part)
+# where seeking finds what is next in the file (in a transport stream joined from others, it may find any part)
 _SEEKABLE = ('mov', 'matroska', 'flv')
 _CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # by default in as many as there are cores
 _BACK = 2  # key frames that are gone back before a frame is looked for from the start
