@@ -44,6 +44,7 @@ def main() -> int:
         gc.freeze()  # what is there is there for all inputs: children need not look through it
         for kind in kinds:
             begin, counts, failures = time.monotonic(), Counter(), []
+            world.counts.clear()
             for number in range(args.first, args.first + args.count):
                 seed = f'{kind.name} {args.seed} {number}'
                 started = time.monotonic()
@@ -64,7 +65,7 @@ def main() -> int:
                           f'{time.monotonic() - begin:.0f} s', file=sys.stderr, flush=True)
             bad = {verdict: count for verdict, count in counts.items() if verdict not in ('accepted', 'refused')}
             table.append((kind.name, sum(counts.values()), counts['accepted'], counts['refused'], len(failures),
-                          ', '.join(f'{count} {verdict}' for verdict, count in sorted(bad.items())),
+                          ', '.join(f'{count} {what}' for what, count in [*sorted(bad.items()), *world.counts.items()]),
                           f'{time.monotonic() - begin:.0f} s'))
             failed += len(failures)
     for row in [('kind', 'tried', 'accepted', 'refused', 'failures', '', 'time'), *table]:

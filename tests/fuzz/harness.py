@@ -106,6 +106,7 @@ def run_case(kind: Kind, seed: str, world, folder: Path) -> Outcome:
         status = _wait(child, kind.seconds)
         with os.fdopen(ours, 'rb') as pipe:
             reports = [json.loads(line) for line in pipe.read().splitlines()]
+        world.counts.update(reports[-1].get('counts') if reports else None)
         log.seek(0)
         said.seek(0)
         noted = log.read().decode(errors='replace').splitlines() + world.canaries.findings()
@@ -146,14 +147,15 @@ def _serve(kind: Kind, seed: str, world, folder: Path, report: int, said: int, l
     os.chdir(folder)
     sys.path.append(str(world.canaries.folder))  # where a module would be found by its name
     os.environ['VOP_MM_MILVUS_TOKEN'] = 'root:secret'
+    world.counts.clear()  # those of the inputs before
     _limit(kind.memory)
     watch_this_process(log, str(folder))
     try:
         run_cli(lambda: kind.target(world, folder, case) and None)
     except SystemExit as e:
-        tell(status=e.code)
+        tell(status=e.code, counts=world.counts)
     except WrongResult as e:
-        tell(wrong=str(e))
+        tell(wrong=str(e), counts=world.counts)
     except BaseException as e:
         where = traceback.extract_tb(e.__traceback__)[-1]
         tell(traceback=f'{type(e).__name__}: {e!s:.200} ({Path(where.filename).name}:{where.lineno})')

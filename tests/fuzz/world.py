@@ -2,6 +2,7 @@
 import contextlib
 import json
 import shutil
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -26,10 +27,12 @@ class World:
 
     Attributes:
         canaries (Canaries): Tell what happened outside an input's own folder.
+        counts (Counter): What a target counts in its input; the sums are printed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.good, self.canary = folder, folder / 'good', folder / 'canary'
+        self.counts = Counter()
         self.good.mkdir(parents=True)
         self.canaries = Canaries(self.canary, self.good)
         encode_video(self.canary / 'secret.mp4', 30, first=700)

@@ -2,13 +2,19 @@
 import os
 import random
 import struct
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+import av
+import numpy as np
 import torch
 
-from tests.videos import encode_video
+from tests.videos import encode_video, painted_frame, read_index
 from vop_mm.apis.clip_loader import ClipLoader
 from vop_mm.datasets import VideoDecodeError
+from vop_mm.datasets.decoding import DecodeProcess, PyAVReader
 
 from ..harness import Case, Kind, WrongResult
 from ..mutate import mutate_bytes
@@ -19,8 +25,11 @@ _BASES = {
     'h264.mkv': {}, 'vp8.webm': dict(codec='libvpx'), 'mpeg4.mp4': dict(codec='mpeg4'), 'h264.mov': {},
     'mpeg4.avi': dict(codec='mpeg4'), 'h264.ts': {}, 'flv.flv': dict(codec='flv'),
     'mpeg2.mpg': dict(codec='mpeg2video'), 'vp9.webm': dict(codec='libvpx-vp9'),
-    'gif.gif': dict(codec='gif', pix_fmt='rgb8'),
+    'gif.gif': dict(codec='gif', pix_fmt='rgb8'), 'hevc.mp4': dict(codec='hevc'),
 }
+_FRAMES, _FPS = 30, 25
+_COUNTED = ('damaged files', 'files read', 'files refused', 'deaths', 'hangs', 'frames right', 'frames refused',
+            'frames unreadable', 'frames wrong by the file', 'frames wrong by the reader')
 _BOXES = (b'moov', b'trak', b'mdia', b'minf', b'stbl', b'edts', b'moof', b'traf')
 _TABLES = (b'stts', b'ctts', b'stss', b'stsz', b'stsc', b'stco', b'elst', b'mdhd', b'mvhd', b'tkhd', b'stsd', b'trun',
            b'tfhd', b'tfdt', b'hdlr')
@@ -31,12 +40,13 @@ def prepare(world: World) -> None:
     for name, options in _BASES.items():
         path = world.good / name
         try:
-            encode_video(path, 30, **options)
+            encode_video(path, _FRAMES, fps=_FPS, **options)
         except Exception:  # this build of FFmpeg has no such encoder
             path.unlink(missing_ok=True)
         else:
             world.bases[name] = path.read_bytes()
     world.loader = ClipLoader(world.cfg, timeout=5.)
+    world.looker = DecodeProcess(_look, timeout=10.)
 
 
 def make(rng: random.Random, world: World, folder: Path) -> Case:
@@ -60,7 +70,8 @@ def make(rng: random.Random, world: World, folder: Path) -> Case:
     path = folder / f'clip{suffix}'
     path.write_bytes(content)
     clips = rng.choice(((None, ), (None, ), ((0., .5), (.5, 1.)), ((.2, .3), ), ((0., 1e18), )))
-    return Case(f'{kind} {name}{suffix}: {about}; {clips}', (path.name, ), dict(file=path.name, clips=clips))
+    return Case(f'{kind} {name}{suffix}: {about}; {clips}', (path.name, ),
+                dict(file=path.name, clips=clips, damaged=kind in ('bytes', 'boxes')))
 
 
 def _boxes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
@@ -177,7 +188,7 @@ def _no_file(rng: random.Random, world: World, folder: Path) -> Case:
 def target(world: World, folder: Path, case: Case) -> None:
     path, clips = case.options['file'], case.options['clips']
     path = str(folder / path) if os.sep not in path and ':' not in path and '\0' not in path else path
-    duration = world.loader.duration(path)
+    duration = _look_at(world, path, clips) if case.options.get('damaged') else world.loader.duration(path)
     if not 0 <= duration < 1e7:
         raise WrongResult(f'{duration} s long')
     found = [clip for clip in world.loader.load_clips(path, clips) if not isinstance(clip, VideoDecodeError)]
@@ -188,6 +199,79 @@ def target(world: World, folder: Path, case: Case) -> None:
         raise WrongResult(f'frames {frames.dtype} {tuple(frames.shape)}')
     if not all(0 < count <= 12 for count in real):
         raise WrongResult(f'numbers of frames {real}')
+
+
+# -- whether frames of damaged files are the ones that were asked for --------------------------------------------------
+def _look_at(world: World, path: str, clips: tuple) -> float:
+    """Count what becomes of a damaged file and its frames; its duration."""
+    world.counts.update(dict.fromkeys(_COUNTED, 0))
+    world.counts['damaged files'] += 1
+    try:
+        duration = world.loader.duration(path)
+        found = world.looker.call(path, path, {None, *clips})
+    except VideoDecodeError as e:
+        ends = {'the decoder died': 'deaths', 'the decoder did not end': 'hangs'}
+        world.counts[next((name for said, name in ends.items() if said in e.reason), 'files refused')] += 1
+        raise
+    world.counts.update(found)
+    if found['frames wrong by the reader']:
+        raise WrongResult(f'{found["frames wrong by the reader"]} frames are others than those asked for')
+    return duration
+
+
+def _look(path: str, clips: Iterable[tuple[float, float] | None]) -> Counter:
+    """What is painted in the frames that the reader hands out, by what should be.
+
+    A frame with another index is the reader's fault if FFmpeg, reading the damaged file in order, shows the right one
+    there; else the file says so, or its pictures are damaged and the decoder did not notice.
+    """
+    counts, shown = Counter({'files read': 1}), None
+    for start, end in (clip or (None, None) for clip in clips):
+        try:
+            reader = PyAVReader(path, start=start, end=end)
+        except VideoDecodeError:  # the clip begins behind the end
+            continue
+        order = np.random.default_rng(0).permutation(min(len(reader), 2 * _FRAMES)).tolist()
+        for i, image in zip(order, _frames(reader, order)):
+            found = None if image is None else _painted(image)
+            wanted = i if start is None else round(reader.timestamps()[i] * _FPS)
+            if image is None or found in (wanted, None):
+                verdict = 'refused' if image is None else 'unreadable' if found is None else 'right'
+                counts[f'frames {verdict}'] += 1
+                continue
+            shown = _in_order(reader) if shown is None else shown
+            place = reader._index.offset + i if reader._index.counted else int(reader._index.times[i])
+            fault = wanted in shown[reader._index.counted].get(place, ())
+            counts['frames wrong by the reader' if fault else 'frames wrong by the file'] += 1
+    return counts
+
+
+def _frames(reader: PyAVReader, order: list[int]) -> Iterable[np.ndarray | None]:
+    """Frames in an order; None: refused."""
+    try:
+        return reader.get_batch(order).asnumpy()
+    except VideoDecodeError:
+        return [None] if len(order) == 1 else [image for i in order for image in _frames(reader, [i])]
+
+
+def _in_order(reader: PyAVReader) -> tuple[dict, dict]:
+    """What is painted in the frames that FFmpeg shows without seeking, by their times and by their numbers."""
+    by_time, by_number = {}, {}
+    reader._open_container()
+    for packet in reader._container.demux(reader._stream):
+        with suppress(av.error.FFmpegError, ValueError):  # a damaged frame; the next may be fine
+            for frame in packet.decode():
+                found = _painted(frame.to_ndarray(format='rgb24'))
+                by_number[len(by_number)] = (found, )
+                by_time.setdefault(frame.pts, set()).add(found)
+    return by_time, by_number
+
+
+def _painted(frame: np.ndarray) -> int | None:
+    """The index that a frame carries; None: it is too damaged to tell."""
+    index = read_index(frame)
+    plain = painted_frame(index, *frame.shape[:2])
+    return index if index < _FRAMES and np.abs(frame.astype(int) - plain).mean() < 25 else None
 
 
 KINDS = [Kind('video', make, target, prepare, seconds=40, memory=3 << 30)]

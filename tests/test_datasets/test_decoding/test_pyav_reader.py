@@ -4,6 +4,7 @@ import re
 import shutil
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.tools import ROOT
-from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, make_kinds
+from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, join_parts, make_kinds
 from tests.videos import broken_videos, encode_audio, encode_video, read_index, repeat_clip, spoil_frames
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader
@@ -78,10 +79,16 @@ def test_times_are_those_of_the_file(kind):
 def test_windows(kind):
     path, truth = kind
     whole = PyAVReader(path)
-    times, duration = whole.timestamps(), whole.duration
+    duration = whole.duration
     rng = np.random.default_rng(1)
-    windows = [(0, duration / 3), (duration / 2, None), (None, duration / 2), (duration * .9, duration + 100),
-               (times[-1], None), *np.sort(rng.uniform(0, duration, (5, 2))).tolist()]
+    check_windows(path, truth, [(0, duration / 3), (duration / 2, None), (None, duration / 2),
+                                (duration * .9, duration + 100), (whole.timestamps()[-1], None),
+                                *np.sort(rng.uniform(0, duration, (5, 2))).tolist()])
+
+
+def check_windows(path: str, truth: Sequence[int], windows: Sequence[tuple[float | None, float | None]]) -> None:
+    whole = PyAVReader(path)
+    times, duration = whole.timestamps(), whole.duration
     for start, end in windows:
         reader = PyAVReader(path, start=start, end=end)
         begin, stop = (start or 0) - 5e-4, np.inf if end is None else end - 5e-4
@@ -91,7 +98,19 @@ def test_windows(kind):
         np.testing.assert_allclose(reader.timestamps(), times[inside], atol=1e-9)
         assert read(reader, range(len(reader))) == [truth[i] for i in inside], (start, end)
         behind = inside[-1] + 1
-        assert reader.duration == pytest.approx(times[behind] if behind < len(times) else duration, abs=1e-6)
+        assert reader.duration == pytest.approx(times[behind] if behind < len(times) else duration, abs=2e-3)
+
+
+@pytest.mark.parametrize('name, begin, size', [
+    ('two_frames.mkv', 2.32, (72, 120)), ('half_a_frame.mkv', 2.34, (48, 80)), ('two_frames.flv', 2.32, (48, 80)),
+    ('all.ts', 0, (48, 80))])
+def test_joined_parts_that_overlap_in_time(tmp_path, name, begin, size):
+    """Frames are shown in the order of the file, in windows, too, wherever seeking would find one of the parts."""
+    path = join_parts(tmp_path / name, begin, (48, 80), size)
+    order = np.random.default_rng(0).permutation(120).tolist()
+    assert read(PyAVReader(path), order) == order
+    assert [read(PyAVReader(path), [i]) for i in (57, 58, 59, 60, 61, 62)] == [[57], [58], [59], [60], [61], [62]]
+    check_windows(path, range(120), [(start, end) for start in np.arange(1, 2.37, .04) for end in (None, start + .5)])
 
 
 def test_which_files_are_counted(kinds):

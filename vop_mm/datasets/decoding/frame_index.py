@@ -55,6 +55,8 @@ class FrameIndex:
         ascending = times[order]
         if (np.diff(ascending) == 0).any():
             return None
+        if (np.maximum.accumulate(times) > times)[is_key > 0].any():  # joined from parts that overlap
+            return None
         last_key = np.maximum.accumulate(np.where(is_key > 0, np.arange(len(times)), -1))  # [n]
         leading = (last_key >= 0) & (times < times[last_key])
         end = ascending[-1] + _last_duration(ascending, int(durations[order[-1]]), tick, rate)

@@ -18,7 +18,8 @@ from .notes import cut_off_note, hdr_note, tracks_note
 from .video_reader import VideoReader
 
 av.logging.set_level(av.logging.PANIC)  # what FFmpeg says of a damaged file comes back as an exception
-_SEEKABLE = ('mov', 'matroska', 'mpegts', 'flv')  # where times stay the same after seeking
+# where seeking finds what is next in the file (in a transport stream joined from others, it may find any part)
+_SEEKABLE = ('mov', 'matroska', 'flv')
 _CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # by default in as many as there are cores
 _BACK = 2  # key frames that are gone back before a frame is looked for from the start
 
@@ -162,6 +163,9 @@ class PyAVReader(VideoReader):
             if place <= head.first:
                 break
             self._seek(place)
+            if self._read_packets('first') is None:
+                break
+            self._seek(max(self._before_key, head.first))  # a group earlier, to see if a part ends there that overlaps
             index = self._read_packets(stop)
             if index is None:
                 break
