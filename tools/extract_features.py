@@ -47,9 +47,10 @@ def place() -> tuple[int, int, int]:
 
 def main() -> int:
     args = parse_args()
-    from vop_mm.utils.paths import require_file
+    from vop_mm.utils.paths import require_file, require_videos
     require_file(args.config, 'config')
     require_file(args.checkpoint)
+    require_videos(args.folder)
     rank, world_size, local_rank = place()
     from vop_mm.apis import TextVideoRetriever
     from vop_mm.apis.config import parse_options, read_config, require_checkpoint

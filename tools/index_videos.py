@@ -58,9 +58,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    from vop_mm.utils.paths import require_file, require_folder
+    from vop_mm.utils.paths import require_file, require_folder, require_videos
     require_file(args.config, 'config')
     require_file(args.checkpoint)
+    require_videos(args.folder)
     require_folder(args.json)
     from vop_mm.apis.config import parse_options
     from vop_mm.datasets import VideoSource

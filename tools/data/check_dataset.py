@@ -56,6 +56,8 @@ def main() -> int:
     if not Path(args.source).is_file():
         raise FileNotFoundError(f'config not found: {args.source}' if args.source.endswith('.py') else
                                 f'{args.source}: no such annotation file')
+    from vop_mm.utils.paths import require_videos
+    require_videos(args.video_dir or '')
     from rich.progress import track
 
     from vop_mm.apis.config import parse_options

@@ -120,9 +120,9 @@ class ClipLoader:
             try:
                 found = worker.call(path, 'of_clips', path, clips, parts=len(clips))
             except VideoDecodeError:
-                if len(clips) == 1:
+                found = _read_apart(worker, path, clips) if len(clips) > 1 else []
+                if not any(isinstance(clip, tuple) for clip in found):
                     raise
-                found = _read_apart(worker, path, clips)
         return [clip if isinstance(clip, VideoDecodeError) else (torch.from_numpy(clip[0]), clip[1]) for clip in found]
 
     def load_frames(self, frames: np.ndarray) -> tuple[Tensor, list[int]]:
@@ -175,8 +175,6 @@ def _read_apart(worker: DecodeProcess, path: str, clips: list) -> list:
             except VideoDecodeError as e:
                 errors.append(e)
         found.append(errors[-1])
-    if all(clip in errors for clip in found):
-        raise errors[0]
     return found
 
 

@@ -20,6 +20,16 @@ def require_file(path: str | Path | None, what: str = 'checkpoint') -> None:
         raise FileNotFoundError(f'{what} not found: {path}' if what else f'no such file: {path}')
 
 
+def require_videos(path: str) -> None:
+    """Look for a folder of videos, or a manifest of them. An address with a scheme is left to who reads it.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if '://' not in path and not os.path.exists(path or '.'):
+        raise FileNotFoundError(f'no such folder of videos: {path}')
+
+
 def require_folder(path: str | Path | None) -> None:
     """Look for the folder of a file that is to be written when the work is done.
 

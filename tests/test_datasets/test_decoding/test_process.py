@@ -336,9 +336,22 @@ def test_a_child_that_does_not_start_is_no_fault_of_the_video(monkeypatch):
 
 def test_a_child_converts_frames_where_its_parent_did_so_with_threads(tmp_path):
     path = str(encode_video(tmp_path / 'a.mp4', 12, size=(480, 640)))
-    with av.open(path) as container:
-        for frame in container.decode(video=0):
-            frame.reformat(format='rgb24', width=320, **({'threads': 2} if av.__version__ >= '17' else {}))
     process = DecodeProcess(lambda path: PyAVReader(path).get_batch([7]).asnumpy(), timeout=20)
-    assert read_index(process.call(path, path)[0]) == 7
+
+    def convert():
+        with av.open(path) as container:
+            for frame in container.decode(video=0):
+                frame.reformat(format='rgb24', width=320, **({'threads': 2} if av.__version__ >= '17' else {}))
+
+    def converted_by_a_child():
+        process.close()
+        return read_index(process.call(path, path)[0])
+
+    convert()
+    assert converted_by_a_child() == 7
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(converted_by_a_child).result() == 7
+        pool.submit(convert).result()
+        assert converted_by_a_child() == 7
+    convert()  # still goes on here
     process.close()

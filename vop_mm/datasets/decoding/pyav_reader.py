@@ -1,5 +1,7 @@
 """Exact frames by PyAV. No other file knows PyAV, whose interface changes from year to year."""
 import bisect
+import os
+import threading
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +26,29 @@ _CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # by default in 
 _BACK = 2  # key frames that are gone back before a frame is looked for from the start
 
 
+class _PerThread:
+    """In place of a thread-local in which PyAV 19 keeps what converts frames, with threads of its own: in a forked
+    process, freeing one of another thread would wait for ever for those. So none is freed there, nor used."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(of={}, of_parents=[])
+        os.register_at_fork(after_in_child=lambda: self.__dict__.update(of={}, of_parents=[self.of, self.of_parents]))
+
+    def __getattr__(self, name: str):
+        try:
+            return self.of[name, threading.get_ident()]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value) -> None:
+        self.of[name, threading.get_ident()] = value
+
+
+if hasattr(av.video.frame, '_thread_local'):
+    _BEFORE = vars(av.video.frame._thread_local).copy()  # of this thread, the main one most likely
+    av.video.frame._thread_local = _PerThread()
+
+
 @READERS.register_module()
 class PyAVReader(VideoReader):
     """A video read by PyAV; see :class:`VideoReader`.
@@ -39,8 +64,6 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> FrameIndex:
         self._container = None
-        # PyAV 19's own one belongs to the thread: in a forked process it waits for threads that are the parent's
-        self._reformatter = av.video.reformatter.VideoReformatter()
         self._open_container()
         windowed = self._is_windowed
         index = (self._window_index() if windowed else None) or self._full_index()
@@ -368,9 +391,9 @@ class PyAVReader(VideoReader):
         threads = {'threads': self._num_threads} if _CONVERTS_IN_THREADS else {}
         if transfer in HDR:
             self._note(hdr_note(transfer))
-            image = to_sdr(self._reformatter.reformat(frame, *size, 'rgb48le', **threads).to_ndarray(), transfer)
+            image = to_sdr(frame.reformat(*size, 'rgb48le', **threads).to_ndarray(), transfer)
         else:
-            image = self._reformatter.reformat(frame, *size, 'rgb24', **threads).to_ndarray()
+            image = frame.reformat(*size, 'rgb24', **threads).to_ndarray()
         return orient(image, display_matrix(frame))
 
     @property
