@@ -268,6 +268,29 @@ def test_an_answer_that_never_comes_keeps_no_question_from_being_asked(browser, 
     page.close()
 
 
+def test_an_answer_that_comes_late_does_not_replace_a_later_one(browser, server):
+    page, held = browser.new_page(), []
+
+    def hold_the_first(route):
+        (held.append if 'a late circle' in (route.request.post_data or '') else lambda route: route.continue_())(route)
+
+    page.route('**/run/predict*', hold_the_first)
+    page.goto(server.url)
+    page.wait_for_selector('#vop-summary .vop-summary')
+    page.fill('#vop-query textarea', 'a late circle')
+    page.click('#vop-search')
+    while not held:
+        page.wait_for_timeout(20)
+    found = search(page, 'a red square')
+    with page.expect_response('**/run/predict*'):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert page.locator('#vop-results .vop-asked').inner_text().startswith('“a red square”')
+    assert shown(page, '#vop-results') == found
+    assert search(page, 'a blue circle') != found
+    page.close()
+
+
 def test_the_page_fits_on_a_phone(page):
     search(page, 'a white square')
     page.set_viewport_size(dict(width=360, height=740))

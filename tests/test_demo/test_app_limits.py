@@ -115,7 +115,7 @@ def test_a_flood_of_connections_leaves_room(crowded):
 
 def test_clients_that_leave_keep_nobody_waiting(crowded):
     """What they asked for is not computed, and holds no file."""
-    search = next(event for event in events(crowded) if len(event['data']) == 4 and event['data'][0] == 'a circle')
+    search = next(event for event in events(crowded) if len(event['data']) == 5 and event['data'][0] == 'a circle')
     body = json.dumps(search).encode()
     asks = [request('POST /gradio_api/run/predict HTTP/1.1', Content_Length=len(body),
                     Content_Type='application/json') + body, request('GET /pictures/0/1 HTTP/1.1'),
@@ -179,7 +179,7 @@ def events(server):
     """Good events of the page, one of each kind."""
     config = json.loads(server.ask('/config')[2])
     kinds = {component['id']: component['type'] for component in config['components']}
-    values = dict(radio='VoP', textbox='a circle', slider=3, checkbox=False, dataset=0)
+    values = dict(radio='VoP', textbox='a circle', slider=3, checkbox=False, dataset=0, number=1)
     return [dict(fn_index=event['id'], data=[values[kinds[number]] for number in event['inputs']])
             for event in config['dependencies']]
 

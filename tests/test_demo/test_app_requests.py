@@ -140,8 +140,8 @@ def test_a_file_that_has_changed_is_not_served(server, folder):
 def search_event(server, query):
     """What the browser sends for a search."""
     config = json.loads(server.ask('/config')[2])
-    event = next(d['id'] for d in config['dependencies'] if len(d['inputs']) == 4)
-    return dict(data=[query, 'VoP^F+P', 3, False], fn_index=event, session_hash='abc')
+    event = next(d['id'] for d in config['dependencies'] if len(d['inputs']) == 5)
+    return dict(data=[query, 'VoP^F+P', 3, False, 1], fn_index=event, session_hash='abc')
 
 
 def ask_event(server, event):
@@ -157,7 +157,7 @@ def test_events_take_plain_values_only(server, folder):
     for path in ('/etc/passwd', 'http://127.0.0.1:1/x'):
         file = dict(path=path, meta=dict(_type='gradio.FileData'))
         for value in (file, [file]):
-            bad = dict(good, data=[value, 'VoP^F+P', 3, False])
+            bad = dict(good, data=[value, 'VoP^F+P', 3, False, 1])
             assert ask_event(server, bad)[0] == 400
     for method, path in (('POST', '/gradio_api/upload'), ('POST', '/gradio_api/queue/join'), ('POST', '/clips/0/1'),
                          ('POST', '/gradio_api/call/search'), ('POST', '/gradio_api/process_recording')):

@@ -46,6 +46,11 @@ def hint(text: str) -> str:
     return f'<p class="vop-hint">{_text(text)}</p>'
 
 
+def in_order(answer: str, order: float) -> str:
+    """An answer, with the place of its question among others."""
+    return f'<div data-order="{order:.0f}">{answer}</div>'
+
+
 def heading(query: str, prompts: str) -> str:
     """What was asked for, and of which prompts."""
     query = ' '.join(query.split())

@@ -11,6 +11,19 @@ document.addEventListener('play', (event) => {
   });
 }, true);
 
+// An answer that comes late gives way to that to a later question.
+let newest = { order: '0', html: '' };
+new MutationObserver(() => {
+  const answer = document.querySelector('#vop-results [data-order]');
+  if (!answer || answer.dataset.order === newest.order) return;
+  if (Number(answer.dataset.order) > Number(newest.order)) {
+    newest = { order: answer.dataset.order, html: answer.innerHTML };
+  } else {
+    answer.dataset.order = newest.order;
+    answer.innerHTML = newest.html;
+  }
+}).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ['data-order'] });
+
 // Clips are posted as they are; the answer is HTML.
 let uploads = 0;
 function say(place, kind, text) {

@@ -23,6 +23,7 @@ _LOOK_AGAIN = 5  # seconds between looks at the index
 _FOLDER = Path(__file__).parent
 _HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
          '<p>Type a sentence, get the moment. Give a clip, get its neighbours.</p></div>')
+_HINT = cards.hint('Type a sentence.')
 
 
 class SearchPage:
@@ -44,8 +45,11 @@ class SearchPage:
         self._takes: dict[int, Callable[[Any], Any]] = {}  # by what is typed and chosen on the page
 
     # -- answers ------------------------------------------------------------------------------------------------------
-    def search(self, query: str | None, prompts: str, count: float, every: bool) -> str:
-        """HTML of what a query finds, or a message."""
+    def search(self, query: str | None, prompts: str, count: float, every: bool, order: float) -> str:
+        """HTML of what a query finds, or a message. ``order`` grows from question to question."""
+        return cards.in_order(self._found(query, prompts, count, every), order)
+
+    def _found(self, query: str | None, prompts: str, count: float, every: bool) -> str:
         if not self._searching.acquire(timeout=_PATIENCE):
             return cards.message('too many searches at once: try again')
         try:
@@ -62,9 +66,9 @@ class SearchPage:
         """An example that was chosen, for the box, and what it finds."""
         return example[0], self.search(example[0], *options)
 
-    def search_again(self, query: str | None, prompts: str, count: float, every: bool) -> str:
+    def search_again(self, query: str | None, *options) -> str:
         """The same when something else than the query has changed."""
-        return self.search(query, prompts, count, every) if (query or '').strip() else cards.hint('Type a sentence.')
+        return self.search(query, *options) if (query or '').strip() else cards.in_order(_HINT, options[-1])
 
     def nearest(self, prompts: str, path: str, name: str) -> str:
         """HTML of what is nearest to an uploaded clip, or a message.
@@ -124,27 +128,32 @@ class SearchPage:
                     count = gr.Slider(1, _MAX_RESULTS, 8, step=1, label='Results', elem_id='vop-count')
                     every = gr.Checkbox(False, label='All moments of a video', elem_id='vop-every',
                                         info='Not only the best one of each.')
-                results = gr.HTML(cards.hint('Type a sentence.'), elem_id='vop-results')
+                    order = gr.Number(0, visible=False)
+                results = gr.HTML(cards.in_order(_HINT, 0), elem_id='vop-results')
             with gr.Tab('Upload a clip'):
                 zone = gr.HTML(self.drop_zone(names[0]))
             with gr.Tab('Index'):
                 table = gr.HTML(elem_id='vop-index')
-            self._connect(page, prompts, line, query, button, examples, count, every, results, zone, table)
+            self._connect(page, prompts, line, query, button, examples, count, every, order, results, zone,
+                          table)
         return page
 
-    def _connect(self, page, prompts, line, query, button, examples, count, every, results, zone, table) -> None:
+    def _connect(self, page, prompts, line, query, button, examples, count, every, order, results, zone,
+                 table) -> None:
         # Without Gradio's queue: its answers come on a stream that the browser now and then opens too late. And an
         # answer that never comes must not keep the next question from being asked.
         shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
         quiet = dict(shown, show_progress='hidden')
-        asked, changed = [query, prompts, count, every], [prompts.change, count.release, every.change]
-        gr.on([button.click, query.submit], self.search, asked, results, **shown)
-        examples.click(self.search_example, [examples, *asked[1:]], [query, results], **shown)
-        gr.on(changed, self.search_again, asked, results, **shown)
+        # page.js shows no answer after that to a later question
+        asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
+        asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
+        gr.on([button.click, query.submit], self.search, asked, results, **asking)
+        examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
+        gr.on(changed, self.search_again, asked, results, **asking)
         prompts.change(self.drop_zone, prompts, zone, **quiet)
         gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table], **quiet)
         self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count, every._id: _chosen,
-                       examples._id: _one_of(range(len(self.texts.examples)))}
+                       order._id: _order, examples._id: _one_of(range(len(self.texts.examples)))}
 
     def inputs(self, page: gr.Blocks) -> Mapping[int, Sequence[Callable[[Any], Any]]]:
         """What takes each value of each event of the page that was built; see :class:`.guard.Guard`."""
@@ -198,6 +207,13 @@ def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
         return value
 
     return take
+
+
+def _order(value: Any) -> float:
+    """The place of a question among others."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
+        raise TypeError('no place')
+    return value
 
 
 def _count(value: Any) -> int:
