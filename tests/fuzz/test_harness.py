@@ -146,6 +146,16 @@ def test_nothing_of_a_target_is_left_running(world, tmp_path):
         time.sleep(0.01)
 
 
+def test_what_targets_count_is_summed_up(world, tmp_path):
+    def count(world, folder):
+        world.counts['frames'] += 2
+        raise WrongResult('x')
+
+    for _ in range(3):
+        assert try_out(world, tmp_path, count).verdict == 'wrong result'
+    assert world.counts == {'frames': 6}
+
+
 @pytest.mark.parametrize('name', ['annotation', 'lmdb'])
 def test_a_seed_makes_the_same_input(world, tmp_path, name):
     kind = load_kind(name)
@@ -168,13 +178,3 @@ def test_changes_change(world):
     text = world.cfg.pretty_text
     changed = {mutate_config(rng, text, world, world.folder)[0] for _ in range(200)}
     assert len(changed) > 150 and sum('os.system' in one or 'fuzz_canary' in one for one in changed) > 10
-
-
-def test_what_targets_count_is_summed_up(world, tmp_path):
-    def count(world, folder):
-        world.counts['frames'] += 2
-        raise WrongResult('x')
-
-    for _ in range(3):
-        assert try_out(world, tmp_path, count).verdict == 'wrong result'
-    assert world.counts == {'frames': 6}

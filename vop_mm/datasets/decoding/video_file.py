@@ -59,8 +59,10 @@ def open_video_file(path: str) -> VideoFile:
         file = open_regular(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise VideoDecodeError(path, 'no such file') from None
-    except (OSError, ValueError) as e:  # a ValueError of a NUL in the name
-        raise VideoDecodeError(path, getattr(e, 'strerror', None) or str(e)) from None
+    except OSError as e:
+        raise VideoDecodeError(path, e.strerror or str(e)) from None
+    except ValueError:
+        raise VideoDecodeError(path, 'a name with a NUL') from None
     try:
         found = container_format(file)
         if found is None:
