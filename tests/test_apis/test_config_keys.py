@@ -48,6 +48,18 @@ def test_no_key_is_proposed_in_its_own_place(option):
     assert 'did you mean' not in str(caught.value)
 
 
+@pytest.mark.parametrize(('option', 'says'), [
+    ('model.video_prompts.0.type=BiLSTM', 'BiLSTM is no prompt; there are .*GenericPrompt'),
+    ('model.text_prompts.0.type=ContextUpdate', 'ContextUpdate is no prompt; there are .*GenericPrompt'),
+    ('model.video_prompts.1={"type": "ContextPrompt", "mixer": {"type": "GenericPrompt"}}',
+     'GenericPrompt is no mixer; there are .*BiLSTM'),
+    ('model.cls_updates=[{"type": "vop_mm.ContextPrompt"}]', 'ContextPrompt is no update; there are Context'),
+    ('model.tuning.type=GenericPrompt', 'GenericPrompt is no tuning; there are .*PromptTuning')])
+def test_a_part_of_another_kind_is_refused_where_it_stands(option, says):
+    with pytest.raises(ValueError, match=rf': (vop_mm\.)?{says}'):
+        read_config(DEMO, [option])
+
+
 def test_one_that_is_like_no_other():
     with pytest.raises(ValueError, match='no key zzz in .*demo.py, or none that is read$'):
         read_config(DEMO, ['zzz=1'])

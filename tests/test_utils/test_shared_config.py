@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.checkpoints import demo_config
 from tests.tools import ROOT
-from vop_mm.registry import INDEXES, MODELS, PROMPTS
+from vop_mm.registry import INDEXES, PROMPTS
 from vop_mm.utils.shared_config import (
     SharedConfigError,
     build_part,
@@ -28,7 +28,7 @@ FOREIGN = ['os.system', 'builtins.exec', 'builtins.eval', 'subprocess.Popen', 't
            'open', 'mmaction.os.system', 'x' * 4000]
 NO_NAMES = [['os', 'system'], dict(type='os.system'), 1, None, True, b'os.system', 1.5]
 PLACES = ['model', 'model.clip', 'model.head', 'model.loss', 'model.tuning', 'model.data_preprocessor',
-          'model.video_prompts.0', 'model.text_prompts.0', 'model.video_prompts.1.mixer',
+          'model.video_prompts.0', 'model.text_prompts.0', 'model.video_prompts.1.mixer', 'model.cls_updates.0',
           'test_dataloader.dataset.pipeline.0', 'test_dataloader.dataset.pipeline.1',
           'test_dataloader.dataset.pipeline.1.tokenizer']
 
@@ -41,6 +41,7 @@ def plain():
                         data_preprocessor=dict(type='VideoTextPreprocessor'))
     cfg['model']['video_prompts'] = [dict(type='GenericPrompt', num_tokens=4),
                                      dict(type='ContextPrompt', num_tokens=4, mixer=dict(type='BiLSTM'))]
+    cfg['model']['cls_updates'] = [dict(type='ContextUpdate')]
     return cfg
 
 
@@ -90,13 +91,12 @@ def test_types_are_what_is_registered_for_their_place(plain, place):
     for name in [*FOREIGN, *NO_NAMES]:
         part = dict(type=name, command='touch /nonexistent/ran', repo_or_dir='.', source='local')
         refused(changed(plain, place, part), r'has the type .* registered here|no plain value but bytes|names no type')
-    for name in ('GenericPrompt', 'OpenCLIP', 'ReadClip', 'FaissIndex'):  # registered, elsewhere
-        registry = 'PROMPTS' if 'prompts' in place else 'MODELS' if place != 'model.tuning' else 'TUNING'
-        if name in MODELS.module_dict and registry == 'MODELS' and place.startswith('model'):
-            continue
-        if name in PROMPTS.module_dict and registry == 'PROMPTS' or name == 'ReadClip' and 'pipeline' in place:
-            continue
-        refused(changed(plain, place, dict(type=name)), 'registered here')
+    kind = next(kind for kind in ('mixer', 'prompts', 'updates', 'tuning', 'tokenizer', 'pipeline', 'model')
+                if kind in place)
+    for name, own in dict(GenericPrompt='prompts', BiLSTM='mixer', ContextUpdate='updates', OpenCLIP='model',
+                          ReadClip='pipeline', FaissIndex=None).items():  # registered, elsewhere
+        if kind != own:
+            refused(changed(plain, place, dict(type=name)), 'registered here')
 
 
 @pytest.mark.parametrize('first', [

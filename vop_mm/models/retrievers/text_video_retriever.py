@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from vop_mm.registry import MODELS, PROMPTS, TUNING
+from vop_mm.registry import MODELS, PROMPTS, TUNING, UPDATES
 from vop_mm.utils.dist import gather_with_grad, world_size
 
 from ..backbones import TextTower, VisionTower
@@ -56,7 +56,7 @@ class TextVideoRetriever(BaseModel):
         vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
         text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
         self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts],
-                                        [PROMPTS.build(u, default_args=vision) for u in cls_updates],
+                                        [UPDATES.build(u, default_args=vision) for u in cls_updates],
                                         video_from=video_from, recompute=recompute, **vision)
         self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
