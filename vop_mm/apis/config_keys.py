@@ -61,8 +61,7 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
             Defaults to none.
 
     Raises:
-        ValueError: One that its part doesn't take; with the nearest one that it does. Or a part of another kind than
-            its place takes; with those of that kind.
+        ValueError: One that its part doesn't take; with the nearest one. A part that its place doesn't take.
     """
     import vop_mm.datasets.transforms  # noqa: F401 - so that they are known
     from vop_mm.registry import BY_ARGUMENT
