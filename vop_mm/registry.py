@@ -41,7 +41,7 @@ def _build_or_list(cfg: dict, registry: Registry, *args, **kwargs):
 
 
 def _child(name: str, parent: Registry | None, *locations: str) -> Registry:
-    return Registry(name, None if parent else _build_or_list, parent, scope=_SCOPE, locations=list(locations))
+    return Registry(name, _build_or_list if parent is None else None, parent, scope=_SCOPE, locations=list(locations))
 
 
 # data
