@@ -27,13 +27,21 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
-from mmengine.registry import Registry
+from mmengine.registry import Registry, build_from_cfg
 
 _SCOPE = 'vop_mm'
 
 
+def _build_or_list(cfg: dict, registry: Registry, *args, **kwargs):
+    """Build a part, or raise a ``KeyError`` that names those that there are."""
+    name = cfg.get('type') if isinstance(cfg, dict) else None
+    if isinstance(name, str) and registry.get(name) is None:
+        raise KeyError(f'{name} is not in the {registry.name} registry: {", ".join(registry.module_dict)}')
+    return build_from_cfg(cfg, registry, *args, **kwargs)
+
+
 def _child(name: str, parent: Registry | None, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope=_SCOPE, locations=list(locations))
+    return Registry(name, _build_or_list if parent is None else None, parent, scope=_SCOPE, locations=list(locations))
 
 
 # data
@@ -43,9 +51,11 @@ TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'vop_mm.datasets.transform
 TOKENIZERS = _child('tokenizer', None, 'vop_mm.datasets.transforms')
 READERS = _child('reader', None, 'vop_mm.datasets.decoding')
 
-# models: clip backbones, prompts, tuning strategies, heads, losses, retrievers
+# models: clip backbones, heads, losses, retrievers; what stands between CLIP's blocks; what trains
 MODELS = _child('model', MMENGINE_MODELS, 'vop_mm.models')
 PROMPTS = _child('prompt', None, 'vop_mm.models')
+MIXERS = _child('mixer', None, 'vop_mm.models')
+UPDATES = _child('update', None, 'vop_mm.models')
 TUNING = _child('tuning', None, 'vop_mm.models')
 MODEL_WRAPPERS = _child('model wrapper', MMENGINE_MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS)
@@ -74,3 +84,9 @@ VISBACKENDS = _child('vis_backend', MMENGINE_VISBACKENDS)
 INFERENCERS = _child('inferencer', MMENGINE_INFERENCERS)
 TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS)
 FUNCTIONS = _child('function', MMENGINE_FUNCTIONS)
+
+# which of them an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
+BY_ARGUMENT = dict(
+    clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
+    text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=MIXERS, cls_updates=UPDATES, tuning=TUNING,
+    pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)

@@ -2,5 +2,5 @@
 _base_ = ['../vop/vop_msrvtt.py']
 method = 'VoP, layers 4-12'
 prompts_in_all_layers = False
-model = dict(video_prompts=[dict(type='GenericPrompt', num_tokens=8, layers=(3, 12))],
+model = dict(frame_prompts=[dict(type='GenericPrompt', num_tokens=8, layers=(3, 12))],
              text_prompts=[dict(type='GenericPrompt', num_tokens=8, layers=(3, 12))])

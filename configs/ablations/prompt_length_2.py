@@ -1,5 +1,5 @@
 # 2 tokens in every layer of both encoders; 8 are configs/vop/vop_msrvtt.py
 _base_ = ['../vop/vop_msrvtt.py']
 method = 'VoP, 2 tokens'
-model = dict(video_prompts=[dict(type='GenericPrompt', num_tokens=2)],
+model = dict(frame_prompts=[dict(type='GenericPrompt', num_tokens=2)],
              text_prompts=[dict(type='GenericPrompt', num_tokens=2)])

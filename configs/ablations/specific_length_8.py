@@ -1,4 +1,4 @@
 # All 8 visual tokens are position-specific
 _base_ = ['../vop/vop_p_msrvtt.py']
 method = 'VoP^P, 8 specific tokens'
-model = dict(video_prompts=[dict(type='PositionPrompt', num_tokens=8)])
+model = dict(frame_prompts=[dict(type='PositionPrompt', num_tokens=8)])

@@ -1,4 +1,4 @@
 # Prompts in the text encoder alone
 _base_ = ['../vop/vop_msrvtt.py']
 method = 'text prompts only'
-model = dict(video_prompts=[])
+model = dict(frame_prompts=[])

@@ -18,7 +18,7 @@ DEMO = 'configs/vop/vop_f_p_demo.py'
     ('trian_dataloader.batch_size=4', 'train_dataloader.batch_size'), ('model.nm_frames=3', "'num_frames'"),
     ('nm_frames=3', 'num_frames'), ('max_epochs=3', 'train_cfg.max_epochs'), ('train_cfg.max_epoch=3', "'max_epochs'"),
     ('epochs=3', 'train_cfg.max_epochs'), ('seed=3', 'randomness.seed'), ('randomness.sed=3', "'seed'"),
-    ('model.clip.ach=x', "'arch'"), ('model.video_prompts.0.num_token=3', "'num_tokens'"),
+    ('model.clip.ach=x', "'arch'"), ('model.frame_prompts.0.num_token=3', "'num_tokens'"),
     ('default_hooks.checkpont.interval=2', "'checkpoint'"), ('default_hooks.checkpoint.intervl=2', "'interval'"),
     ('default_hooks.logger.intervall=2', "'interval'"), ('param_scheduler.0.T_mx=2', "'T_max'"),
     ('val_dataloader.dataset.ann_fil=x', "'ann_file'"), ('val_evaluator.tie=x', "'ties'"),
@@ -46,6 +46,18 @@ def test_no_key_is_proposed_in_its_own_place(option):
     with pytest.raises(ValueError, match='it takes .*') as caught:
         read_config(DEMO, [option])
     assert 'did you mean' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('option', 'says'), [
+    ('model.frame_prompts.0.type=BiLSTM', 'BiLSTM is no prompt; there are .*GenericPrompt'),
+    ('model.text_prompts.0.type=ContextUpdate', 'ContextUpdate is no prompt; there are .*GenericPrompt'),
+    ('model.frame_prompts.1={"type": "ContextPrompt", "mixer": {"type": "GenericPrompt"}}',
+     'GenericPrompt is no mixer; there are .*BiLSTM'),
+    ('model.cls_updates=[{"type": "vop_mm.ContextPrompt"}]', 'ContextPrompt is no update; there are Context'),
+    ('model.tuning.type=GenericPrompt', 'GenericPrompt is no tuning; there are .*PromptTuning')])
+def test_a_part_of_another_kind_is_refused_where_it_stands(option, says):
+    with pytest.raises(ValueError, match=rf': (vop_mm\.)?{says}'):
+        read_config(DEMO, [option])
 
 
 def test_one_that_is_like_no_other():

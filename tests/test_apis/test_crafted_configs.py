@@ -53,7 +53,7 @@ def crafted_configs(text, canary):
         'CLIP': text + f"\nmodel = dict(type='TextVideoRetriever', clip={evil})\n",
         'the head': text.replace(head, evil),
         'the loss': text.replace(loss, popen),
-        'a prompt': text.replace('video_prompts=[', f'video_prompts=[{evil}, ', 1),
+        'a prompt': text.replace('frame_prompts=[', f'frame_prompts=[{evil}, ', 1),
         'tuning': text.replace("tuning=dict(type='PromptTuning')", f'tuning={evil}'),
         'the data preprocessor': text.replace("type='VideoTextPreprocessor'",
                                               f"type='os.system', command='touch {canary}'"),

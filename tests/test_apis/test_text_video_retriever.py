@@ -125,7 +125,7 @@ def test_memory_grows_by_the_prompts_alone(tmp_path):
     clip = MODELS.build(cfg.model.clip)
     torch.save(clip.model.state_dict(), tmp_path / 'clip.pt')
     cfg.model.clip.weights = str(tmp_path / 'clip.pt')
-    cfg.model.video_prompts[0].layers = cfg.model.text_prompts[0].layers = (0, 2)
+    cfg.model.frame_prompts[0].layers = cfg.model.text_prompts[0].layers = (0, 2)
     file = write_checkpoint(tmp_path / 'a.pth', cfg, 0)
     size = sum(p.nbytes for p in clip.parameters())
     del clip

@@ -36,7 +36,7 @@ def build(seed=0, num_tokens=2, arch=ARCH):
     torch.manual_seed(seed)
     return MODELS.build(dict(
         type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch=copy.deepcopy(arch)), num_frames=3,
-        video_prompts=[dict(type='GenericPrompt', num_tokens=num_tokens)],
+        frame_prompts=[dict(type='GenericPrompt', num_tokens=num_tokens)],
         text_prompts=[dict(type='GenericPrompt', num_tokens=num_tokens)]))
 
 

@@ -13,7 +13,7 @@ from vop_mm.engine.start_of_log import layers_without_prompts, log_what_trains
 from vop_mm.registry import MODELS
 
 ONE = {'train_cfg.max_epochs': 1}
-LARGE = 'model.clip.arch=ViT-L-14-quickgelu'
+LARGE, NO_VIDEO = 'model.clip.arch=ViT-L-14-quickgelu', 'model.video_prompts'
 
 
 def log_of(work_dir):
@@ -83,24 +83,24 @@ def test_the_papers_model():
 
 
 # -- layers without a prompt -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize('method', ['vop_f_c', 'vop_f_p'])
-def test_a_deeper_clip_leaves_layers_without_prompts(method):
-    model, cfg = build(f'configs/vop/{method}_msrvtt.py', **{'model.clip.arch': 'ViT-L-14-quickgelu'})
+def test_layers_that_see_videos_without_prompts_for_them():
+    model, cfg = build('configs/vop/vop_f_c_msrvtt.py', **{'model.clip.arch': 'ViT-L-14-quickgelu', NO_VIDEO: []})
     message, = layers_without_prompts(model, cfg)
-    assert 'layers 12 to 23 of the 24 layers of ViT-L-14-quickgelu' in message and 'model.video_prompts' in message
+    assert 'layers 8 to 23 of the 24 layers of ViT-L-14-quickgelu' in message and NO_VIDEO in message
     logger = Lines()
     log_what_trains(logger, model, cfg)
     assert logger.warned == [message]
 
 
-@pytest.mark.parametrize('method', ['vop', 'vop_p', 'vop_c', 'vop_f'])
-def test_methods_whose_prompts_stand_everywhere_do_so_in_a_deeper_clip(method):
+@pytest.mark.parametrize('method', ['vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c'])
+def test_prompts_stand_everywhere_in_a_deeper_clip(method):
+    scope = {'model.video_from': 16} if method.startswith('vop_f') else {}
     assert layers_without_prompts(*build(f'configs/vop/{method}_msrvtt.py', **{
-        'model.clip.arch': 'ViT-L-14-quickgelu'})) == []
+        'model.clip.arch': 'ViT-L-14-quickgelu', **scope})) == []
 
 
 def test_training_is_refused_where_the_method_promises_prompts(small_demo, tmp_path):
-    bare = {**ONE, 'model.video_prompts': "[{'type': 'GenericPrompt', 'layers': (1, 3)}]"}
+    bare = {**ONE, 'model.frame_prompts': "[{'type': 'GenericPrompt', 'layers': (1, 3)}]"}
     config = 'configs/vop/vop_demo.py'
     done = run_tool('tools/train.py', config, '--work-dir', tmp_path / 'a', *options(small_demo, **bare))
     assert_one_line(done, 'layers 0, 3 of the 4 layers of MiniCLIP', 'have no prompt', 'prompts_in_all_layers=False')
@@ -116,8 +116,9 @@ def test_training_is_refused_where_the_method_promises_prompts(small_demo, tmp_p
 
 
 def test_counting_warns():
-    done = run_tool('tools/analysis_tools/count_parameters.py', 'configs/vop/vop_f_c_msrvtt.py', '--cfg-options', LARGE)
-    assert done.returncode == 0 and 'warning: ' in done.stderr and 'layers 12 to 23' in done.stderr
+    done = run_tool('tools/analysis_tools/count_parameters.py', 'configs/vop/vop_f_c_msrvtt.py', '--cfg-options', LARGE,
+                    f'{NO_VIDEO}=[]')
+    assert done.returncode == 0 and 'warning: ' in done.stderr and 'layers 8 to 23' in done.stderr
 
 
 # -- schedules ---------------------------------------------------------------------------------------------------------

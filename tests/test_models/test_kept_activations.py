@@ -7,7 +7,7 @@ import torch
 from tests.clips import build_retriever, generic, random_frames, random_tokens
 
 DEPTH, FRAMES = 4, 3
-PROMPTS = {layers: dict(video_prompts=[generic(4, layers=layers)], text_prompts=[generic(4, layers=layers)])
+PROMPTS = {layers: dict(frame_prompts=[generic(4, layers=layers)], text_prompts=[generic(4, layers=layers)])
            for layers in ((0, 4), (2, 4), (3, 4))}
 # method, and the first layer of either tower that keeps something
 METHODS = [(PROMPTS[0, 4], 0), (PROMPTS[2, 4], 2), (PROMPTS[3, 4], 3), (dict(tuning=dict(type='PartialTuning')), 3),

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.versions import needs
-from vop_mm.models.tuning import trainable_parameters
+from vop_mm.engine.checkpoint import match
+from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
 
 FRAMES, DEPTH, SHALLOW = 5, 4, 2
@@ -16,33 +17,32 @@ ARCH = dict(embed_dim=24, quick_gelu=True,
 TEXT = dict(text_prompts=[dict(type='GenericPrompt', num_tokens=3)])
 
 
-def generic(num_tokens, layers=None):
-    return dict(type='GenericPrompt', num_tokens=num_tokens, layers=layers, init_std=0.5)
+def generic(num_tokens, **layers):
+    return dict(type='GenericPrompt', num_tokens=num_tokens, init_std=0.5, **layers)
 
 
-def position(num_tokens, layers=None):
-    return dict(type='PositionPrompt', num_tokens=num_tokens, layers=layers, init_std=0.5)
+def position(num_tokens, **layers):
+    return dict(type='PositionPrompt', num_tokens=num_tokens, init_std=0.5, **layers)
 
 
-def context(num_tokens, layers=None, mixer='BiLSTM'):
-    return dict(type='ContextPrompt', num_tokens=num_tokens, layers=layers, mixer=dict(type=mixer))
+def context(num_tokens, mixer='BiLSTM', **layers):
+    return dict(type='ContextPrompt', num_tokens=num_tokens, mixer=dict(type=mixer), **layers)
 
 
-SHALLOW_LAYERS, DEEP_LAYERS = (0, SHALLOW), (SHALLOW, DEPTH)
+SCOPES = dict(video_prompts=[generic(4)], video_from=SHALLOW)
 PROMPTED = {
-    'vop': dict(video_prompts=[generic(4)], **TEXT),
-    'vop_p': dict(video_prompts=[generic(2), position(2)], **TEXT),
-    'vop_c': dict(video_prompts=[generic(2), context(2)], **TEXT),
-    'vop_f': dict(video_prompts=[generic(4)], video_from=SHALLOW, **TEXT),
-    'vop_f_p': dict(video_prompts=[generic(2, SHALLOW_LAYERS), position(2, SHALLOW_LAYERS), generic(4, DEEP_LAYERS)],
-                    video_from=SHALLOW, **TEXT),
-    'vop_f_c': dict(video_prompts=[generic(2, SHALLOW_LAYERS), context(2, SHALLOW_LAYERS), generic(4, DEEP_LAYERS)],
-                    video_from=SHALLOW, **TEXT),
-    'vop_c_lstm': dict(video_prompts=[generic(2), context(2, mixer='LSTM')], **TEXT),
-    'vop_c_transformer': dict(video_prompts=[generic(2), context(2, mixer='FrameTransformer')], **TEXT),
-    'vop_c_update': dict(video_prompts=[generic(4)], cls_updates=[dict(type='ContextUpdate')], **TEXT),
+    'vop': dict(frame_prompts=[generic(4)], **TEXT),
+    'vop_p': dict(frame_prompts=[generic(2), position(2)], **TEXT),
+    'vop_c': dict(frame_prompts=[generic(2), context(2)], **TEXT),
+    'vop_f': dict(frame_prompts=[generic(4)], **SCOPES, **TEXT),
+    'vop_f_p': dict(frame_prompts=[generic(2), position(2)], **SCOPES, **TEXT),
+    'vop_f_c': dict(frame_prompts=[generic(2), context(2)], **SCOPES, **TEXT),
+    'vop_c_lstm': dict(frame_prompts=[generic(2), context(2, mixer='LSTM')], **TEXT),
+    'vop_c_transformer': dict(frame_prompts=[generic(2), context(2, mixer='FrameTransformer')], **TEXT),
+    'vop_c_update': dict(frame_prompts=[generic(4)], cls_updates=[dict(type='ContextUpdate')], **TEXT),
     'vop_f_from_0': dict(video_prompts=[generic(4)], video_from=0, **TEXT),
-    'vop_p_everywhere_f': dict(video_prompts=[generic(2), position(2)], video_from=SHALLOW, **TEXT),
+    'vop_p_everywhere_f': dict(frame_prompts=[generic(2, layers=None), position(2, layers=None)], video_from=SHALLOW,
+                               **TEXT),
 }
 BASELINES = {
     'full': dict(tuning=dict(type='FullTuning')), 'bias': dict(tuning=dict(type='BiasTuning')),
@@ -85,6 +85,44 @@ def close(a, b, tolerance=1e-12):
 def set_weight(parameter, value):
     with torch.no_grad():
         parameter.copy_(value)
+
+
+# -- where prompts stand ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('name', ['vop_f_p', 'vop_f_c'])
+@pytest.mark.parametrize('video_from', range(1, DEPTH))
+def test_scopes_are_the_layers_below_and_from_video_from(name, video_from):
+    *frames, videos = build(name, video_from=video_from).vision_tower.prompts
+    assert [p.layers for p in frames] == [tuple(range(video_from))] * 2
+    assert videos.layers == tuple(range(video_from, DEPTH))
+
+
+def test_layers_that_are_named_win():
+    model = build('vop_f', frame_prompts=[generic(2, layers=(1, 4)), generic(1, layers=None)], video_from=0)
+    assert [p.layers for p in model.vision_tower.prompts] == [(1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3)]
+
+
+@pytest.mark.parametrize(('method', 'video_from', 'says'), [
+    ('vop_f', None, 'video_prompts stand in no layer: of 4 layers, those below video_from=4 see frames'),
+    ('vop_f', 0, 'frame_prompts stand in no layer: of 4 layers, those below video_from=0 see frames'),
+    ('vop', 5, r'video_from must be in 0\.\.4')])
+def test_prompts_without_a_layer_are_refused(method, video_from, says):
+    with pytest.raises(ValueError, match=says):
+        build(method, video_from=video_from)
+
+
+@pytest.mark.parametrize('name', [n for n in PROMPTED if 'frame_prompts' in PROMPTED[n]])
+def test_configs_and_checkpoints_from_before_scopes_are_the_same_model(name):
+    """All prompts stood in ``video_prompts``, with their layers where those weren't all."""
+    frames, videos = (PROMPTED[name].get(key, ()) for key in ('frame_prompts', 'video_prompts'))
+    prompts = frames if name == 'vop_f' or not videos else [
+        *(dict(p, layers=(0, SHALLOW)) for p in frames), *(dict(p, layers=(SHALLOW, DEPTH)) for p in videos)]
+    old, model, (pixels, _) = build(name, frame_prompts=None, video_prompts=prompts), build(name, seed=1), batch()
+    model.clip.load_state_dict(old.clip.state_dict())
+    checkpoint = dict(state_dict=trainable_state_dict(old))
+    assert (checkpoint['state_dict'].keys() == trainable_state_dict(model).keys()) == (name != 'vop_f')
+    match(checkpoint, model)
+    model.load_state_dict(checkpoint['state_dict'])
+    assert torch.equal(model.encode_frames(pixels), old.encode_frames(pixels))
 
 
 # -- 2. methods that are equal under conditions ------------------------------------------------------------------------

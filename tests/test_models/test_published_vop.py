@@ -18,7 +18,7 @@ def published(request):
     clip = dict(type='OpenCLIP', arch=openai_arch(read_clip_weights(weights).state_dict), weights=weights)
     model = MODELS.build(dict(
         type='TextVideoRetriever', clip=clip, published_eot=True, num_frames=12,
-        video_prompts=[dict(type='GenericPrompt', num_tokens=8)],
+        frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
         text_prompts=[dict(type='GenericPrompt', num_tokens=prefix)],
         text_suffix_prompts=[dict(type='GenericPrompt', num_tokens=suffix)] if suffix else [])).eval()
     state = torch.load(DATA / name / 'VoP_msrvtt9k.pth', weights_only=True)['state_dict']

@@ -111,7 +111,7 @@ def test_checkpoint_that_is_not_this_models(tmp_path, small_demo, kind):
     assert_one_line(done, *words)
 
 
-@pytest.mark.parametrize('key', ['model.video_prompts.0.type', 'model.clip.type', 'model.tuning.type',
+@pytest.mark.parametrize('key', ['model.frame_prompts.0.type', 'model.clip.type', 'model.tuning.type',
                                  'val_evaluator.type', 'val_dataloader.dataset.pipeline.0.type'])
 def test_unknown_name(tmp_path, small_demo, key):
     done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path, *options(small_demo, **{key: 'NoSuchThing'}))

@@ -48,7 +48,7 @@ METHODS = {
 }
 TRANSFORMER = dict(type='FrameTransformer', num_layers=1)
 # the other mixers, and a context module in its other role
-ABLATIONS = dict(video_prompts=[GENERIC, dict(type='ContextPrompt', mixer=TRANSFORMER, layers=(0, 2))],
+ABLATIONS = dict(frame_prompts=[GENERIC, dict(type='ContextPrompt', mixer=TRANSFORMER, layers=(0, 2))],
                  cls_updates=[dict(type='ContextUpdate', mixer=dict(type='LSTM'), layers=(0, 1))])
 # five of them export the same graph: a tower each is enough
 TOWERS = dict(zero_shot='video', full='video text', bias='text', proj='video', partial='text',
@@ -61,9 +61,6 @@ def small_model(name, layers=2, **changes):
     arch = {key: dict(value, layers=layers) if key.endswith('cfg') else value for key, value in SMALL.items()}
     cfg.model.update(copy.deepcopy(ABLATIONS) if name == 'ablations' else {}, **changes)
     cfg.model.clip = dict(type='OpenCLIP', arch=arch)
-    for prompt in cfg.model.get('video_prompts', ()):
-        if 'layers' in prompt:
-            prompt['layers'] = tuple(layer // 2 for layer in prompt['layers'])
     if cfg.model.get('video_from'):
         cfg.model.video_from //= 2
     torch.manual_seed(0)

@@ -57,7 +57,7 @@ def test_every_tool_refuses_what_nothing_reads(tool, small_demo, tmp_path):
 
 
 @pytest.mark.parametrize(('key', 'value', 'words'), [
-    ('model.video_prompts.0.num_tokens', 'many', ['GenericPrompt']),
+    ('model.frame_prompts.0.num_tokens', 'many', ['GenericPrompt']),
     ('model.num_frames', '[1]', ['model.num_frames must be a whole number']),
     ('train_cfg.max_epochs', 'many', ['many', 'EpochBasedTrainLoop']),
     ('default_hooks.logger.interval', '[]', ['LoggerHook']),
@@ -70,7 +70,7 @@ def test_an_argument_of_a_wrong_kind_is_one_line(small_demo, tmp_path, key, valu
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'train_cfg.max_epochs': "'1'"}, ['max_epochs', 'EpochBasedTrainLoop']),
     ({'train_cfg.max_epochs': 0}, ['train_cfg.max_epochs must be at least 1']),
-    ({'model.video_prompts.0': 3}, ["--cfg-options don't fit"]),
+    ({'model.frame_prompts.0': 3}, ["--cfg-options don't fit"]),
     ({'custom_imports': 'os'}, ['custom_imports is a dict']),
     ({'custom_imports.foo': 1}, ["custom_imports takes no 'foo'"]),
     ({'log_level': 'info'}, ['log_level is one of']),
@@ -176,7 +176,7 @@ class MinePrompt(GenericPrompt):
     (demo_folder / 'config.py').write_text(f"""
 _base_ = [{str(ROOT / 'configs/vop/vop_demo.py')!r}]
 custom_imports = dict(imports=['mine.prompt'])
-model = dict(video_prompts=[dict(type='MinePrompt', num_tokens=8)])
+model = dict(frame_prompts=[dict(type='MinePrompt', num_tokens=8)])
 """)
     return demo_folder
 

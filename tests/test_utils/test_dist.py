@@ -18,7 +18,7 @@ CASES = {f'{option} {name}': dict(option=option, dtype=dtype) for option in ('ma
 
 def build(option, dtype):
     return build_retriever(
-        dtype=dtype, num_frames=2, video_prompts=[generic(4)], text_prompts=[generic(4)],
+        dtype=dtype, num_frames=2, frame_prompts=[generic(4)], text_prompts=[generic(4)],
         tuning=dict(type='PromptTuning', logit_scale=True),
         loss=dict(type='SymmetricContrastiveLoss', same_video=option)).train()
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.checkpoints import demo_config
 from tests.tools import ROOT
-from vop_mm.registry import INDEXES, MODELS, PROMPTS
+from vop_mm.registry import INDEXES, PROMPTS
 from vop_mm.utils.shared_config import (
     SharedConfigError,
     build_part,
@@ -28,7 +28,7 @@ FOREIGN = ['os.system', 'builtins.exec', 'builtins.eval', 'subprocess.Popen', 't
            'open', 'mmaction.os.system', 'x' * 4000]
 NO_NAMES = [['os', 'system'], dict(type='os.system'), 1, None, True, b'os.system', 1.5]
 PLACES = ['model', 'model.clip', 'model.head', 'model.loss', 'model.tuning', 'model.data_preprocessor',
-          'model.video_prompts.0', 'model.text_prompts.0', 'model.video_prompts.1.mixer',
+          'model.frame_prompts.0', 'model.text_prompts.0', 'model.frame_prompts.1.mixer', 'model.cls_updates.0',
           'test_dataloader.dataset.pipeline.0', 'test_dataloader.dataset.pipeline.1',
           'test_dataloader.dataset.pipeline.1.tokenizer']
 
@@ -39,8 +39,9 @@ def plain():
     cfg = demo_config('vop/vop_c_demo.py').to_dict()
     cfg['model'].update(head=dict(type='MeanPoolSimilarity'), loss=dict(type='SymmetricContrastiveLoss'),
                         data_preprocessor=dict(type='VideoTextPreprocessor'))
-    cfg['model']['video_prompts'] = [dict(type='GenericPrompt', num_tokens=4),
+    cfg['model']['frame_prompts'] = [dict(type='GenericPrompt', num_tokens=4),
                                      dict(type='ContextPrompt', num_tokens=4, mixer=dict(type='BiLSTM'))]
+    cfg['model']['cls_updates'] = [dict(type='ContextUpdate')]
     return cfg
 
 
@@ -90,13 +91,12 @@ def test_types_are_what_is_registered_for_their_place(plain, place):
     for name in [*FOREIGN, *NO_NAMES]:
         part = dict(type=name, command='touch /nonexistent/ran', repo_or_dir='.', source='local')
         refused(changed(plain, place, part), r'has the type .* registered here|no plain value but bytes|names no type')
-    for name in ('GenericPrompt', 'OpenCLIP', 'ReadClip', 'FaissIndex'):  # registered, elsewhere
-        registry = 'PROMPTS' if 'prompts' in place else 'MODELS' if place != 'model.tuning' else 'TUNING'
-        if name in MODELS.module_dict and registry == 'MODELS' and place.startswith('model'):
-            continue
-        if name in PROMPTS.module_dict and registry == 'PROMPTS' or name == 'ReadClip' and 'pipeline' in place:
-            continue
-        refused(changed(plain, place, dict(type=name)), 'registered here')
+    kind = next(kind for kind in ('mixer', 'prompts', 'updates', 'tuning', 'tokenizer', 'pipeline', 'model')
+                if kind in place)
+    for name, own in dict(GenericPrompt='prompts', BiLSTM='mixer', ContextUpdate='updates', OpenCLIP='model',
+                          ReadClip='pipeline', FaissIndex=None).items():  # registered, elsewhere
+        if kind != own:
+            refused(changed(plain, place, dict(type=name)), 'registered here')
 
 
 @pytest.mark.parametrize('first', [
@@ -116,7 +116,7 @@ def test_types_inside_any_argument(plain):
             'test_dataloader.dataset.pipeline.1 ': dict(type='ResizeFrames', size=[[dict(a=[evil])]]),
             'model.head': dict(type='MeanPoolSimilarity', x=evil),
             'model.clip': dict(type='OpenCLIP', arch=dict(vision_cfg=evil)),
-            'model.video_prompts.0': dict(type='GenericPrompt', anything=dict(goes=(evil, )))}.items():
+            'model.frame_prompts.0': dict(type='GenericPrompt', anything=dict(goes=(evil, )))}.items():
         refused(changed(plain, place.strip(), part))
 
 
@@ -124,7 +124,7 @@ def test_types_inside_any_argument(plain):
                                  'default_scope', 'locations', 'backend_args', 'a b', "a'b", '', 'x' * 200])
 def test_keys_that_mmengine_acts_on(plain, key):
     value = 'os' if key == '_scope_' else dict(checkpoint='http://127.0.0.1:9/x.pth')
-    for place in ('model', 'model.clip', 'model.video_prompts.0', 'test_dataloader.dataset.pipeline.1'):
+    for place in ('model', 'model.clip', 'model.frame_prompts.0', 'test_dataloader.dataset.pipeline.1'):
         refused(changed(plain, f'{place}.{key}', value), 'has the key|has no argument')
 
 
@@ -146,7 +146,7 @@ def test_what_is_never_used_is_not_looked_at(plain):
 
 
 def test_a_users_own_part_counts_once_it_is_registered(plain):
-    text = changed(plain, 'model.video_prompts.0', dict(type='OwnPrompt', num_tokens=3))
+    text = changed(plain, 'model.frame_prompts.0', dict(type='OwnPrompt', num_tokens=3))
     refused(text, 'import its module first')
 
     @PROMPTS.register_module(name='OwnPrompt')
@@ -154,7 +154,7 @@ def test_a_users_own_part_counts_once_it_is_registered(plain):
         def __init__(self, num_tokens, width, depth, num_frames):
             super().__init__()
     try:
-        assert read_shared_config(text).model.video_prompts[0].type == 'OwnPrompt'
+        assert read_shared_config(text).model.frame_prompts[0].type == 'OwnPrompt'
     finally:
         del PROMPTS.module_dict['OwnPrompt']
 
@@ -242,8 +242,8 @@ def test_what_parts_are_given(plain, place, value, says):
 
 
 @pytest.mark.parametrize('place, value', [
-    ('model.video_from', 'many'), ('model.video_prompts', 7), ('model.video_prompts.0.unknown', 7),
-    ('model.tuning.unknown', 7), ('model.video_prompts.0.layers', (0, 99)), ('model.clip.arch', {}),
+    ('model.video_from', 'many'), ('model.frame_prompts', 7), ('model.frame_prompts.0.unknown', 7),
+    ('model.tuning.unknown', 7), ('model.frame_prompts.0.layers', (0, 99)), ('model.clip.arch', {}),
     ('model.clip.arch', dict(embed_dim=0, vision_cfg=dict(width=0, head_width=0), text_cfg={})),
     ('model', dict(type='MeanPoolSimilarity', clip=dict(type='OpenCLIP', arch='mini-clip-demo')))])
 def test_parts_that_can_not_be_built_are_one_line(plain, place, value):
@@ -254,15 +254,15 @@ def test_parts_that_can_not_be_built_are_one_line(plain, place, value):
 
 
 @pytest.mark.parametrize('change', [
-    dict(video_prompts=[dict(type='PositionPrompt', num_tokens=4096)], num_frames=4096),
-    dict(video_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=999_999_999))]),
-    dict(video_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=1_000_000,
+    dict(frame_prompts=[dict(type='PositionPrompt', num_tokens=4096)], num_frames=4096),
+    dict(frame_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=999_999_999))]),
+    dict(frame_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=1_000_000,
                                                               num_layers=32))] * 9),
     dict(clip=dict(type='OpenCLIP', arch='ViT-bigG-14', weights=None)),
     dict(clip=dict(type='OpenCLIP', weights='x.pt', arch=dict(
         embed_dim=9999, vision_cfg=dict(layers=200, width=64_000, head_width=64, image_size=64, patch_size=32),
         text_cfg=dict(layers=2, width=64, heads=2)))),
-    dict(video_prompts=[dict(type='GenericPrompt')] * 200)])
+    dict(frame_prompts=[dict(type='GenericPrompt')] * 200)])
 def test_a_model_that_would_fill_the_memory(plain, change):
     """Small enough in each number, and billions of values in all; none of them is made."""
     before, start = resident(), time.perf_counter()

@@ -44,7 +44,7 @@ def main() -> int:
         settings['num_frames'], settings['input_res']
     published = read_clip_weights(args.src / CHECKPOINT).state_dict
     with _named(args.src / CHECKPOINT):
-        video_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
+        frame_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
         text_prompts = published['text_prompt_learner.text_prompts'].split(lengths, dim=1)
 
     # The towers stand in the checkpoint once more, and are what the published code runs.
@@ -56,11 +56,11 @@ def main() -> int:
         backbone = {**backbone, **towers}
         weights = args.dst.with_suffix('.clip.safetensors')
 
-    cfg = _config(backbone, settings, video_prompts.shape[1], [t.shape[1] for t in text_prompts], str(weights))
+    cfg = _config(backbone, settings, frame_prompts.shape[1], [t.shape[1] for t in text_prompts], str(weights))
     # Built on random CLIP weights, which the published ones then replace: they may not be on disk yet.
     model = MODELS.build({**cfg.model, 'clip': {**cfg.model.clip, 'weights': None}})
     model.clip.model.load_state_dict(backbone)
-    prompts = [video_prompts, *(t for t in text_prompts if t.shape[1])]
+    prompts = [frame_prompts, *(t for t in text_prompts if t.shape[1])]
     for parameter, value in zip(trainable_parameters(model).values(), prompts, strict=True):
         with torch.no_grad():
             parameter.copy_(value)
@@ -103,7 +103,7 @@ def _towers(published: dict) -> dict:
     return towers
 
 
-def _config(backbone: dict, settings: dict, video_prompts: int, text_prompts: list[int], weights: str):
+def _config(backbone: dict, settings: dict, frame_prompts: int, text_prompts: list[int], weights: str):
     """The config that evaluates the checkpoint on MSR-VTT: this project's, with the published settings."""
     from mmengine.config import Config
 
@@ -115,7 +115,7 @@ def _config(backbone: dict, settings: dict, video_prompts: int, text_prompts: li
     model = cfg.model
     model.clip.arch, model.clip.weights = openai_arch(backbone), weights
     model.num_frames = settings['num_frames']
-    model.video_prompts = [dict(type='GenericPrompt', num_tokens=video_prompts)]
+    model.frame_prompts = [dict(type='GenericPrompt', num_tokens=frame_prompts)]
     model.text_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[0])] if text_prompts[0] else []
     if text_prompts[1]:
         model.text_suffix_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[1])]

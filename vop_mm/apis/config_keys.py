@@ -61,9 +61,10 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
             Defaults to none.
 
     Raises:
-        ValueError: One that its part doesn't take; with the nearest one that it does.
+        ValueError: One that its part doesn't take; with the nearest one. A part that its place doesn't take.
     """
     import vop_mm.datasets.transforms  # noqa: F401 - so that they are known
+    from vop_mm.registry import BY_ARGUMENT
 
     for keys, part in walk(cfg):
         if not keys or not isinstance(part, dict):
@@ -72,6 +73,12 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
         if keys[0] == 'default_hooks' and len(keys) == 2 and kind is None:
             raise ValueError(f'{dotted((*keys, *list(part)[:1]))}: default_hooks has no {keys[-1]!r}, and no type is '
                              f'named for it{_did_you_mean(keys, cfg, cfg.default_hooks)}')
+        registry = BY_ARGUMENT.get(keys[-1] if isinstance(keys[-1], str) else keys[-2])
+        if isinstance(kind, str) and registry is not None and registry.parent is None:  # a kind of this project alone
+            found = _registered(kind)
+            if found and not set(found) & set(registry.module_dict.values()):
+                raise ValueError(f'{dotted(keys)}: {kind} is no {registry.name}; there are '
+                                 + ', '.join(registry.module_dict))
         taken, takes_any = _arguments_of(kind) if kind is not None else _taken_without_type(keys)
         for key in part:
             if key in taken or str(key).startswith('_') or (takes_any and not _close(key, taken)):

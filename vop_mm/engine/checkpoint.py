@@ -212,7 +212,7 @@ def unpack(checkpoint: dict) -> None:
 
 
 def match(checkpoint: dict, model: nn.Module) -> None:
-    """Refuse a checkpoint that isn't this model's.
+    """Refuse a checkpoint that isn't this model's; an older one is changed to fit.
 
     Args:
         checkpoint (dict): As read.
@@ -226,6 +226,11 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     if clip and clip['arch'] != model.clip.arch_name:
         raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has {model.clip.arch_name}')
     found, wanted = checkpoint['state_dict'], _shapes(model)
+    # a VoP^F from before prompts had scopes has one table for all layers
+    names = [f'vision_tower.prompts.{i}.weight' for i in (0, 1)]
+    rows = [wanted[name][0] for name in names if wanted.get(name)]
+    if len(rows) == 2 and names[1] not in found and names[0] in found and found[names[0]].shape[:1] == (sum(rows), ):
+        found.update(zip(names, found[names[0]].split(rows)))
     missing, extra = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
     if missing or extra:
         detail = f'it lacks {missing[0]}' if missing else f'it holds {_shown(extra[0])}'

@@ -180,7 +180,8 @@ class Gallery:
         for key, value in settings.items():
             if self.settings.get(key) != value:
                 raise IndexMismatchError(f'the index {self.folder} was made with other settings: '
-                                         f'{key} {self.settings.get(key)}, not {value}')
+                                         f'{key} {self.settings.get(key)}, not {value}; tools take its own where '
+                                         'no --config is named')
 
     def adjust(self, backend: dict) -> None:
         """Change options of the back end that need no other index; they are kept when indexing ends.

@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from vop_mm.registry import MODELS, PROMPTS, READERS, TOKENIZERS, TRANSFORMS, TUNING
+from vop_mm.registry import BY_ARGUMENT, MODELS, READERS, TRANSFORMS
 
 from .cli import one_line
 
@@ -26,11 +26,6 @@ _SCOPE = 'vop_mm'
 _FOREIGN_TRANSFORMS = frozenset(f'mmaction.{name}' for name in (
     'CenterCrop', 'Flip', 'RandomCrop', 'RandomResizedCrop', 'Resize', 'ThreeCrop'))
 _BEFORE_READ_CLIP = ('IsolatedDecode', 'LoadCachedFrames', 'OpenVideo', 'OpenVideoTorchCodec', 'SampleSegments')
-# which registry an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
-_REGISTRIES = dict(
-    clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, video_prompts=PROMPTS,
-    cls_updates=PROMPTS, text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=PROMPTS, tuning=TUNING,
-    pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)
 # what MMEngine acts on when it reads or builds a config
 _OF_MMENGINE = frozenset(('init_cfg', 'custom_imports', 'default_scope', 'locations', 'lazy_import', 'load_from',
                           'resume', 'backend_args', 'file_client_args'))
@@ -273,7 +268,7 @@ def _check_types(value, where: str, registry: Registry) -> None:
             raise SharedConfigError(f'{where}: {value["type"]} has no argument {min(unknown)}')
         _check_clip(value, where)
     for key, item in value.items():
-        _check_types(item, f'{where}.{key}', _REGISTRIES.get(key, registry))
+        _check_types(item, f'{where}.{key}', BY_ARGUMENT.get(key, registry))
 
 
 def _registered(name, where: str, registry: Registry) -> type:

@@ -5,7 +5,7 @@ prompts_in_all_layers = True
 model = dict(
     type='TextVideoRetriever',
     clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
-    video_prompts=[dict(type='GenericPrompt', num_tokens=8)],
+    frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
     text_prompts=[dict(type='GenericPrompt', num_tokens=8)],
     tuning=dict(type='PromptTuning'),
     head=dict(type='MeanPoolSimilarity'),

@@ -1,7 +1,4 @@
 # VoP^F+C: context-specific tokens in the shallow layers, whole videos with 8 generic tokens from layer K_s = 8 on
 _base_ = './vop_f.py'
 method = 'VoP^F+C'
-model = dict(
-    video_prompts=[dict(type='GenericPrompt', num_tokens=4, layers=(0, 8)),
-                   dict(type='ContextPrompt', num_tokens=4, layers=(0, 8), mixer=dict(type='BiLSTM')),
-                   dict(type='GenericPrompt', num_tokens=8, layers=(8, 12))])
+model = dict(frame_prompts=[dict(type='GenericPrompt', num_tokens=4), dict(type='ContextPrompt', num_tokens=4)])

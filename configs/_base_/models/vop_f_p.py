@@ -1,7 +1,4 @@
 # VoP^F+P: position-specific tokens in the shallow layers, whole videos with 8 generic tokens from layer K_s = 8 on
 _base_ = './vop_f.py'
 method = 'VoP^F+P'
-model = dict(
-    video_prompts=[dict(type='GenericPrompt', num_tokens=4, layers=(0, 8)),
-                   dict(type='PositionPrompt', num_tokens=4, layers=(0, 8)),
-                   dict(type='GenericPrompt', num_tokens=8, layers=(8, 12))])
+model = dict(frame_prompts=[dict(type='GenericPrompt', num_tokens=4), dict(type='PositionPrompt', num_tokens=4)])

@@ -3,5 +3,5 @@ custom_imports = dict(imports=['projects.example_project.bank_prompt'], allow_fa
 
 method = 'VoP with a bank'
 model = dict(
-    video_prompts=[dict(type='GenericPrompt', num_tokens=4),
+    frame_prompts=[dict(type='GenericPrompt', num_tokens=4),
                    dict(type='BankPrompt', num_tokens=4, bank_size=8)])

@@ -95,7 +95,7 @@ def test_that_test_sees_an_attention_matrix(monkeypatch):
 
 
 def test_no_mask_is_built_when_no_frame_is_padded(monkeypatch):
-    model = build_retriever(video_prompts=[generic(4)], video_from=1, num_frames=4)
+    model = build_retriever(frame_prompts=[generic(4)], video_prompts=[generic(4)], video_from=1, num_frames=4)
     masks, plain = [], torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention',
                         lambda q, k, v, mask=None: masks.append((q.shape[2], mask)) or plain(q, k, v, mask))

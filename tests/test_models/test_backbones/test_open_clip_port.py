@@ -23,7 +23,8 @@ def shortened(name, layers):
 
 
 def towers(clip):
-    return (VisionTower(depth=len(clip.vision_blocks), width=clip.vision_width, num_frames=2),
+    depth = len(clip.vision_blocks)
+    return (VisionTower(depth=depth, width=clip.vision_width, num_frames=2, video_from=depth),
             TextTower(context_length=clip.context_length))
 
 

@@ -46,8 +46,8 @@ def assert_same(ours, reference, parameters, atol=1e-12):
     [generic(4, layers=(1, 3))], [generic(4, layers=[(0, 1), (2, 3)])],
     [generic(2, layers=(1, 2)), generic(5, layers=(0, 2))],
 ], ids=str)
-def test_video_prompts_of_any_layers_and_length(prompts):
-    model = build_retriever(video_prompts=prompts, **DOUBLE)
+def test_frame_prompts_of_any_layers_and_length(prompts):
+    model = build_retriever(frame_prompts=prompts, **DOUBLE)
     frames = random_frames(2, 3, dtype=torch.float64)
     layers = by_layer(model.vision_tower.prompts)
     reference = torch.stack([torch.stack([frame_embedding(clip_state(model), f, layers, VISION_HEADS) for f in video])
@@ -56,14 +56,14 @@ def test_video_prompts_of_any_layers_and_length(prompts):
 
 
 def test_permuted_frames_permute_their_embeddings():
-    model, frames = build_retriever(video_prompts=[generic(4)], **DOUBLE), random_frames(2, 3, dtype=torch.float64)
+    model, frames = build_retriever(frame_prompts=[generic(4)], **DOUBLE), random_frames(2, 3, dtype=torch.float64)
     order = torch.tensor([2, 0, 1])
     close(model.encode_frames(frames[:, order]), model.encode_frames(frames)[:, order], 1e-12)
     close(model.encode_video(frames[:, order]), model.encode_video(frames), 1e-12)
 
 
 def test_any_number_of_frames_gives_the_mean_of_their_embeddings():
-    model = build_retriever(video_prompts=[generic(4)], **DOUBLE)
+    model = build_retriever(frame_prompts=[generic(4)], **DOUBLE)
     for count in (1, 2, 7):
         frames = random_frames(2, count, dtype=torch.float64)
         features = model.encode_frames(frames)
@@ -122,7 +122,7 @@ def test_prompts_that_leave_no_room_for_words_are_refused():
 
 # -- batches and padding -----------------------------------------------------------------------------------------------
 def test_a_batch_is_as_one_by_one():
-    model = build_retriever(video_prompts=[generic(4)], text_prompts=[generic(4)], text_suffix_prompts=[generic(2)],
+    model = build_retriever(frame_prompts=[generic(4)], text_prompts=[generic(4)], text_suffix_prompts=[generic(2)],
                             **DOUBLE)
     frames, tokens = random_frames(3, 3, dtype=torch.float64), random_tokens(CAPTIONS)
     close(model.encode_video(frames), torch.cat([model.encode_video(v[None]) for v in frames]), 1e-12)
@@ -130,7 +130,7 @@ def test_a_batch_is_as_one_by_one():
 
 
 def test_masked_frames_are_as_if_they_were_not_there():
-    model, frames = build_retriever(video_prompts=[generic(4)], **DOUBLE), random_frames(2, 3, dtype=torch.float64)
+    model, frames = build_retriever(frame_prompts=[generic(4)], **DOUBLE), random_frames(2, 3, dtype=torch.float64)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     expected = torch.cat([model.encode_video(frames[:1, :2]), model.encode_video(frames[1:])])
     close(model.encode_video(frames, mask), expected, 1e-12)
@@ -171,7 +171,7 @@ def test_attention_is_fused_and_keeps_no_matrix(monkeypatch):
         return fused(*args, **kwargs)
 
     monkeypatch.setattr(F, 'scaled_dot_product_attention', count)
-    model = build_retriever(video_prompts=[generic(5)], text_prompts=[generic(4)], num_frames=3).train()
+    model = build_retriever(frame_prompts=[generic(5)], text_prompts=[generic(4)], num_frames=3).train()
     frames, tokens = random_frames(2, 3), random_tokens([20, 30])
     with Watch((10, 10), (34, 34)) as watch:
         model(frames, tokens[:, :30], mode='loss')['loss'].backward()
@@ -184,7 +184,7 @@ def test_attention_is_fused_and_keeps_no_matrix(monkeypatch):
 @FUSED
 def test_a_mask_over_a_video_is_a_row():
     """No matrix in memory where frames are padding: the mask of a video is one row of T numbers."""
-    model = build_retriever(video_prompts=[generic(4)], video_from=1, num_frames=6).train()
+    model = build_retriever(frame_prompts=[generic(4)], video_prompts=[generic(4)], video_from=1, num_frames=6).train()
     frames, mask = random_frames(2, 6), torch.arange(6)[None] < torch.tensor([6, 3])[:, None]
     tokens = 6 + 4 + 24
     with Watch((tokens, tokens)) as watch:
@@ -195,7 +195,7 @@ def test_a_mask_over_a_video_is_a_row():
 
 def test_frames_are_normalised_and_prompts_are_made_once_for_the_batch():
     """The shared prompts of a layer are a view on the parameter until they join the frames' own tokens."""
-    model = build_retriever(video_prompts=[generic(5)], num_frames=3)
+    model = build_retriever(frame_prompts=[generic(5)], num_frames=3)
     seen = []
 
     class Spy(TorchDispatchMode):

@@ -5,6 +5,7 @@ from mmengine.config import Config
 
 from vop_mm.models.prompts import GenericPrompt, PromptProvider
 from vop_mm.models.prompts.base import parse_layers
+from vop_mm.registry import MIXERS, PROMPTS, UPDATES
 
 
 @pytest.mark.parametrize(('layers', 'expected'), [
@@ -32,6 +33,15 @@ def test_a_provider_needs_tokens_and_layers():
         GenericPrompt(0, width=4, depth=2)
     with pytest.raises(ValueError, match='inside 0..2'):
         GenericPrompt(1, width=4, depth=2, layers=(0, 3))
+
+
+@pytest.mark.parametrize(('registry', 'name', 'says'), [
+    (PROMPTS, 'BiLSTM', 'BiLSTM is not in the prompt registry: ContextPrompt, GenericPrompt, PositionPrompt'),
+    (PROMPTS, 'ContextUpdate', 'not in the prompt registry: '), (UPDATES, 'GenericPrompt', 'registry: ContextUpdate'),
+    (MIXERS, 'ContextPrompt', 'ContextPrompt is not in the mixer registry: BiLSTM, LSTM, FrameTransformer')])
+def test_a_part_of_another_kind_is_not_built(registry, name, says):
+    with pytest.raises(KeyError, match=says):
+        registry.build(dict(type=name, width=4))
 
 
 def test_rows_count_a_providers_own_layers():

@@ -9,7 +9,7 @@ from tests.clips import build_retriever, generic, random_frames, random_tokens
 from tests.versions import needs
 from vop_mm.structures import VideoTextDataSample
 
-PARTS = dict(video_prompts=[generic(4)], text_prompts=[generic(4)], num_frames=2)
+PARTS = dict(frame_prompts=[generic(4)], text_prompts=[generic(4)], num_frames=2)
 
 
 def batch():
@@ -156,7 +156,7 @@ def test_under_autocast_embeddings_have_unit_norm_and_cosines_are_float32(dtype)
 
 def test_prompt_configs_are_left_as_they_were():
     prompts = [generic(4)]
-    build_retriever(video_prompts=prompts)
+    build_retriever(frame_prompts=prompts)
     assert prompts == [generic(4)]
 
 

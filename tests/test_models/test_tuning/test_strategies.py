@@ -6,7 +6,7 @@ from tests.clips import build_retriever, generic, random_frames, random_tokens
 from vop_mm.models.tuning import TuningStrategy, frozen_names, trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS, TUNING
 
-PROMPTS = dict(video_prompts=[generic(4)], text_prompts=[generic(4)], num_frames=2)
+PROMPTS = dict(frame_prompts=[generic(4)], text_prompts=[generic(4)], num_frames=2)
 NAMES = {'vision_tower.prompts.0.weight', 'text_tower.prompts.0.weight'}
 
 
@@ -85,7 +85,7 @@ def test_vop_on_vit_b_32_has_the_papers_parameters():
     with torch.device('meta'):
         model = MODELS.build(dict(
             type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu'), num_frames=12,
-            video_prompts=[dict(type='GenericPrompt', num_tokens=8)],
+            frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
             text_prompts=[dict(type='GenericPrompt', num_tokens=8)]))
     assert {n: p.numel() for n, p in trainable_parameters(model).items()} == {
         'vision_tower.prompts.0.weight': 12 * 8 * 768, 'text_tower.prompts.0.weight': 12 * 8 * 512}

@@ -28,26 +28,19 @@ class VisionTower(BaseModule):
         depth (int): Layers of the tower.
         width (int): Channels (C).
         num_frames (int): Frames of a video (F).
-        video_from (int, optional): First layer of video scope, 0 .. depth. None and ``depth``: every layer sees
-            frames. Defaults to None.
+        video_from (int): First layer of video scope, 0 .. depth. With ``depth`` every layer sees frames.
         recompute (bool): Keep no activations inside blocks, compute them again on the way back. Defaults to False.
-
-    Raises:
-        ValueError: ``video_from`` outside 0 .. depth.
     """
 
     def __init__(self, prompts: Iterable[PromptProvider] = (), cls_updates: Iterable[ContextUpdate] = (), *,
-                 depth: int, width: int, num_frames: int, video_from: int | None = None,
-                 recompute: bool = False) -> None:
+                 depth: int, width: int, num_frames: int, video_from: int, recompute: bool = False) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.cls_updates = nn.ModuleList(cls_updates)
         self.num_frames = num_frames
-        self.video_from = depth if video_from is None else video_from
+        self.video_from = video_from
         self.recompute = recompute
-        if not 0 <= self.video_from <= depth:
-            raise ValueError(f'video_from must be in 0..{depth}, the layers of this tower, got {video_from}')
-        if self.video_from < depth:
+        if video_from < depth:
             self.frame_position = nn.Parameter(torch.empty(num_frames, width))
             nn.init.normal_(self.frame_position, std=0.02)
 

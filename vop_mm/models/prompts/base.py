@@ -33,7 +33,7 @@ class PromptProvider(BaseModule, metaclass=ABCMeta):
         depth (int): Layers of the tower. The retriever fills it in.
         num_frames (int): Frames of a video (F). The retriever fills it in.
         layers (Sequence, optional): Where it stands: a half-open range ``(start, stop)`` counted from 0, or several,
-            ``[(0, 2), (5, 6)]``. None is every layer. Defaults to None.
+            ``[(0, 2), (5, 6)]``. None is every layer. The retriever fills in those of the scope. Defaults to None.
 
     Raises:
         ValueError: A layer that the tower doesn't have, or fewer than one token.

@@ -1,7 +1,7 @@
 """VoP^C: prompts generated from what the frames of a video show."""
 from torch import Tensor, nn
 
-from vop_mm.registry import PROMPTS
+from vop_mm.registry import MIXERS, PROMPTS
 
 from .base import LayerContext, PromptProvider
 
@@ -21,7 +21,7 @@ class ContextPrompt(PromptProvider):
 
     def __init__(self, num_tokens: int = 4, *, mixer: dict = dict(type='BiLSTM'), **kwargs) -> None:
         super().__init__(num_tokens, **kwargs)
-        self.mixer = PROMPTS.build(mixer, default_args=dict(width=self.width))
+        self.mixer = MIXERS.build(mixer, default_args=dict(width=self.width))
         self.fc = nn.Linear(self.mixer.out_width, num_tokens * self.width)
 
     def tokens(self, context: LayerContext) -> Tensor:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from vop_mm.registry import PROMPTS
+from vop_mm.registry import MIXERS, UPDATES
 
 from .base import LayerContext, parse_layers
 
 
-@PROMPTS.register_module()
+@UPDATES.register_module()
 class ContextUpdate(BaseModule):
     """Adds to every frame's CLS token what the context module makes of all of them (VoP, ablation of section 4.3).
 
@@ -28,7 +28,7 @@ class ContextUpdate(BaseModule):
                  num_frames: int = 1) -> None:
         super().__init__()
         self.layers = parse_layers(layers, depth)
-        self.mixer = PROMPTS.build(mixer, default_args=dict(width=width))
+        self.mixer = MIXERS.build(mixer, default_args=dict(width=width))
         self.fc = nn.Linear(self.mixer.out_width, width)
         nn.init.zeros_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)

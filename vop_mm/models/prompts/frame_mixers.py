@@ -3,7 +3,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from vop_mm.registry import PROMPTS
+from vop_mm.registry import MIXERS
 
 
 class _Recurrent(BaseModule):
@@ -43,7 +43,7 @@ def _take(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places[..., None].expand_as(x))
 
 
-@PROMPTS.register_module()
+@MIXERS.register_module()
 class BiLSTM(_Recurrent):
     """One bidirectional LSTM layer, hidden width C each way (the paper's choice).
 
@@ -55,7 +55,7 @@ class BiLSTM(_Recurrent):
         super().__init__(width, bidirectional=True)
 
 
-@PROMPTS.register_module()
+@MIXERS.register_module()
 class LSTM(_Recurrent):
     """One LSTM layer, hidden width C (ablation).
 
@@ -67,7 +67,7 @@ class LSTM(_Recurrent):
         super().__init__(width, bidirectional=False)
 
 
-@PROMPTS.register_module()
+@MIXERS.register_module()
 class FrameTransformer(BaseModule):
     """A transformer over the frames (ablation). It tells frames apart by a learnable position.
 

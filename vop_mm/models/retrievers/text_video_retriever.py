@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from vop_mm.registry import MODELS, PROMPTS, TUNING
+from vop_mm.registry import MODELS, PROMPTS, TUNING, UPDATES
 from vop_mm.utils.dist import gather_with_grad, world_size
 
 from ..backbones import TextTower, VisionTower
@@ -22,7 +22,10 @@ class TextVideoRetriever(BaseModel):
     Args:
         clip (dict | nn.Module): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``, or one that is built
             and that several retrievers share.
-        video_prompts (Sequence[dict]): Prompt providers of the vision tower, in the order of their tokens.
+        frame_prompts (Sequence[dict], optional): Prompt providers of the vision tower's layers below ``video_from``, in
+            the order of their tokens; ``layers`` of one names others. None, as in configs from before there were
+            scopes: ``video_prompts`` stand in all layers. Defaults to None.
+        video_prompts (Sequence[dict]): The same of the layers from ``video_from`` on, which see whole videos.
         cls_updates (Sequence[dict]): Modules that change the frames' CLS tokens between layers.
         text_prompts (Sequence[dict]): Prompt providers of the text tower.
         text_suffix_prompts (Sequence[dict]): Providers before the text's last position, for published checkpoints.
@@ -35,10 +38,14 @@ class TextVideoRetriever(BaseModel):
         head (dict): Frames to videos to similarities. Defaults to ``dict(type='MeanPoolSimilarity')``.
         loss (dict): Defaults to ``dict(type='SymmetricContrastiveLoss')``.
         data_preprocessor (dict): Defaults to ``dict(type='VideoTextPreprocessor')``.
+
+    Raises:
+        ValueError: ``video_from`` outside the tower, or prompts whose scope has no layer.
     """
 
     def __init__(self,
                  clip: dict | nn.Module,
+                 frame_prompts: Sequence[dict] | None = None,
                  video_prompts: Sequence[dict] = (),
                  cls_updates: Sequence[dict] = (),
                  text_prompts: Sequence[dict] = (),
@@ -53,10 +60,21 @@ class TextVideoRetriever(BaseModel):
                  data_preprocessor: dict = dict(type='VideoTextPreprocessor')) -> None:
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor))
         self.clip = clip if isinstance(clip, nn.Module) else MODELS.build(clip)
-        vision = dict(width=self.clip.vision_width, depth=len(self.clip.vision_blocks), num_frames=num_frames)
+        depth = len(self.clip.vision_blocks)
+        video_from = depth if video_from is None else video_from
+        if not 0 <= video_from <= depth:
+            raise ValueError(f'video_from must be in 0..{depth}, the layers of this tower, got {video_from}')
+        vision = dict(width=self.clip.vision_width, depth=depth, num_frames=num_frames)
+        prompts = []
+        for key, providers, scope in (
+                ('frame_prompts', frame_prompts or (), (0, video_from)),
+                ('video_prompts', video_prompts, (0 if frame_prompts is None else video_from, depth))):
+            if scope[0] == scope[1] and not all('layers' in p for p in providers):
+                raise ValueError(f'{key} stand in no layer: of {depth} layers, those below video_from={video_from} see '
+                                 'frames (frame_prompts), those from there on see videos (video_prompts)')
+            prompts += [PROMPTS.build(p, default_args=dict(vision, layers=scope)) for p in providers]
         text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
-        self.vision_tower = VisionTower([PROMPTS.build(p, default_args=vision) for p in video_prompts],
-                                        [PROMPTS.build(u, default_args=vision) for u in cls_updates],
+        self.vision_tower = VisionTower(prompts, [UPDATES.build(u, default_args=vision) for u in cls_updates],
                                         video_from=video_from, recompute=recompute, **vision)
         self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
