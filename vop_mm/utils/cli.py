@@ -1,4 +1,5 @@
-"""How every tool ends on bad input: one clear line and a non-zero exit."""
+"""What tools have in common: arguments, and how they end on bad input (one clear line and a non-zero exit)."""
+import argparse
 import contextlib
 import logging
 import os
@@ -20,6 +21,21 @@ _EXPECTED_OF = dict(sqlite3='Error', zipfile='BadZipFile', zlib='error', pickle=
 _IN_CONFIGS = (TypeError, AttributeError, AssertionError)
 _TRACEBACK = 'VOP_MM_TRACEBACK'
 _NO_READER = 141  # of shells, for a program that writes to a pipe that nobody reads
+_COMMON_ARGUMENTS = {
+    '--cfg-options': dict(nargs='+', action='extend', metavar='KEY=VALUE', help='change the config'),
+}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *flags: str, **changes) -> None:
+    """Declare arguments that several tools take.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's.
+        *flags (str): Names of the arguments, ``'--cfg-options'``.
+        **changes: Given to ``parser.add_argument`` in place of what is common: ``help='change every config'``.
+    """
+    for flag in flags:
+        parser.add_argument(flag, **{**_COMMON_ARGUMENTS[flag], **changes})
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:

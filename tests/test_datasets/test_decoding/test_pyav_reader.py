@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.video_kinds import FRAMES, NAMES, TIMES, change_size, make_kinds
-from tests.videos import broken_videos, encode_video, read_index, repeat_clip
+from tests.videos import broken_videos, encode_video, read_index
+from tools.analysis_tools.benchmarks._clips import repeat_clip
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.datasets.transforms import sample_frames
