@@ -2,6 +2,8 @@
 import argparse
 import os
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a text-video retrieval model on its test split.')
@@ -13,12 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--postprocess', nargs='+', action='extend', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
                         help='rows with post-processed similarities, apart from the plain ones')
     parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm: --dump of the training split')
-    parser.add_argument('--bootstrap', type=int, default=0, metavar='N',
-                        help='95%% confidence intervals over queries, from N samples')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='how the processes were started (default: none)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_common_arguments(parser, '--bootstrap', '--cfg-options', '--launcher', '--local-rank', '--local_rank')
     return parser.parse_args()
 
 
@@ -54,5 +51,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw queries and the videos that each method finds for them.')
@@ -21,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-queries', type=int, default=6, metavar='N', help='(default: 6)')
     parser.add_argument('--num-frames', type=int, default=6, metavar='N', help='frames of a film strip (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which queries (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change all configs')
+    add_common_arguments(parser, '--cfg-options', help='change all configs')
     args = parser.parse_args()
     if args.out.suffix != '.png':
         parser.error(f'the picture is a .png file, got {args.out}')
@@ -84,5 +86,4 @@ def _evaluate(config: str, checkpoint: str, folder: Path, options: list[str] | N
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)
