@@ -28,25 +28,9 @@ def main() -> int:
     for path in (args.json, args.dump):
         require_folder(path)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.config import require_checkpoint
-    from vop_mm.apis.experiment import build_runner, load_config
-
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    require_checkpoint(cfg, args.checkpoint, 'to evaluate')
-    if any(option.startswith(('load_from=', 'resume=')) for option in args.cfg_options or []):
-        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    for name in ('dump', 'postprocess', 'query_bank', 'bootstrap'):
-        if getattr(args, name):
-            cfg.test_evaluator[name] = getattr(args, name)
-    runner = build_runner(cfg, ['test'])
-    metrics = runner.test()
-    if args.json and runner.rank == 0:
-        import json
-
-        from vop_mm.utils.files import atomic_write
-        with atomic_write(args.json, 'w') as file:
-            json.dump(dict(runner.test_evaluator.metrics[0].summary, **metrics), file, indent=1)
+    from vop_mm.apis.experiment import evaluate
+    evaluate(args.config, args.checkpoint, args.cfg_options, args.work_dir, args.launcher, args.json, dump=args.dump,
+             postprocess=args.postprocess, query_bank=args.query_bank, bootstrap=args.bootstrap)
     return 0
 
 
