@@ -3,6 +3,8 @@ import argparse
 import importlib.util
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 ROOT = Path(__file__).resolve().parents[1]
 _QUICKSTART = ('work_dirs/quickstart/index', 'work_dirs/quickstart_quick/index')
 
@@ -17,7 +19,7 @@ def parse_args() -> argparse.Namespace:
                              'Default: captions of the test split that the index was made for, where it is at hand')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, this machine)')
     parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
-    parser.add_argument('--device', default='cpu', help='default: cpu')
+    add_common_arguments(parser, '--device')
     parser.add_argument('--max-upload-mb', type=float, default=100, help='size of an uploaded file (default: 100)')
     parser.add_argument('--timeout', type=float, default=20, help='seconds that decoding a file may take (default: 20)')
     parser.add_argument('--allow-host', metavar='NAME', action='append', default=[],
@@ -73,5 +75,4 @@ def name_indexes(given: list) -> dict[str, Path]:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as torch_dist
 
+from tests.forks import renew_thread_pool
 from vop_mm.utils.cli import leave_process_group
-from vop_mm.utils.forks import renew_thread_pool
 
 
 def on_ranks(function: Callable[[], dict], world: int) -> list[dict]:

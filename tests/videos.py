@@ -1,5 +1,4 @@
 """Real video files for tests: every frame has its index painted in, so that decoded frames tell which they are."""
-import runpy
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -7,11 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.tools import ROOT
-
 _BITS = 10
 _MS = Fraction(1, 1000)
-repeat_clip = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/_clips.py'))['repeat_clip']
 
 
 def painted_frame(index: int, height: int = 48, width: int = 80) -> np.ndarray:

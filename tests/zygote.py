@@ -48,8 +48,8 @@ def import_what_tools_do() -> None:
     import torch
     import torch._dynamo  # noqa: F401
 
+    import tests.forks  # noqa: F401
     import vop_mm.apis.experiment  # noqa: F401
-    import vop_mm.utils.forks  # noqa: F401
     from vop_mm.utils import register_all_modules
 
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def run(tool: str, args: list[str], before, cwd: str, environment: dict, out: in
         os.environ.update(environment)
         sys.argv = [tool, *args]
         sys.path[0] = os.path.join(ROOT, os.path.dirname(tool))  # as Python does
-        sys.modules['vop_mm.utils.forks'].renew_thread_pool()
+        sys.modules['tests.forks'].renew_thread_pool()
         if before is not None:
             before()
         runpy.run_path(os.path.join(ROOT, tool), run_name='__main__')

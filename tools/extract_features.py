@@ -12,6 +12,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, printable, run_cli
+
 _NOTHING_READ = 3  # status, as of tools/index_videos.py
 
 
@@ -22,18 +24,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='config file')
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
     parser.add_argument('--shards', type=int, default=64, help='parts, the same in every call (default: 64)')
-    parser.add_argument('--window', type=float, metavar='SECONDS', help='as in tools/index_videos.py')
-    parser.add_argument('--stride', type=float, metavar='SECONDS', help='as in tools/index_videos.py')
-    parser.add_argument('--device', default='cpu', help='cuda: the GPU of the process (default: cpu)')
-    parser.add_argument('--bf16', action='store_true', help='compute in bfloat16')
-    parser.add_argument('--batch-size', type=int, default=32, help='clips that are encoded together (default: 32)')
+    add_common_arguments(parser, '--window', '--stride', '--bf16', '--batch-size', '--timeout')
+    add_common_arguments(parser, '--device', help='cuda: the GPU of the process (default: cpu)')
     parser.add_argument('--workers', type=int, default=2, help='decoding processes of each process (default: 2)')
-    parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
-                        help='that decoding a batch of clips of a video may take (default: 60)')
     parser.add_argument('--max-windows', type=int, default=10_000, metavar='N', help='as in tools/index_videos.py')
-    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='as in tools/index_videos.py')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--backend-args', '--cfg-options')
     return parser.parse_args()
 
 
@@ -56,7 +51,6 @@ def main() -> int:
     from vop_mm.apis.config import parse_options, read_config, require_checkpoint
     from vop_mm.datasets import VideoSource
     from vop_mm.datasets.video_files import describe_left_out
-    from vop_mm.utils.cli import printable
 
     backend_args = parse_options(args.backend_args or [], '--backend-args')
     VideoSource(args.folder, backend_args).require_folder()
@@ -90,5 +84,4 @@ def nothing_read(out: str, shards: int) -> bool:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

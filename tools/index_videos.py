@@ -6,6 +6,8 @@ goes on. The status is 3 where no file can be read.
 import argparse
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 _SHOWN = 20
 _NOTHING_READ = 3  # status, as of tools/data/check_dataset.py
 
@@ -19,28 +21,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
     parser.add_argument('--features', metavar='DIR',
                         help='take the features in that tools/extract_features.py made of FOLDER: no model is run')
-    parser.add_argument('--window', type=float, metavar='SECONDS',
-                        help='longer videos are cut into windows of this length (default: 30)')
-    parser.add_argument('--stride', type=float, metavar='SECONDS',
-                        help="from one window's start to the next one's (default: half a window)")
+    add_common_arguments(parser, '--window', '--stride')
     parser.add_argument('--backend', choices=('faiss', 'milvus'), help='where vectors are looked up (default: faiss)')
     parser.add_argument('--milvus-uri', metavar='URI',
                         help='http://host:19530 of a Milvus server; none for a Milvus Lite file in the index')
     parser.add_argument('--num-probes', type=int, metavar='N',
                         help='clusters that FAISS looks at for a query of a large index: more find more, in more time; '
                              'may be another each time (default: 256)')
-    parser.add_argument('--device', default='cpu', help='default: cpu')
-    parser.add_argument('--bf16', action='store_true', help='compute in bfloat16')
-    parser.add_argument('--batch-size', type=int, default=32, help='clips that are encoded together (default: 32)')
+    add_common_arguments(parser, '--device', '--bf16', '--batch-size', '--timeout')
     parser.add_argument('--workers', type=int, default=2, help='processes that decode (default: 2)')
-    parser.add_argument('--timeout', type=float, default=60, metavar='SECONDS',
-                        help='that decoding a batch of clips of a video may take (default: 60)')
     parser.add_argument('--max-windows', type=int, metavar='N',
                         help='the most windows of a file: one that says it has more is not read (default: 10000)')
     parser.add_argument('--json', metavar='FILE', help='write the report here as well')
-    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='how to read videos elsewhere: backend=... of MMEngine, or options of fsspec')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--backend-args', '--cfg-options')
     args = parser.parse_args()
     if args.milvus_uri and args.backend == 'faiss':
         parser.error('--milvus-uri is of --backend milvus')
@@ -125,5 +118,4 @@ def build(args: argparse.Namespace, backend: dict | None):
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -5,6 +5,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Find moments of indexed videos by a sentence, a video or an image.')
@@ -18,8 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
     parser.add_argument('--html', metavar='FILE', type=Path, help='write a page with a picture of each moment as well')
     parser.add_argument('--checkpoint', help='where the checkpoint is now (default: where it was)')
-    parser.add_argument('--device', default='cpu', help='default: cpu')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--device', '--cfg-options')
     return parser.parse_args()
 
 
@@ -83,5 +84,4 @@ def _print_table(hits: list) -> None:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

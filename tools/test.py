@@ -2,6 +2,8 @@
 import argparse
 import os
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a text-video retrieval model on its test split.')
@@ -13,12 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--postprocess', nargs='+', action='extend', default=[], choices=('dsl', 'sinkhorn', 'qbnorm'),
                         help='rows with post-processed similarities, apart from the plain ones')
     parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm: --dump of the training split')
-    parser.add_argument('--bootstrap', type=int, default=0, metavar='N',
-                        help='95%% confidence intervals over queries, from N samples')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='how the processes were started (default: none)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_common_arguments(parser, '--bootstrap', '--cfg-options', '--launcher', '--local-rank', '--local_rank')
     return parser.parse_args()
 
 
@@ -31,28 +28,11 @@ def main() -> int:
     for path in (args.json, args.dump):
         require_folder(path)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.config import require_checkpoint
-    from vop_mm.apis.experiment import build_runner, load_config
-
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    require_checkpoint(cfg, args.checkpoint, 'to evaluate')
-    if any(option.startswith(('load_from=', 'resume=')) for option in args.cfg_options or []):
-        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    for name in ('dump', 'postprocess', 'query_bank', 'bootstrap'):
-        if getattr(args, name):
-            cfg.test_evaluator[name] = getattr(args, name)
-    runner = build_runner(cfg, ['test'])
-    metrics = runner.test()
-    if args.json and runner.rank == 0:
-        import json
-
-        from vop_mm.utils.files import atomic_write
-        with atomic_write(args.json, 'w') as file:
-            json.dump(dict(runner.test_evaluator.metrics[0].summary, **metrics), file, indent=1)
+    from vop_mm.apis.experiment import evaluate
+    evaluate(args.config, args.checkpoint, args.cfg_options, args.work_dir, args.launcher, args.json, dump=args.dump,
+             postprocess=args.postprocess, query_bank=args.query_bank, bootstrap=args.bootstrap)
     return 0
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -3,6 +3,8 @@ import argparse
 import os
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a text-video retrieval model.')
@@ -15,12 +17,9 @@ def parse_args() -> argparse.Namespace:
                         help='precision of --amp (default: bfloat16; float16 needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the global batch over auto_scale_lr.base_batch_size')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='change the config, e.g. '
-                        'model.clip.weights=/path/to/ViT-B-32.pt train_dataloader.batch_size=16')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='how the processes were started (default: none)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_common_arguments(parser, '--cfg-options', help='change the config, e.g. '
+                         'model.clip.weights=/path/to/ViT-B-32.pt train_dataloader.batch_size=16')
+    add_common_arguments(parser, '--launcher', '--local-rank', '--local_rank')
     args = parser.parse_args()
     if args.amp_dtype and not args.amp:
         parser.error('--amp-dtype is of --amp')
@@ -57,5 +56,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.forks import renew_thread_pool
 from vop_mm.utils.cli import run_cli
-from vop_mm.utils.forks import renew_thread_pool
 
 from .watch import watch_this_process
 

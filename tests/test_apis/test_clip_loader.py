@@ -18,7 +18,8 @@ from PIL import Image
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.odd_files import write_odd_files
 from tests.tools import ROOT
-from tests.videos import encode_video, read_index, repeat_clip
+from tests.videos import encode_video, read_index
+from tools.analysis_tools.benchmarks._clips import repeat_clip
 from vop_mm.apis import TextVideoRetriever
 from vop_mm.apis.clip_loader import ClipLoader
 from vop_mm.apis.config import read_config

@@ -9,6 +9,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from tests.device_reads import DeviceReads
 from tests.ranks import on_ranks
 from tests.test_models.test_methods import FRAMES, METHODS, build
 from tests.test_tools.test_train import TRAIN, options, scalars
@@ -18,7 +19,6 @@ from vop_mm.engine.message_hub import DeferredMessageHub
 from vop_mm.engine.runner import RetrievalRunner
 from vop_mm.registry import HOOKS
 from vop_mm.structures import VideoTextDataSample
-from vop_mm.utils.device_reads import DeviceReads
 
 STEPS, INTERVAL = 12, 5
 # everything that has values of its own: an average, a norm, accumulated gradients

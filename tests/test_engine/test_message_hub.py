@@ -7,9 +7,9 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
+from tests.device_reads import DeviceReads
 from vop_mm.engine.hooks import CheckInvalidLossHook
 from vop_mm.engine.message_hub import DeferredMessageHub
-from vop_mm.utils.device_reads import DeviceReads
 
 
 def values():

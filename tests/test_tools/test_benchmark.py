@@ -1,14 +1,14 @@
 """tools/analysis_tools/benchmark.py on small files."""
 import argparse
-import importlib
 import json
-import runpy
 
 import numpy as np
 import pytest
 
-from tests.tools import ROOT, run_tool
-from tests.videos import encode_video, painted_frame, read_index, repeat_clip
+from tests.tools import run_tool
+from tests.videos import encode_video, painted_frame, read_index
+from tools.analysis_tools.benchmarks import decode, evaluate, search
+from tools.analysis_tools.benchmarks._clips import repeat_clip
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.evaluation import functional
 
@@ -52,15 +52,13 @@ def test_a_repeated_clip_is_the_clip_again_and_again(tmp_path):
     assert [read_index(frame) for frame in reader.get_batch(range(90)).asnumpy()] == [*range(30)] * 3
 
 
-def test_decode_compares_no_wrong_frames(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
-    decode = vars(importlib.import_module('benchmarks.decode'))
+def test_decode_compares_no_wrong_frames():
     frames = [painted_frame(i) for i in range(5)]
-    ways = {decode['STAGE']: lambda: frames, 'the same': lambda: [frame // 255 * 254 for frame in frames]}
-    decode['check_same_frames'](ways)
+    ways = {decode.STAGE: lambda: frames, 'the same': lambda: [frame // 255 * 254 for frame in frames]}
+    decode.check_same_frames(ways)
     for wrong in (frames[1:] + frames[:1], frames[1:]):
         with pytest.raises(RuntimeError, match='slower decoder: other frames'):
-            decode['check_same_frames']({**ways, 'slower decoder': lambda wrong=wrong: wrong})
+            decode.check_same_frames({**ways, 'slower decoder': lambda wrong=wrong: wrong})
 
 
 @pytest.mark.parametrize('args, says', [(['--video', 'gone.mp4'], 'no such file'), (['--repeat', '0'], 'at least 1')])
@@ -96,9 +94,8 @@ def test_evaluate_counts_every_second_once(monkeypatch):
 
     monkeypatch.setattr(functional, 'similarity_matrix', lambda *args: tick(1, None))
     monkeypatch.setattr(functional, 'evaluate_retrieval', rows)
-    module = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/evaluate.py'))
-    monkeypatch.setattr(module['time'], 'perf_counter', lambda: now)
-    values = module['run'](argparse.Namespace(videos=2, captions=1, dim=2, postprocess=['dsl']))
+    monkeypatch.setattr(evaluate.time, 'perf_counter', lambda: now)
+    values = evaluate.run(argparse.Namespace(videos=2, captions=1, dim=2, postprocess=['dsl']))
     assert [row['value'] for row in values[:-1]] == [111, 1000, 10000]
     assert values[0]['met'] is False
 
@@ -126,12 +123,11 @@ def test_search_with_more_clusters_finds_more(tmp_path):
         assert few < 0.9 < 0.99 < many
 
 
-def test_exact_search_of_the_benchmark_is_exact(tmp_path):
-    search = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmarks/search.py'))
-    search['nearest'].__globals__['_PART'] = 70
-    vectors, queries = search['make_vectors'](tmp_path / 'v.npy', 1000, 16, 9, 0)
+def test_exact_search_of_the_benchmark_is_exact(monkeypatch, tmp_path):
+    monkeypatch.setattr(search, '_PART', 70)
+    vectors, queries = search.make_vectors(tmp_path / 'v.npy', 1000, 16, 9, 0)
     expected = np.argsort(-queries @ np.asarray(vectors).T, axis=1)[:, :10]
-    assert [set(row) for row in search['nearest'](vectors, queries, 10).tolist()] == [set(r) for r in expected.tolist()]
+    assert [set(row) for row in search.nearest(vectors, queries, 10).tolist()] == [set(r) for r in expected.tolist()]
 
 
 def test_extract_measures_each_method_beside_open_clips_encoder(tmp_path):

@@ -1,12 +1,12 @@
 """tools/analysis_tools/benchmark.py onnx: rows of both towers, and that both sides compute the same."""
-import importlib
 import json
 
 import pytest
 import torch
 
-from tests.tools import ROOT, run_tool
+from tests.tools import run_tool
 from tests.versions import needs
+from tools.analysis_tools.benchmarks import onnx
 from vop_mm.apis import init_model
 
 pytest.importorskip('onnxruntime')
@@ -34,9 +34,7 @@ def test_measures_both_towers_beside_pytorch(tmp_path):
 
 
 @torch.no_grad()
-def test_captions_are_the_same_on_both_sides(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
-    onnx = importlib.import_module('benchmarks.onnx')
+def test_captions_are_the_same_on_both_sides():
     encoder = TextEncoder(init_model('configs/baselines/zero_shot_demo.py'))
     tokens = onnx.captions(encoder.random_inputs(4)['tokens'])
     assert tokens.shape == (4, 32) and (tokens.argmax(dim=1) == onnx.CAPTION - 1).all()

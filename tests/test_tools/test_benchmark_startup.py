@@ -1,18 +1,16 @@
 """benchmark.py startup: what is compared with what, by clocks that are known, and the real thing."""
 import argparse
-import importlib
 import json
 
 import pytest
 
-from tests.tools import ROOT, run_tool
+from tests.tools import run_tool
+from tools.analysis_tools.benchmarks import startup
 
 BENCHMARK = 'tools/analysis_tools/benchmark.py'
 
 
 def test_imports_are_counted_beyond_torch_and_help_as_a_whole(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
-    startup = importlib.import_module('benchmarks.startup')
     times = {'import torch': [2, 9, 2.5], 'vop_mm': [2.1, 9.5, 2.6], 'vop_mm.apis.experiment': [6, 13, 6.5],
              'tools/train.py': [0.2, 0.4, 0.3], 'tools/test.py': [3, 3, 9]}
     monkeypatch.setattr(startup, 'measure', lambda ways, *args, **kwargs: {name: times[name] for name in ways})

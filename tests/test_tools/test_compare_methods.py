@@ -1,12 +1,15 @@
 """Several configs over seeds: runs, table and picture; what is there is not run again."""
 import json
 
+import pytest
+
 from tests.tools import ROOT, run_tool
 
 TOOL = 'tools/analysis_tools/compare_methods.py'
 CONFIGS = ['configs/baselines/zero_shot_demo.py', 'configs/vop/vop_demo.py']
 
 
+@pytest.mark.slow
 def test_runs_each_config_with_each_seed_once(demo_folder):
     arguments = [*(ROOT / c for c in CONFIGS), '--out', 'out', '--seeds', '0', '1', '--max-epochs']
     done = run_tool(TOOL, *arguments, '2', cwd=demo_folder)

@@ -26,7 +26,7 @@ TOOLS = {  # with the seconds that one takes
     'train': (4., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(data)]),
     'train with workers': (4., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(
         data, **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True})]),
-    'compare': (4., lambda data, out: ['tools/analysis_tools/compare_methods.py', TRAIN, '--out', out / 'table',
+    'compare': (8., lambda data, out: ['tools/analysis_tools/compare_methods.py', TRAIN, '--out', out / 'table',
                                        *options(data)]),
     'demo': (2., lambda data, out: ['tools/data/make_demo.py', out / 'demo', '--num-train', '24', '--num-dev', '12',
                                     '--num-test', '13', '--workers', '2']),

@@ -1,12 +1,12 @@
 """What tools/quickstart.sh prints at its end; what it runs on the way has tests of its own."""
 import re
-import runpy
 import shutil
 import subprocess
 
 import pytest
 
 from tests.tools import ROOT
+from tools.data import make_demo
 
 
 @pytest.fixture
@@ -41,6 +41,5 @@ def test_what_it_prints_runs_in_the_shell_that_it_was_called_from(clone, active)
 
 def test_its_query_is_a_caption_of_its_test_clips():
     query, = re.findall(r'tools/search.py \$out/index "(.+)"', (ROOT / 'tools/quickstart.sh').read_text())
-    make_demo = runpy.run_path(str(ROOT / 'tools/data/make_demo.py'))
-    annotations, _ = make_demo['_plan'](1, dict(train=480, dev=100, test=300))  # as it makes them by default
+    annotations, _ = make_demo._plan(1, dict(train=480, dev=100, test=300))  # as it makes them by default
     assert sum(query in entry['captions'] for entry in annotations['test']['data_list']) == 1

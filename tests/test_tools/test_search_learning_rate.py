@@ -1,11 +1,11 @@
 """The search of learning rates: its rule, and a run of it that leaves the test split alone."""
 import json
 import re
-import runpy
 
 import pytest
 
 from tests.tools import ROOT, run_tool
+from tools.analysis_tools.search_learning_rate import best_rate, climb
 
 TOOL = 'tools/analysis_tools/search_learning_rate.py'
 
@@ -17,22 +17,22 @@ TOOL = 'tools/analysis_tools/search_learning_rate.py'
     (8, 4096, {4, 8, 16, 32, 64, 128, 256, 512}, 512),  # until the runs are used up
 ])
 def test_rates_are_tried_in_the_direction_of_the_best(start, peak, tried, chosen):
-    search = runpy.run_path(str(ROOT / TOOL))
     runs = []
 
     def score(rate):
         runs.append(rate)
         return -abs(rate - peak)
 
-    scores = search['climb'](score, start, 8)
+    scores = climb(score, start, 8)
     assert set(scores) == tried and len(runs) == len(tried)  # none twice
-    assert search['best_rate'](scores) == chosen
+    assert best_rate(scores) == chosen
 
 
 def test_of_equal_rates_the_lowest_is_chosen():
-    assert runpy.run_path(str(ROOT / TOOL))['best_rate']({4: 1.0, 2: 3.0, 8: 3.0}) == 2
+    assert best_rate({4: 1.0, 2: 3.0, 8: 3.0}) == 2
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_runs_reached_on_the_dev_split(demo_folder):
     arguments = [ROOT / 'configs/vop/vop_demo.py', '--out', 'out', '--epochs', '1', '--max-runs', '3', '--cfg-options']
     data = demo_folder / 'data' / 'demo'

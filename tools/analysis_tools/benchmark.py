@@ -1,20 +1,18 @@
 """Throughput, on this machine: python tools/analysis_tools/benchmark.py {decode} ...
 
-Every file in ``benchmarks`` without an underscore in front is a subcommand: its docstring says what it measures,
-``add_arguments(parser)`` what it takes, and ``run(args)`` returns the rows of the table: dicts with ``what``,
-``figure`` (text), ``value`` (number), and where there is a target ``target`` (text) and ``met`` (bool).
+A subcommand is a module of the package ``benchmarks`` beside this file.
 """
 import argparse
 import datetime
 import importlib
 import json
 import os
+import pkgutil
 import platform
-import sys
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).resolve().parent / 'benchmarks'
+import benchmarks
 
 
 def parse_args(modules: dict[str, ModuleType]) -> argparse.Namespace:
@@ -28,9 +26,8 @@ def parse_args(modules: dict[str, ModuleType]) -> argparse.Namespace:
 
 
 def main() -> int:
-    sys.path.insert(0, str(FOLDER.parent))
-    names = sorted(path.stem for path in FOLDER.glob('[a-z]*.py'))
-    modules = {name: importlib.import_module(f'{FOLDER.name}.{name}') for name in names}
+    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name[0] != '_')
+    modules = {name: importlib.import_module(f'benchmarks.{name}') for name in names}
     args = parse_args(modules)
     rows = modules[args.command].run(args)
     machine = describe_machine()
@@ -44,7 +41,7 @@ def main() -> int:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Print rows; see the module's text."""
+    """Print rows; see the package's text."""
     from rich.console import Console
     from rich.table import Table
 

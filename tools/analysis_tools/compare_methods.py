@@ -6,8 +6,9 @@ Each run trains, picks its checkpoint on the dev split, and reads the test split
 what was interrupted goes on. DIR gets table.md, table.csv and comparison.png beside one folder per run.
 """
 import argparse
-import sys
 from pathlib import Path
+
+from vop_mm.utils.cli import add_common_arguments, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,7 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, in the order of the rows')
     parser.add_argument('--out', required=True, metavar='DIR', type=Path, help='where runs, table and picture go')
     parser.add_argument('--seeds', nargs='+', action='extend', type=int, metavar='N', help='random seeds (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
+    add_common_arguments(parser, '--cfg-options', help='change every config')
     parser.add_argument('--max-epochs', type=int, metavar='N', help='train this long, whatever the configs say')
     parser.add_argument('--verbose', action='store_true', help='show the whole log, which is in run.log')
     return parser.parse_args()
@@ -46,7 +47,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    # without this the parent's output is mixed into the children's when both go to a file
-    sys.stdout.reconfigure(line_buffering=True)
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

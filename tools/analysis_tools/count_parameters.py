@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # The paper's rows, in its order.
 PAPER = ['baselines/full', 'baselines/bias', 'baselines/proj', 'baselines/partial', 'baselines/adapter_attn',
@@ -21,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Count trainable parameters, checkpoint bytes and operations.')
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files (default: the paper\'s rows)')
     parser.add_argument('--json', metavar='FILE', type=Path, help='write the rows here as well')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
+    add_common_arguments(parser, '--cfg-options', help='change every config')
     return parser.parse_args()
 
 
@@ -96,5 +98,4 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

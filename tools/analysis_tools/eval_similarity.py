@@ -7,6 +7,8 @@
 import argparse
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 META = ('dataset', 'split', 'protocol')
 
 
@@ -24,8 +26,7 @@ def parse_args() -> argparse.Namespace:
                         help='rows with post-processed similarities, which have to be cosines')
     parser.add_argument('--query-bank', metavar='FILE.npz', help='for qbnorm, beside embeddings: those of the training '
                         'split, text_features and video_features, as tools/test.py --dump writes them')
-    parser.add_argument('--bootstrap', type=int, default=0, metavar='N',
-                        help='95%% confidence intervals over queries, from N samples')
+    add_common_arguments(parser, '--bootstrap')
     parser.add_argument('--json', metavar='FILE', type=Path, help='write the metrics here as well')
     args = parser.parse_args()
     if len(args.files) > 2:
@@ -159,5 +160,4 @@ def table(metrics: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -8,9 +8,10 @@ the dev split, at the checkpoint that a run keeps; of equal ones the lowest rate
 there is not run again. DIR gets learning_rates.md beside one folder per run.
 """
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from vop_mm.utils.cli import add_common_arguments, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, metavar='N', help='train this long, whatever the configs say')
     parser.add_argument('--seed', type=int, default=0, help='random seed of all runs (default: 0)')
     parser.add_argument('--max-runs', type=int, default=8, help='rates to try for a config at most (default: 8)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
+    add_common_arguments(parser, '--cfg-options', help='change every config')
     args = parser.parse_args()
     if args.max_runs < 3:
         parser.error('--max-runs must be at least 3')
@@ -83,7 +84,4 @@ def best_rate(scores: dict[float, float]) -> float:
 
 
 if __name__ == '__main__':
-    # without this the parent's output is mixed into the children's when both go to a file
-    sys.stdout.reconfigure(line_buffering=True)
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

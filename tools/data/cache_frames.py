@@ -6,9 +6,10 @@ stopped, adds what is new or has changed, and makes anew what was damaged.
 """
 import argparse
 import os
-import sys
 from contextlib import closing
 from pathlib import Path
+
+from vop_mm.utils.cli import add_common_arguments, printable, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
                         help='processes that decode (default: one per core)')
     parser.add_argument('--retry-unreadable', action='store_true',
                         help='try again what could not be decoded in an earlier run')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--cfg-options')
     args = parser.parse_args()
     if args.frames_per_segment < 2 or args.short_side < 0 or args.workers < 1:
         parser.error('--frames-per-segment must be at least 2, --workers at least 1, --short-side not negative')
@@ -81,7 +82,6 @@ def _fill(path: Path, clips: list[dict], decode, args: argparse.Namespace, anew:
     unreadable = {info['video']: info['unreadable'] for info in infos if 'unreadable' in info}
     print(f'{path}: {len(clips)} clips, {lacking} of them new, {(path / "data.mdb").stat().st_size / 1e6:.1f} MB')
     if unreadable:
-        from vop_mm.utils.cli import printable
         print(f'{len(unreadable)} videos can\'t be decoded:')
         for video, reason in unreadable.items():
             print(printable(f'  {video}: {reason}'))
@@ -154,7 +154,4 @@ def _as_it_is(item):
 
 
 if __name__ == '__main__':
-    # without this the parent's output may be lost when a worker dies
-    sys.stdout.reconfigure(line_buffering=True)
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

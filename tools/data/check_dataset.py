@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, printable, run_cli
+
 _CLIP = ('video_id', 'video', 'start', 'end')
 _MADE_WITH = ('num_frames', 'sampling', 'reader', 'bytes', 'changed')  # under which a row of an earlier run still holds
 _FOUND = ('problem', 'notes', 'detail', 'frames', 'fps', 'seconds', 'height', 'width')
@@ -23,8 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', metavar='ANN_FILE|CONFIG', help='annotation (.json), or config file (.py)')
     parser.add_argument('--video-dir', metavar='DIR', help='folder of the videos, an address (s3://bucket/videos) or a '
                                                            'manifest (.jsonl); needed with ANN_FILE')
-    parser.add_argument('--backend-args', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='with ANN_FILE: how to read videos elsewhere, as in tools/index_videos.py')
+    add_common_arguments(parser, '--backend-args',
+                         help='with ANN_FILE: how to read videos elsewhere, as in tools/index_videos.py')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
                         help='with CONFIG: which one (default: train)')
     parser.add_argument('--num-frames', type=int, metavar='N', default=12,
@@ -37,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--timeout', type=float, default=60., help='seconds that a video may take (default: 60)')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
                         help='videos at a time (default: one per core)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--cfg-options')
     args = parser.parse_args()
     if args.num_frames < 1 or args.workers < 1 or args.timeout <= 0:
         parser.error('--num-frames and --workers must be at least 1, --timeout more than 0')
@@ -190,7 +192,6 @@ def _write_report(path: Path, rows: list[dict]) -> None:
 
 def _summarise(ann_file: str, rows: list[dict], report: Path) -> None:
     from vop_mm.datasets.video_check import NOTES, PROBLEMS
-    from vop_mm.utils.cli import printable
     bad = sum(bool(row['problem']) for row in rows)
     print(f'{ann_file}: {len(rows)} clips, {len(rows) - bad} fit, {bad} not')
     for kind, meaning in {**PROBLEMS, **NOTES}.items():
@@ -212,5 +213,4 @@ def _quarantine(path: Path, metainfo: dict, fit: list[dict]) -> None:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -6,8 +6,9 @@ same settings give the same files; a second run finds them and does nothing.
 """
 import argparse
 import os
-import sys
 from pathlib import Path
+
+from vop_mm.utils.cli import run_cli
 
 FRAMES, SIZE, FPS = 36, 64, 12  # 36: the middles of 12 equal segments are the same frames in a clip and its reverse
 LIGHT = 0.006  # how much the light of a clip differs, of 1
@@ -190,7 +191,4 @@ def _swap_in(new: Path, out: Path) -> None:
 
 
 if __name__ == '__main__':
-    # without this the parent's output may be lost when a worker dies
-    sys.stdout.reconfigure(line_buffering=True)
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

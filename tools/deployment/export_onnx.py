@@ -6,6 +6,8 @@ writes exported/video.onnx, exported/text.onnx and exported/model.json; docs/en/
 """
 import argparse
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Export the video and the text tower to ONNX.')
@@ -19,7 +21,7 @@ def parse_args() -> argparse.Namespace:
                         help='run the files in onnxruntime beside the model (default: yes)')
     parser.add_argument('--tolerance', type=float, default=1e-4,
                         help='largest difference of a value that passes the check (default: 1e-4)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--cfg-options')
     return parser.parse_args()
 
 
@@ -43,5 +45,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

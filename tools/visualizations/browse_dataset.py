@@ -5,6 +5,8 @@
 import argparse
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw samples of a data set as the model gets them.')
@@ -14,7 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-samples', type=int, default=6, metavar='N', help='rows (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which samples, and what is random in them (default: 0)')
     parser.add_argument('--epoch', type=int, default=0, help='of training, from 0: changes what is random (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--cfg-options')
     return parser.parse_args()
 
 
@@ -39,5 +41,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -4,9 +4,10 @@
     python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz ...
 """
 import argparse
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+
+from vop_mm.utils.cli import add_common_arguments, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-queries', type=int, default=6, metavar='N', help='(default: 6)')
     parser.add_argument('--num-frames', type=int, default=6, metavar='N', help='frames of a film strip (default: 6)')
     parser.add_argument('--seed', type=int, default=0, help='which queries (default: 0)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change all configs')
+    add_common_arguments(parser, '--cfg-options', help='change all configs')
     args = parser.parse_args()
     if args.out.suffix != '.png':
         parser.error(f'the picture is a .png file, got {args.out}')
@@ -42,6 +43,8 @@ def main() -> int:
             raise FileNotFoundError(f'file not found: {path}')
 
     from vop_mm.apis.config import read_config
+    from vop_mm.apis.experiment import evaluate
+    from vop_mm.apis.run_apart import run_in_process
     from vop_mm.utils.files import temporary_folder
     from vop_mm.visualization.film_strips import FilmStrips
     from vop_mm.visualization.rankings import choose_queries, load_rankings
@@ -52,9 +55,9 @@ def main() -> int:
     with temporary_folder(None, 'vis_retrieval') as folder:
         for name, (config, checkpoint) in models.items():
             print(f'evaluating {name}', flush=True)
-            here = Path(folder) / str(len(features))
-            here.mkdir()
-            features[name] = _evaluate(config, checkpoint, here, args.cfg_options)
+            dump = features[name] = str(folder / f'{len(features)}.npz')
+            run_in_process(partial(evaluate, config, checkpoint or None, args.cfg_options, str(folder), dump=dump),
+                           folder / 'log', f'evaluating {config}')
         # in the order of the command line
         methods = {name: load_rankings(features[name]) for name in [*models, *dict(map(_named, args.features))]}
     queries = choose_queries(methods, args.num_queries, args.seed)
@@ -70,19 +73,5 @@ def _named(item: str) -> tuple[str, str]:
     return tuple(item.split('=', 1)) if '=' in item else (Path(item).stem, item)
 
 
-def _evaluate(config: str, checkpoint: str, folder: Path, options: list[str] | None) -> str:
-    """Embeddings of the test split, in a process of its own."""
-    dump = str(folder / 'features.npz')
-    command = [sys.executable, str(Path(__file__).parents[1] / 'test.py'), config]
-    command += [checkpoint] if checkpoint else []
-    command += ['--work-dir', str(folder), '--dump', dump, *(['--cfg-options', *options] if options else [])]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        errors = [line[7:] for line in done.stderr.splitlines() if line.startswith('error: ')]
-        raise RuntimeError(f'evaluating {config} failed: {errors[-1] if errors else done.stderr[-500:]}')
-    return dump
-
-
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -11,9 +11,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import FlexibleRunner, Runner
 
 from vop_mm.utils import register_all_modules
+from vop_mm.utils.files import atomic_write
 from vop_mm.utils.interrupts import share_temporary_folder
 
-from .config import parse_options, read_config
+from .config import parse_options, read_config, require_checkpoint
 from .config_meaning import stretch
 from .named_files import require_files
 
@@ -103,17 +104,17 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
     cfg.optim_wrapper.dtype = dtype
 
 
-def shorten(cfg: Config, epochs: int) -> None:
+def shorten(cfg: Config, epochs: int | None) -> Config:
     """Train for another number of epochs, with the learning rate's schedule stretched to it.
 
     Args:
-        cfg (Config): Changed in place; one that trains nothing stays as it is.
-        epochs (int): How many.
+        cfg (Config): Changed in place and returned; one that trains nothing stays as it is.
+        epochs (int, optional): How many. None: as the config says.
     """
-    if cfg.get('train_cfg') is None:
-        return
-    before, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
-    stretch(cfg, before, epochs)
+    if epochs and cfg.get('train_cfg') is not None:
+        before, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
+        stretch(cfg, before, epochs)
+    return cfg
 
 
 def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
@@ -144,6 +145,29 @@ def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def evaluate(config: str, checkpoint: str | None = None, options: list[str] | None = None, work_dir: str | None = None,
+             launcher: str = 'none', result: str | None = None, **metric) -> None:
+    """Evaluate the test split, as tools/test.py does.
+
+    Args:
+        config, options, work_dir, launcher: As :func:`load_config` takes them.
+        checkpoint (str, optional): What training wrote; none for a config that trains nothing.
+        result (str, optional): JSON file that gets the metrics as well.
+        **metric: Arguments of the config's metric; those that are empty stay as they are.
+    """
+    cfg = load_config(config, options, work_dir, launcher)
+    require_checkpoint(cfg, checkpoint, 'to evaluate')
+    if any(option.startswith(('load_from=', 'resume=')) for option in options or []):
+        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
+    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.test_evaluator.update({name: value for name, value in metric.items() if value})
+    runner = build_runner(cfg, ['test'])
+    metrics = runner.test()
+    if result and runner.rank == 0:
+        with atomic_write(result, 'w') as file:
+            json.dump(dict(runner.test_evaluator.metrics[0].summary, **metrics), file, indent=1)
+
+
 def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None, test: bool = True) -> dict:
     """Train what trains, evaluate the test split once, and write what came out.
 
@@ -162,7 +186,6 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
         sizes: the metric's summary).
     """
     from vop_mm.models.tuning import trainable_parameters
-    from vop_mm.utils.files import atomic_write
 
     result = Path(result)
     if result.is_file():

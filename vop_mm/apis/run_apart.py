@@ -1,30 +1,30 @@
 """A run of a config in a process of its own, shown as a line for every epoch and evaluation."""
 import json
-import multiprocessing
-import os
-import re
+import pickle
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from mmengine.config import Config
 
-from vop_mm.utils.cli import run_cli
 from vop_mm.utils.files import atomic_write
-from vop_mm.utils.forks import renew_thread_pool
 from vop_mm.utils.locks import locked
 
 from .experiment import load_config, run_experiment, shorten
 
 _SHOWN = (('loss', 'loss', '.3f'), ('t2v/R1', 't2v R@1', '.1f'), ('v2t/R1', 'v2t R@1', '.1f'),
           ('pair_accuracy', 'pair accuracy', '.1f'))
-_PATIENCE = 3.  # seconds
+_PATIENCE, _INTERVAL = 3., 0.3  # seconds
 
 
 def run_apart(config: str, folder: str | Path, options: list[str] | None = None, epochs: int | None = None,
               test: bool = True, verbose: bool = False) -> dict:
-    """Run a config where nothing of an earlier run is left: MMEngine keeps loggers and hubs for a process's life.
+    """Run a config in a process of its own.
 
     What is there is not run again, what was interrupted goes on.
 
@@ -35,7 +35,7 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
         options (list[str], optional): As given to ``--cfg-options``.
         epochs (int, optional): Train this long, whatever the config says.
         test (bool): Read the test split, once. Defaults to True.
-        verbose (bool): Show the whole log. Defaults to False.
+        verbose (bool): Show the whole log, in place of a line for every epoch and evaluation. Defaults to False.
 
     Returns:
         dict: What :func:`~vop_mm.apis.experiment.run_experiment` returns.
@@ -47,41 +47,53 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
     """
     folder = Path(folder)
     result, log = folder / 'result.json', folder / 'run.log'
-    cfg = load_config(config, options, str(folder))
-    if epochs:
-        shorten(cfg, epochs)
+    cfg = shorten(load_config(config, options, str(folder)), epochs)
     with locked(folder / 'run.lock', f'another process is running {config} in {folder}'):
         _claim(folder, cfg)
         if result.is_file():
-            print(f'    is there: {result}', flush=True)
-            return json.loads(result.read_text())
-        with log.open('w+') as file:
-            # forked, so that the libraries are imported once
-            process = multiprocessing.get_context('fork').Process(target=_run, args=(cfg, result, log, test))
-            process.start()
-            try:
-                _follow(process, file, verbose)
-            except BaseException:
-                os.kill(process.pid, signal.SIGINT)  # it may clean up
-                process.join(_PATIENCE)
-                process.kill()
-                raise
-    if process.exitcode != 0 or not result.is_file():
-        errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
-        raise RuntimeError(f'{config} in {folder} failed: {errors[-1][7:] if errors else "see " + str(log)}')
+            print(f'    is there: {result}')
+        else:
+            run_in_process(partial(_run, config, folder, options, epochs, test), log, f'{config} in {folder}',
+                           partial(next, _new_text(log) if verbose else _new_lines(folder)))
     return json.loads(result.read_text())
 
 
-def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
-    """Refuse options of the config that a tool sets itself for each run.
+def run_in_process(function: Callable[[], None], log: Path, what: str,
+                   watch: Callable[[], object] = lambda: None) -> None:
+    """Call a function where nothing of an earlier call is left: MMEngine keeps loggers and hubs for a process's life.
 
     Args:
-        options (list[str], optional): As given to ``--cfg-options``.
-        instead (dict[str, str]): Keys, and the tool's own option for each.
+        function (Callable): What to call; it is pickled.
+        log (Path): File that gets what the process prints.
+        what (str): What is done, for the error.
+        watch (Callable): Called again and again meanwhile, and once more at the end.
 
     Raises:
-        ValueError: One of them is there.
+        RuntimeError: The process failed; the message says with what.
     """
+    code = (f'import pickle, sys; sys.path[:] = {sys.path!r}; from vop_mm.utils.cli import run_cli; '
+            f'run_cli(pickle.loads({pickle.dumps(function)!r}))')
+    with log.open('w') as file:
+        process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        try:
+            while process.poll() is None:
+                watch()
+                time.sleep(_INTERVAL)
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # it may clean up
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+            process.kill()
+            raise
+    watch()
+    if process.returncode:
+        text = log.read_text(errors='replace')
+        errors = [line[7:] for line in text.splitlines() if line.startswith('error: ')]
+        raise RuntimeError(f'{what} failed: {errors[-1] if errors else f"see {log}: {text[-500:]}"}')
+
+
+def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
+    """Refuse ``--cfg-options`` that a tool sets itself for each run: keys, and its own option for each."""
     for option in options or []:
         for key, own in instead.items():
             if option.startswith(f'{key}='):
@@ -102,31 +114,35 @@ def _claim(folder: Path, cfg: Config) -> None:
                          'another --out')
 
 
-def _run(cfg: Config, result: Path, log: Path, test: bool) -> None:
-    with log.open('a') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    renew_thread_pool()
-    dump = result.with_name('test_features.npz') if test else None
-    run_cli(lambda: run_experiment(cfg, result, dump, test) and None)
+def _run(config: str, folder: Path, options: list[str] | None, epochs: int | None, test: bool) -> None:
+    cfg = shorten(load_config(config, options, str(folder)), epochs)
+    run_experiment(cfg, folder / 'result.json', folder / 'test_features.npz' if test else None, test)
 
 
-def _follow(process: multiprocessing.Process, log: TextIO, verbose: bool) -> None:
-    """Print what a run writes to its log, or of that a line for every epoch and evaluation, until it ends."""
-    rest = ''
+def _new_text(path: Path) -> Iterator[None]:
+    """Print what a file has got since the last step."""
+    with path.open(errors='replace') as file:
+        while True:
+            print(file.read(), end='', flush=True)
+            yield
+
+
+def _new_lines(folder: Path) -> Iterator[None]:
+    """Print a line for every epoch and evaluation since the last step, of a run that starts a folder of scalars."""
+    files = '*/vis_data/scalars.json'
+    result, old, shown = folder / 'result.json', {*folder.glob(files)}, 0
     while True:
-        alive = process.is_alive()
-        *lines, rest = (rest + log.read()).split('\n')
-        for line in lines:
-            if verbose:
-                print(line, flush=True)
-            elif found := re.search(r'Epoch\((train|val|test)\) (?:\[(\d+)\])?\[ *(\d+)/(\d+)\] (.*)', line):
-                part, epoch, step, steps, values = found.groups()
-                values = dict(re.findall(r'(\S+): (\S+)', values))
-                shown = [f'{name} {float(values[key]):{form}}' for key, name, form in _SHOWN if key in values]
-                if step == steps and shown:
-                    print(f'    {part if epoch is None else f"epoch {epoch}, {part}"}: {", ".join(shown)}', flush=True)
-        if not alive:
-            break
-        time.sleep(0.3)
-    process.join()
+        items = [json.loads(line) for path in {*folder.glob(files)} - old
+                 for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
+        if result.is_file():
+            items.append(json.loads(result.read_text()).get('metrics', {}))
+        # the last step of an epoch is known by what comes behind it
+        items = [item for item, behind in zip(items, [*items[1:], None])
+                 if 'loss' not in item or behind is not None and behind.get('epoch') != item['epoch']]
+        for item in items[shown:]:
+            part = (f'epoch {item["epoch"]}, train' if 'loss' in item else
+                    f'epoch {item["step"]}, val' if 'step' in item else 'test')
+            if values := [f'{name} {item[key]:{form}}' for key, name, form in _SHOWN if key in item]:
+                print(f'    {part}: {", ".join(values)}', flush=True)
+        shown = len(items)
+        yield

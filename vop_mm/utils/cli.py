@@ -1,4 +1,5 @@
-"""How every tool ends on bad input: one clear line and a non-zero exit."""
+"""What tools have in common: arguments, and how they end on bad input (one clear line and a non-zero exit)."""
+import argparse
 import contextlib
 import logging
 import os
@@ -20,6 +21,38 @@ _EXPECTED_OF = dict(sqlite3='Error', zipfile='BadZipFile', zlib='error', pickle=
 _IN_CONFIGS = (TypeError, AttributeError, AssertionError)
 _TRACEBACK = 'VOP_MM_TRACEBACK'
 _NO_READER = 141  # of shells, for a program that writes to a pipe that nobody reads
+_COMMON_ARGUMENTS = {
+    '--cfg-options': dict(nargs='+', action='extend', metavar='KEY=VALUE', help='change the config'),
+    '--backend-args': dict(nargs='+', action='extend', metavar='KEY=VALUE',
+                           help='how to read videos elsewhere: backend=... of MMEngine, or options of fsspec'),
+    '--launcher': dict(choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                       help='how the processes were started (default: none)'),
+    '--local-rank': dict(type=int, default=0, help=argparse.SUPPRESS),
+    '--local_rank': dict(type=int, default=0, help=argparse.SUPPRESS),
+    '--device': dict(default='cpu', help='default: cpu'),
+    '--bf16': dict(action='store_true', help='compute in bfloat16'),
+    '--batch-size': dict(type=int, default=32, help='clips that are encoded together (default: 32)'),
+    '--timeout': dict(type=float, default=60, metavar='SECONDS',
+                      help='that decoding a batch of clips of a video may take (default: 60)'),
+    '--window': dict(type=float, metavar='SECONDS',
+                     help='longer videos are cut into windows of this length (default: 30)'),
+    '--stride': dict(type=float, metavar='SECONDS',
+                     help="from one window's start to the next one's (default: half a window)"),
+    '--bootstrap': dict(type=int, default=0, metavar='N',
+                        help='95%% confidence intervals over queries, from N samples'),
+}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *flags: str, **changes) -> None:
+    """Declare arguments that several tools take.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's.
+        *flags (str): Names of the arguments, ``'--cfg-options'``.
+        **changes: Given to ``parser.add_argument`` in place of what is common: ``help='change every config'``.
+    """
+    for flag in flags:
+        parser.add_argument(flag, **{**_COMMON_ARGUMENTS[flag], **changes})
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
@@ -37,7 +70,9 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     # a line of the log that doesn't fit on a full disk is lost; it doesn't print a traceback of its own
     logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
     with contextlib.suppress(AttributeError):  # something else stands in for it
-        sys.stdout.reconfigure(errors='backslashreplace')  # names of files needn't be text that the terminal knows
+        # names of files needn't be text that the terminal knows; what is printed is neither mixed into the output of
+        # child processes nor lost when one of them dies
+        sys.stdout.reconfigure(errors='backslashreplace', line_buffering=True)
     try:
         try:
             interrupts.listen()

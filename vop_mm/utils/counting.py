@@ -50,7 +50,7 @@ def count_backbone_as_paper(model: nn.Module) -> int:
     Returns:
         int: Number of scalars; 119,826,432 for ViT-B/32.
     """
-    from vop_mm.models.adapters import ParallelAdapter
+    from vop_mm.models.tuning.adapters import ParallelAdapter
 
     added = {id(layer) for module in model.clip.modules() if isinstance(module, ParallelAdapter)
              for layer in (module.down, module.up)}

@@ -14,7 +14,8 @@ import pytest
 
 from tests.tools import ROOT
 from tests.video_kinds import FRAMES, NAMES, TIMES, add_cover, change_size, join_parts, make_kinds
-from tests.videos import broken_videos, encode_audio, encode_video, read_index, repeat_clip, spoil_frames
+from tests.videos import broken_videos, encode_audio, encode_video, read_index, spoil_frames
+from tools.analysis_tools.benchmarks._clips import repeat_clip
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader
 from vop_mm.datasets.transforms import sample_frames

@@ -79,6 +79,8 @@ def test_full_tuning_trains_clip_and_keeps_the_fingerprint_that_it_started_from(
     unchanged = {n for n, v in model.state_dict().items() if torch.equal(v, before[n])}
     assert unchanged <= {'clip.model.attn_mask'}
     assert model.clip.fingerprint == started_from
+    with pytest.raises(TypeError, match='logit_scale'):  # it trains already
+        TUNING.build(dict(type='FullTuning', logit_scale=False))
 
 
 def test_vop_on_vit_b_32_has_the_papers_parameters():

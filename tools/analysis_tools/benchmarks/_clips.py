@@ -1,4 +1,5 @@
 """Videos to measure with."""
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -37,3 +38,16 @@ def repeat_clip(source: Path, path: Path, times: int) -> Path:
                 packet.pts, packet.dts = pts + i * length, dts + i * length
                 out.mux(packet)
     return path
+
+
+def store_clips(pipeline: list[dict], clips: list[dict], folder: Path) -> None:
+    """Store the frames that a pipeline reads of clips with ``video`` and ``filename``."""
+    from vop_mm.datasets import FrameStoreWriter
+    from vop_mm.datasets.clip_storing import ClipStoring
+
+    storing = ClipStoring(pipeline)
+    folder.parent.mkdir(exist_ok=True)
+    with closing(FrameStoreWriter(folder, storing.settings)) as writer:
+        for clip in clips:
+            writer.add(clip['video'], None, None, *storing(clip))
+        writer.set_finished(True)

@@ -1,18 +1,18 @@
 """A hook that measures the loop which calls it."""
 import time
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from vop_mm.utils.device_reads import DeviceReads
-
-from ._timeline import STEP, WAIT
+from .loop import STEP, WAIT
 
 
 class MeasureLoopHook(Hook):
-    """Times steps, then counts reads of the device, then profiles, each over as many steps.
+    """Times steps, and then profiles as many.
 
     Args:
         warm_up (int): Steps before that.
@@ -23,59 +23,60 @@ class MeasureLoopHook(Hook):
         gpu (str): Name of the GPU, or empty.
         step_time (float): Seconds of a timed step.
         wait_time (float): Seconds of it in which the host waits for data.
-        reads (DeviceReads): Of the counted steps.
+        waits (list[str]): Lines that made the host wait for the GPU in the timed steps.
     """
     # a step ends with the last hook
     priority = 'LOWEST'
 
     def __init__(self, warm_up: int, steps: int, trace: Path) -> None:
         self.gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ''
+        self.wait_time = 0.
         self._steps, self._trace = steps, trace
-        self._timed, self._counted, self._profiled, self._end = (warm_up + i * steps for i in range(4))
-        self._waits: list[float] = []
-        self._part: record_function | None = None  # what the trace says is going on
+        self._timed, self._profiled, self._end = (warm_up + i * steps for i in range(3))
+        self._part, self._watch = ExitStack(), ExitStack()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """The data is there."""
-        if self._timed <= batch_idx < self._counted:
-            self._waits.append(time.perf_counter() - self._left)
-        if self._profiled <= batch_idx < self._end:
-            self._mark(STEP)
+        if self._timed <= batch_idx < self._profiled:
+            self.wait_time += (time.perf_counter() - self._left) / self._steps
+        self._mark(STEP)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """A step is done: on to the next one, or to the next kind."""
-        self._mark(None)
+        self._part.close()
         done = batch_idx + 1
         if done == self._timed:
-            self._start = self._synchronised()
-        elif done == self._counted:
-            self.step_time = (self._synchronised() - self._start) / self._steps
-            self.wait_time = sum(self._waits) / self._steps
-            self.reads = DeviceReads(runner.model)
-            self.reads.__enter__()
+            self._start = self._synchronized()
+            self._warnings = self._watch.enter_context(warnings.catch_warnings(record=True))
+            warnings.simplefilter('always')
+            self._say_where_it_waits('warn')
         elif done == self._profiled:
-            self.reads.__exit__(None, None, None)
-            self._synchronised()
+            self._say_where_it_waits('default')
+            self._watch.close()
+            self.waits = [f'{warning.filename}:{warning.lineno}' for warning in self._warnings
+                          if 'synchronizing CUDA operation' in str(warning.message)]
+            self.step_time = (self._synchronized() - self._start) / self._steps
             gpu = [ProfilerActivity.CUDA] if self.gpu else []
             self._profile = profile(activities=[ProfilerActivity.CPU, *gpu])
             self._profile.start()
         elif done == self._end:
-            self._synchronised()
+            self._synchronized()
             self._profile.stop()
             self._profile.export_chrome_trace(str(self._trace))
-        if self._profiled <= done < self._end:
+        if done < self._end:
             self._mark(WAIT)
         self._left = time.perf_counter()
 
-    def _mark(self, name: str | None) -> None:
+    def _mark(self, name: str) -> None:
         """Say to the profiler what goes on from here."""
-        if self._part is not None:
-            self._part.__exit__(None, None, None)
-        self._part = record_function(name) if name else None
-        if self._part is not None:
-            self._part.__enter__()
+        self._part.close()
+        self._part.enter_context(record_function(name))
 
-    def _synchronised(self) -> float:
+    def _say_where_it_waits(self, mode: str) -> None:
+        if self.gpu:
+            torch.cuda.set_sync_debug_mode(mode)
+
+    def _synchronized(self) -> float:
         if self.gpu:
             torch.cuda.synchronize()
         return time.perf_counter()

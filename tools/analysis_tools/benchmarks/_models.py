@@ -2,6 +2,8 @@
 import argparse
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -16,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser, configs: list[str], batch_siz
     parser.add_argument('--device', help='cuda or cpu (default: cuda where there is one)')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
                         help='other than float32: autocast (default: float32)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='change every config: model.recompute=True, model.clip.compile=True')
+    add_common_arguments(parser, '--cfg-options',
+                         help='change every config: model.recompute=True, model.clip.compile=True')
 
 
 def build_models(args: argparse.Namespace) -> dict:

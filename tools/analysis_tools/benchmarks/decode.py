@@ -11,9 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ._models import ROOT
 from ._rounds import beside, measure, ratio
 
-CONFIG = Path(__file__).resolve().parents[3] / 'configs' / '_base_' / 'datasets' / 'msrvtt.py'
+CONFIG = ROOT / 'configs/_base_/datasets/msrvtt.py'
 STAGE = 'ReadClip as configured'
 READER, DECORD = 'its reader alone', 'decord alone'
 OPENCV = 'OpenCV seeking, as CLIP4Clip and X-Pool do'
@@ -113,15 +114,12 @@ def stored_frames(pipeline: list[dict], path: str, folder: Path) -> Callable:
     """What gives the clip's frames from a store, which is made first; the same frames as reading gives."""
     import numpy as np
 
-    from vop_mm.datasets import FrameStoreWriter
-    from vop_mm.datasets.clip_storing import ClipStoring
     from vop_mm.registry import TRANSFORMS
 
-    storing, clip = ClipStoring(pipeline), dict(filename=path, video='clip')
-    writer = FrameStoreWriter(folder, storing.settings)
-    writer.add('clip', None, None, *storing(clip))
-    writer.set_finished(True)
-    writer.close()
+    from ._clips import store_clips
+
+    clip = dict(filename=path, video='clip')
+    store_clips(pipeline, [clip], folder)
     load = TRANSFORMS.build(dict(pipeline[0], store=str(folder)))
     expected = TRANSFORMS.build(pipeline[0])(dict(clip))['imgs']
     if not np.array_equal(np.stack(load(dict(clip))['imgs']), np.stack(expected)):

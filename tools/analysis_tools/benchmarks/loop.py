@@ -1,23 +1,29 @@
 """The training loop itself: whether the GPU, or on a CPU the step, ever waits for data or for the host.
 
 Runs a config's training as tools/train.py does: runner, data loader, hooks, log; frames come from a store of
-tools/data/cache_frames.py. Without --frames-from there are clips that are made for this, 256 pixels high and wide, and
-stored. Weights are random. N steps are timed, in N more the reads of the device are counted, and N more are profiled;
-each N steps hold one log line. How busy the GPU is, is the time in which a kernel runs, by the time from the first wait
-for data to the end of all work.
+tools/data/cache_frames.py. Without --frames-from there are clips that are made for this, 240x320 pixels, and stored.
+Weights are random. N steps are timed, during which CUDA itself says where the host waits for it, and N more are
+profiled; each N steps hold one log line. How busy the GPU is, is the time in which a kernel runs, by the time from the
+first wait for data to the end of all work.
 """
 import argparse
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
-from ._models import ROOT
-from ._timeline import Timeline, draw, gpu_busy, read_trace
+from vop_mm.utils.cli import add_common_arguments
 
-MOST_CLIPS, SIZE = 32, 256
-WARM_UP = 3
+from ._models import ROOT
+
+MOST_CLIPS, WARM_UP = 32, 3
+STEP, WAIT = 'training step', 'waiting for data'
+# rows of the picture: categories of the profiler's trace, beginning of the names, color
+ROWS = {WAIT: (('user_annotation', ), WAIT, '#c44e52'), 'step': (('user_annotation', ), STEP, '#4c72b0'),
+        'of it backward': (('cpu_op', ), 'autograd::engine::evaluate_function', '#8172b3'),
+        'of it optimizer': (('user_annotation', 'cpu_op'), 'Optimizer.step', '#937860'),
+        'GPU: kernels': (('kernel', ), '', '#55a868')}
+
+Interval = tuple[float, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='train in bfloat16')
     parser.add_argument('--picture', type=Path, metavar='FILE.png', help='draw two steps')
     parser.add_argument('--trace', type=Path, metavar='FILE.json', help='keep the trace, for ui.perfetto.dev')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config')
+    add_common_arguments(parser, '--cfg-options')
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -54,12 +60,9 @@ def run(args: argparse.Namespace) -> list[dict]:
         cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
         loader = cfg.train_dataloader
         loader.batch_size = args.batch_size or (loader.batch_size if torch.cuda.is_available() else 2)
-        pairs = (WARM_UP + 3 * args.steps) * loader.batch_size
+        pairs = (WARM_UP + 2 * args.steps) * loader.batch_size
         if args.frames_from is None:
-            made = make_clips(folder, min(MOST_CLIPS, math.ceil(pairs / 2)))
-            loader.dataset.update(made)
-            store_frames(args.config, f'{folder}/frames', [
-                *(args.cfg_options or []), *(f'train_dataloader.dataset.{key}={value}' for key, value in made.items())])
+            make_data(loader.dataset, folder, min(MOST_CLIPS, math.ceil(pairs / 2)))
         use_stored_frames(cfg, args.frames_from or f'{folder}/frames')
         train_so_long(cfg, pairs, args.steps)
         if args.amp:
@@ -74,40 +77,28 @@ def run(args: argparse.Namespace) -> list[dict]:
         with atomic_write(args.trace, 'w') as file:
             file.write(content)
     timeline = read_trace(json.loads(content))
-    for where, count in measured.reads.where.items():
-        print(f'reads the device in {args.steps} steps: {where}, {count} x')
     if args.picture:
-        what = f'{cfg.get("method") or Path(args.config).stem}, {describe_clip(cfg)}'
-        draw(timeline, args.picture, f'{what}, {cfg.train_dataloader.batch_size} pairs a step, on '
-             + (measured.gpu or 'a CPU'))
+        arch = cfg.model.clip.arch if isinstance(cfg.model.clip.arch, str) else 'a CLIP of its own'
+        what = f'{cfg.get("method") or Path(args.config).stem}, {arch}, {loader.batch_size} pairs a step'
+        draw(timeline, args.picture, f'{what}, on {measured.gpu or "a CPU"}')
+    for where in measured.waits:
+        print(f'waits for the GPU in {args.steps} steps: {where}')
     return rows_of(measured, timeline, args.steps)
 
 
-def make_clips(folder: Path, count: int) -> dict[str, str]:
-    """Clips of moving shapes as the demo has them, larger, with two captions; what a data set needs to find them."""
-    import runpy
+def make_data(dataset, folder: Path, count: int) -> None:
+    """Change a data set's config to clips that are made here, with two captions each, and their frames stored."""
+    from ._clips import encode_clip, store_clips
 
-    import numpy as np
-
-    from vop_mm.demo import make_split, paraphrases, render
-
-    encode_clip = runpy.run_path(str(ROOT / 'tools/data/make_demo.py'))['encode_clip']
-    times, items = (np.arange(36) + 0.5) / 36, []
-    for i, (scene, _) in enumerate(make_split((0, 0, 0, 1), count, unique=False)):
-        frames = render(scene.sprites, scene.background, times, SIZE)
-        encode_clip(folder / f'{i}.mp4', np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8))
-        items.append(dict(video_id=str(i), video=f'{i}.mp4', captions=paraphrases(scene)))
+    clip, captions = encode_clip(folder / 'clip.mp4', 3, 12, 240, 320).read_bytes(), ['a red circle moves left'] * 2
+    clips = [dict(video=f'{i}.mp4', filename=str(folder / f'{i}.mp4')) for i in range(count)]
+    for made in clips:
+        Path(made['filename']).write_bytes(clip)
+    store_clips(dataset.pipeline, clips, folder / 'frames/train')
     (folder / 'train.json').write_text(json.dumps(dict(
-        metainfo=dict(dataset='made', split='train', protocol='1:n'), data_list=items)))
-    return dict(data_root=str(folder), ann_file='train.json', data_prefix=dict(video=''))
-
-
-def store_frames(config: str, out: str, options: list[str]) -> None:
-    """Run tools/data/cache_frames.py on the training split."""
-    done = subprocess.run([sys.executable, str(ROOT / 'tools/data/cache_frames.py'), config, '--out', out, '--split',
-                           'train', '--cfg-options', *options], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'tools/data/cache_frames.py: {done.stderr.strip().splitlines()[0]}')
+        metainfo=dict(dataset='made', split='train', protocol='1:n'),
+        data_list=[dict(video_id=made['video'], video=made['video'], captions=captions) for made in clips])))
+    dataset.update(data_root=str(folder), ann_file='train.json', data_prefix=dict(video=''))
 
 
 def train_so_long(cfg, pairs: int, interval: int) -> None:
@@ -123,24 +114,62 @@ def train_so_long(cfg, pairs: int, interval: int) -> None:
     cfg.resume, cfg.load_from = False, None
 
 
-def describe_clip(cfg) -> str:
-    """Name of the architecture."""
-    arch = cfg.model.clip.arch
-    return arch if isinstance(arch, str) else 'a CLIP of its own'
+def read_trace(trace: dict) -> dict[str, list[Interval]]:
+    """Find the intervals of every row of :data:`ROWS` in what ``torch.profiler`` exports, in milliseconds."""
+    events = [event for event in trace['traceEvents'] if event.get('ph') == 'X']
+    return {row: sorted((event['ts'] / 1e3, (event['ts'] + event['dur']) / 1e3) for event in events
+                        if event.get('cat') in categories and event['name'].startswith(name))
+            for row, (categories, name, _) in ROWS.items()}
 
 
-def rows_of(measured, timeline: Timeline, steps: int) -> list[dict]:
+def gpu_busy(timeline: dict[str, list[Interval]]) -> float:
+    """Share of the time in which a kernel ran, from the first wait for data to the end of all work, 0..1."""
+    kernels = timeline['GPU: kernels']
+    start = reached = min(timeline[WAIT] + timeline['step'])[0]
+    busy = 0.
+    for begin, end in kernels:
+        busy += max(end - max(begin, reached), 0)
+        reached = max(end, reached)
+    return busy / (max(end for _, end in timeline['step'] + kernels) - start)
+
+
+def draw(timeline: dict[str, list[Interval]], path: Path, title: str) -> None:
+    """Draw what happens when, over two steps in the middle, as a PNG file."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    from vop_mm.utils.files import atomic_write
+
+    first = len(timeline['step']) // 2 - 1
+    (begin, _), (_, end) = timeline['step'][first:first + 2]
+    begin = max((wait for wait in timeline[WAIT] if wait[0] < begin), default=(begin, ))[0]
+    figure, axes = pyplot.subplots(figsize=(9, 2.4), dpi=110, layout='constrained')
+    for row, (name, (*_, color)) in enumerate(ROWS.items()):
+        axes.broken_barh([(a - begin, b - a) for a, b in timeline[name]], (row - 0.38, 0.76), color=color, linewidth=0)
+    if not timeline['GPU: kernels']:
+        axes.text((end - begin) / 2, len(ROWS) - 1, 'no GPU here: nothing to see', ha='center', va='center')
+    axes.set_yticks(range(len(ROWS)), ROWS)
+    axes.set_ylim(len(ROWS) - 0.5, -0.5)
+    axes.set_xlim(0, end - begin)
+    axes.set_xlabel('ms; 2 steps')
+    axes.set_title(title, fontsize=10, loc='left')
+    with atomic_write(path) as file:
+        figure.savefig(file, format='png')
+    pyplot.close(figure)
+
+
+def rows_of(measured, timeline: dict[str, list[Interval]], steps: int) -> list[dict]:
     """What was found, beside targets."""
-    step, wait = measured.step_time, measured.wait_time
+    step, wait, waits = measured.step_time, measured.wait_time, len(measured.waits)
     kept = 1 - wait / step
     rows = [dict(what='a step', figure=f'{1000 * step:.1f} ms', value=step),
             dict(what='of it waiting for data', figure=f'{1000 * wait:.2f} ms', value=wait),
-            dict(what='share of a step not spent waiting for data', figure=f'{kept:.1%}', value=kept),
-            dict(what=f'reads of the device in {steps} steps with one log', figure=str(measured.reads.count),
-                 value=measured.reads.count, target='at most 1', met=measured.reads.count <= 1)]
+            dict(what='share of a step not spent waiting for data', figure=f'{kept:.1%}', value=kept)]
+    read = dict(what=f'reads of the device in {steps} steps with one log', target='at most 1')
     busy = dict(what='share of the time in which the GPU is busy', target='at least 95%')
     if not measured.gpu:
-        return [*rows, dict(busy, figure='no GPU here: not measured', value=None)]
+        return [*rows, *(dict(row, figure='no GPU here: not measured', value=None) for row in (read, busy))]
     share = gpu_busy(timeline)
-    return [*rows, dict(what=f'copies from the GPU in {steps} profiled steps', figure=str(timeline.copies_back),
-                        value=timeline.copies_back), dict(busy, figure=f'{share:.1%}', value=share, met=share >= 0.95)]
+    return [*rows, dict(read, figure=str(waits), value=waits, met=waits <= 1),
+            dict(busy, figure=f'{share:.1%}', value=share, met=share >= 0.95)]

@@ -6,6 +6,8 @@ tokens of 77: PyTorch gets them cut behind the last end of text, as everywhere i
 import argparse
 import time
 
+from vop_mm.utils.cli import add_common_arguments
+
 from ._models import ROOT, build_models
 from ._rounds import beside, measure, ratio
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--captions', type=int, nargs='+', default=[1, 32], metavar='N',
                         help='captions at a time (default: 1 32)')
     parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds (default: 5)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change every config')
+    add_common_arguments(parser, '--cfg-options', help='change every config')
     parser.set_defaults(device='cpu')
 
 

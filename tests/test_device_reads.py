@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vop_mm.utils.device_reads import DeviceReads
+from tests.device_reads import DeviceReads
 
 READS = {
     'item': lambda x: x[0].item(), 'float': lambda x: float(x.detach().sum()), 'bool': lambda x: bool((x > 1).any()),
@@ -38,7 +38,7 @@ def test_finds(model, name):
         READS[name](model.weight)
     assert reads.count == 1
     line, = reads.where
-    assert 'tests/test_utils/test_device_reads.py:' in line
+    assert 'tests/test_device_reads.py:' in line
 
 
 @pytest.mark.parametrize('name', NO_READS)

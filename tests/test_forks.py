@@ -22,7 +22,7 @@ extern "C" void together() {
 FORKS = '''
 import ctypes, os, sys
 import torch
-from vop_mm.utils.forks import renew_thread_pool
+from tests.forks import renew_thread_pool
 together = ctypes.CDLL(sys.argv[1]).together
 torch.set_num_threads(8)  # to make the pool anew takes a while
 torch.get_num_threads()  # from here on torch's own hook doesn't

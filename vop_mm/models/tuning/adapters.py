@@ -1,0 +1,73 @@
+"""Adapter tuning: a bottleneck in every block."""
+from collections.abc import Iterable
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from vop_mm.registry import TUNING
+
+from .base import TuningStrategy
+
+
+class ParallelAdapter(BaseModule):
+    """Wraps a sub-layer and adds a bottleneck MLP of the same input to its output (VoP, baselines of section 4.1).
+
+    It takes the place of a block's ``attn`` or ``mlp`` and is called as that is. The up-projection starts at zero:
+    a new adapter changes nothing.
+
+    Args:
+        inner (nn.Module): The sub-layer: an ``nn.MultiheadAttention``, which returns a tuple, or an MLP.
+        width (int): Channels in and out (C).
+        hidden (int): Channels of the bottleneck. Defaults to 64.
+    """
+
+    def __init__(self, inner: nn.Module, width: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.inner = inner
+        self.down = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.up = nn.Linear(hidden, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor | tuple:
+        """The sub-layer's output plus the bottleneck's. [N, T, C] -> [N, T, C], or a tuple that starts with it"""
+        beside = self.up(self.act(self.down(x)))
+        out = self.inner(x, *args, **kwargs)
+        return (out[0] + beside, *out[1:]) if isinstance(out, tuple) else out + beside
+
+
+@TUNING.register_module()
+class AdapterTuning(TuningStrategy):
+    """Puts a bottleneck in parallel to the attention or the MLP of every block of both encoders, and trains those.
+
+    Args:
+        beside (str): ``'attn'`` or ``'mlp'``: Adapter^ATTN, Adapter^FFN.
+        hidden (int): Channels of the bottleneck. Defaults to 64.
+        **kwargs: Of :class:`TuningStrategy`.
+
+    Raises:
+        ValueError: Another ``beside``.
+    """
+
+    def __init__(self, beside: str, hidden: int = 64, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if beside not in ('attn', 'mlp'):
+            raise ValueError(f"beside must be 'attn' or 'mlp', got {beside!r}")
+        self.beside = beside
+        self.hidden = hidden
+
+    def prepare(self, model: nn.Module) -> None:
+        """Wrap the sub-layers."""
+        clip = model.clip
+        clip.fingerprint  # noqa: B018 - taken of CLIP alone
+        for blocks, width in ((clip.vision_blocks, clip.vision_width), (clip.text_blocks, clip.text_width)):
+            for block in blocks:
+                setattr(block, self.beside, ParallelAdapter(getattr(block, self.beside), width, self.hidden))
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        for module in model.modules():
+            if isinstance(module, ParallelAdapter):
+                yield from module.down.parameters()
+                yield from module.up.parameters()

@@ -1,0 +1,74 @@
+"""The strategies that choose among parameters which are there already."""
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn import Parameter
+
+from vop_mm.registry import TUNING
+
+from .base import TuningStrategy
+
+
+@TUNING.register_module()
+class ZeroShot(TuningStrategy):
+    """Trains nothing."""
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        return ()
+
+
+@TUNING.register_module()
+class FullTuning(TuningStrategy):
+    """Trains everything, CLIP and its logit scale included, and therefore takes no ``logit_scale``."""
+
+    def __init__(self) -> None:
+        super().__init__(logit_scale=True)
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        return model.parameters()
+
+
+@TUNING.register_module()
+class PromptTuning(TuningStrategy):
+    """Trains every parameter that isn't CLIP's: prompts, and whatever else a config adds around the frozen backbone."""
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        clip = {id(p) for p in model.clip.parameters()}
+        return (p for p in model.parameters() if id(p) not in clip)
+
+
+@TUNING.register_module()
+class ProjTuning(TuningStrategy):
+    """Trains the two projections into the shared space."""
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        return model.clip.projections
+
+
+@TUNING.register_module()
+class BiasTuning(TuningStrategy):
+    """Trains every bias term of CLIP: of linear layers, normalizations, and attention's input projection."""
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        for module in model.clip.modules():
+            own = (getattr(module, name, None) for name in ('bias', 'in_proj_bias'))
+            yield from (p for p in own if isinstance(p, Parameter))
+
+
+@TUNING.register_module()
+class PartialTuning(TuningStrategy):
+    """Trains the last blocks of both encoders.
+
+    Args:
+        num_blocks (int): Number of blocks of each encoder. Defaults to 1.
+        **kwargs: Of :class:`TuningStrategy`.
+    """
+
+    def __init__(self, num_blocks: int = 1, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_blocks = num_blocks
+
+    def trainable(self, model: nn.Module) -> Iterable[Parameter]:
+        for blocks in (model.clip.vision_blocks, model.clip.text_blocks):
+            for block in blocks[len(blocks) - self.num_blocks:]:
+                yield from block.parameters()
