@@ -43,9 +43,10 @@ TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'vop_mm.datasets.transform
 TOKENIZERS = _child('tokenizer', None, 'vop_mm.datasets.transforms')
 READERS = _child('reader', None, 'vop_mm.datasets.decoding')
 
-# models: clip backbones, prompts, tuning strategies, heads, losses, retrievers
+# models: clip backbones, prompts, heads, tuning strategies, losses, retrievers
 MODELS = _child('model', MMENGINE_MODELS, 'vop_mm.models')
 PROMPTS = _child('prompt', None, 'vop_mm.models')
+HEADS = _child('head', None, 'vop_mm.models')
 TUNING = _child('tuning', None, 'vop_mm.models')
 MODEL_WRAPPERS = _child('model wrapper', MMENGINE_MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS)

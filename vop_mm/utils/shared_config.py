@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from vop_mm.registry import MODELS, PROMPTS, READERS, TOKENIZERS, TRANSFORMS, TUNING
+from vop_mm.registry import HEADS, MODELS, PROMPTS, READERS, TOKENIZERS, TRANSFORMS, TUNING
 
 from .cli import one_line
 
@@ -28,7 +28,7 @@ _FOREIGN_TRANSFORMS = frozenset(f'mmaction.{name}' for name in (
 _BEFORE_READ_CLIP = ('IsolatedDecode', 'LoadCachedFrames', 'OpenVideo', 'OpenVideoTorchCodec', 'SampleSegments')
 # which registry an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
 _REGISTRIES = dict(
-    clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, video_prompts=PROMPTS,
+    clip=MODELS, head=HEADS, loss=MODELS, data_preprocessor=MODELS, video_prompts=PROMPTS,
     cls_updates=PROMPTS, text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=PROMPTS, tuning=TUNING,
     pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)
 # what MMEngine acts on when it reads or builds a config
