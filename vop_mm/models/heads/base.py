@@ -59,6 +59,19 @@ class SimilarityHead(BaseModule):
         """
         return sentence
 
+    def require_cosine(self, what: str) -> None:
+        """Refuse what can't do without vectors and their cosines.
+
+        Args:
+            what (str): What that is, for the message.
+
+        Raises:
+            ValueError: The head is not :attr:`is_cosine`; names it.
+        """
+        if not self.is_cosine:
+            raise ValueError(f'the head {type(self).__name__} scores otherwise than by the cosine of two vectors, and '
+                             f'{what} holds vectors alone')
+
     @abstractmethod
     def similarity(self, text: Tensor, video: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Score every caption with every video.
