@@ -4,6 +4,7 @@ A block holds a few million elements, whatever the matrix is: an array, a tensor
 whose products are taken as they are asked for. What is needed beside the source stays at a few times 16 MB.
 """
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class HeadRows:
     def __init__(self, head: nn.Module, texts: Tensor, videos: Tensor, frame_mask: Tensor | None = None) -> None:
         _check_finite(texts, videos)
         self._head, self._texts, self._videos, self._mask = head, texts, videos, frame_mask
-        self._on = next((p.device for p in head.parameters()), texts.device)
+        self._on = next((x.device for x in chain(head.parameters(), head.buffers())), texts.device)
         self.device = texts.device
         self.shape = (len(texts), len(videos))
         self.rows_per_block = max(1, _BLOCK // max(1, len(videos)))

@@ -165,7 +165,9 @@ class TextVideoRetriever(BaseModel):
         if mode == 'tensor':
             return dict(video_features=video_features, text_features=text_features)
         if mode == 'loss':
-            if frame_mask is None:  # another rank may have one, and all have to gather the same
+            if self.head.is_cosine:
+                frame_mask = None  # a vector has no frames any more
+            elif frame_mask is None:  # another rank may have one, and all have to gather the same
                 frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
             return self._loss(video_features, text_features, text_video, video_index, frame_mask)
         if text_video is None:
@@ -185,17 +187,16 @@ class TextVideoRetriever(BaseModel):
         pass
 
     def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
-              video_index: Tensor | None, frame_mask: Tensor) -> dict:
+              video_index: Tensor | None, frame_mask: Tensor | None) -> dict:
         if video_index is None:
             if world_size() > 1:
                 raise ValueError('video_index is needed to train on several processes')
             video_index = torch.arange(len(video_features), device=video_features.device)
         if text_video is not None:  # one row per pair
             video_features, video_index = video_features[text_video], video_index[text_video]
-            frame_mask = frame_mask[text_video]
+            frame_mask = None if frame_mask is None else frame_mask[text_video]
         text_features, video_features = gather_with_grad(text_features), gather_with_grad(video_features)
-        # a vector has no frames any more
-        mask = None if self.head.is_cosine else gather_with_grad(frame_mask.byte()).bool()
+        mask = None if frame_mask is None else gather_with_grad(frame_mask.byte()).bool()
         # [N, N], N pairs over all ranks
         logits = self._scale() * self.head.similarity(text_features, video_features, mask)
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
