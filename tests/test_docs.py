@@ -24,6 +24,7 @@ def write_files(page, folder):
 
 @pytest.mark.parametrize(('page', 'says'), [
     ('add_a_prompt_module.md', 'VoP with MyPrompt: '), ('add_a_tuning_method.md', None),
+    ('add_a_head.md', 'VoP with MyHead: '),
     ('configs_and_training.md', 'VoP^F+P: ')])
 def test_an_example_trains(demo_folder, page, says):
     (demo_folder / 'configs').symlink_to(ROOT / 'configs')
@@ -41,6 +42,11 @@ def test_an_example_trains(demo_folder, page, says):
         assert done.returncode == 0, done.stderr
         trains = re.search(r'INFO - (.*: [\d,]+ of [\d,]+ parameters \(.*%\))', done.stdout + done.stderr)[1]
         assert (trains in text) if says is None else trains.startswith(says)
+        for line in (line for block in blocks(page, 'bash') for line in block.splitlines()
+                     if line.startswith('python tools/test.py my_')):
+            _, tool, config, checkpoint = line.replace('epoch_8', 'epoch_1').split()
+            done = run_tool(tool, config, checkpoint, '--cfg-options', *changes, cwd=demo_folder)
+            assert done.returncode == 0 and 't2v/R1' in done.stdout, done.stderr
 
 
 def test_training_without_a_dev_split(demo_folder):

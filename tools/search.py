@@ -17,6 +17,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('-k', type=int, default=5, help='how many (default: 5)')
     parser.add_argument('--all-moments', action='store_true',
                         help='show every moment that fits, not only the best one of each video')
+    parser.add_argument('--rerank', type=int, default=100, metavar='N',
+                        help='nearest moments that a head which is no cosine puts in its own order (default: 100)')
     parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
     parser.add_argument('--html', metavar='FILE', type=Path, help='write a page with a picture of each moment as well')
     parser.add_argument('--checkpoint', help='where the checkpoint is now (default: where it was)')
@@ -46,7 +48,7 @@ def main() -> int:
                                               cfg_options=parse_options(args.cfg_options or []))
     warnings.simplefilter('ignore', UnknownWordsWarning)  # said below, in a line without a path of this file
     hits = retriever.search(args.query, args.index, args.k, video=args.video, image=args.image,
-                            merge=not args.all_moments)
+                            merge=not args.all_moments, rerank=args.rerank)
     what = args.query or args.video or args.image
     note = unknown_words.describe(retriever.unknown_words(args.query or ''))
     if note:

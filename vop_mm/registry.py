@@ -51,8 +51,9 @@ TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'vop_mm.datasets.transform
 TOKENIZERS = _child('tokenizer', None, 'vop_mm.datasets.transforms')
 READERS = _child('reader', None, 'vop_mm.datasets.decoding')
 
-# models: clip backbones, heads, losses, retrievers; what stands between CLIP's blocks; what trains
+# models: clip backbones, losses, retrievers; heads; what stands between CLIP's blocks; what trains
 MODELS = _child('model', MMENGINE_MODELS, 'vop_mm.models')
+HEADS = _child('head', None, 'vop_mm.models')
 PROMPTS = _child('prompt', None, 'vop_mm.models')
 MIXERS = _child('mixer', None, 'vop_mm.models')
 UPDATES = _child('update', None, 'vop_mm.models')
@@ -87,6 +88,6 @@ FUNCTIONS = _child('function', MMENGINE_FUNCTIONS)
 
 # which of them an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
 BY_ARGUMENT = dict(
-    clip=MODELS, head=MODELS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
+    clip=MODELS, head=HEADS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
     text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=MIXERS, cls_updates=UPDATES, tuning=TUNING,
     pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)

@@ -120,6 +120,20 @@ def test_what_does_not_go_together_is_refused(trained, small_demo, tmp_path):
         RetrievalFSDPStrategy(work_dir=str(tmp_path), env_kwargs=dict(launcher='none'))
 
 
+def test_a_head_is_what_evaluation_scores_by(trained, small_demo, tmp_path):
+    found = {}
+    for head in ('MeanPoolSimilarity', 'MirrorSimilarity', 'FramesByText'):
+        done = run('tools/test.py', small_demo, trained[2] / 'epoch_2.pth', '--work-dir', tmp_path / head, '--json',
+                   tmp_path / f'{head}.json', processes=2, custom_imports=dict(imports=['tests.heads']),
+                   **{'model.head.type': head})
+        if head == 'FramesByText':
+            assert done.returncode and 'the head FramesByText has weights of its own' in done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
+            found[head] = json.loads((tmp_path / f'{head}.json').read_text())
+    assert found['MeanPoolSimilarity']['t2v/MnR'] + found['MirrorSimilarity']['t2v/MnR'] == pytest.approx(14)
+
+
 def shard():
     """A model of every block of which one process holds half."""
     os.environ['LOCAL_RANK'] = str(torch.distributed.get_rank())

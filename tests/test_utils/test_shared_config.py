@@ -229,12 +229,12 @@ def test_one_long_name_before_many_values():
     ('test_dataloader.dataset.pipeline.0.store', 'x', 'not taken from data'),
     ('model.clip', 'OpenCLIP', 'names no CLIP'),
     # a CLIP in another place
-    ('model.head', dict(type='OpenCLIP', arch='hf-hub:laion/x'), 'model.head.arch is .*weights of open_clip'),
+    ('model.loss', dict(type='OpenCLIP', arch='hf-hub:laion/x'), 'model.loss.arch is .*weights of open_clip'),
     ('model.loss', dict(type='OpenCLIP', arch='ViT-B-32', weights='openai'), 'weights are those of model.clip'),
-    ('model.head', dict(type='OpenCLIP', arch='ViT-B-32', cache_dir='/tmp/x'), 'head.cache_dir .*not taken from data'),
+    ('model.loss', dict(type='OpenCLIP', arch='ViT-B-32', cache_dir='/tmp/x'), 'loss.cache_dir .*not taken from data'),
     ('model.data_preprocessor', dict(type='OpenCLIP', arch='ViT-B-32', compile=dict(mode='x')), 'not taken from data'),
-    ('model.head', dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch='local-dir:/tmp')),
-     'model.head.clip.arch'),
+    ('model.loss', dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch='local-dir:/tmp')),
+     'model.loss.clip.arch'),
     ('model', dict(type='OpenCLIP', arch='ViT-B-32', weights='/tmp/x.pt', clip=dict(type='OpenCLIP')), 'no argument'),
 ])
 def test_what_parts_are_given(plain, place, value, says):

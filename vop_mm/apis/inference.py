@@ -22,8 +22,8 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
         cfg_options (dict, optional): Changes to the config, ``{'model.clip.weights': '/path/to/ViT-B-32.pt'}``.
 
     Returns:
-        TextVideoRetriever: In evaluation mode, with ``encode_frames``, ``encode_video`` and ``encode_text``; its config
-        is ``model.cfg``.
+        TextVideoRetriever: In evaluation mode, with ``encode_frames``, ``encode_video``, ``encode_text`` and
+        ``similarity``; its config is ``model.cfg``.
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.

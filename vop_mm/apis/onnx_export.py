@@ -128,9 +128,11 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
 
     Raises:
         ImportError: onnx or onnxscript is missing, or torch too old.
-        ValueError: An unknown opset, a model that can't be exported, or a file that computes something else.
+        ValueError: An unknown opset, a model that can't be exported (one whose head is no cosine), or a file that
+            computes something else.
         OSError: The folder can't be written.
     """
+    model.head.require_cosine('an ONNX file')
     _require_exporter(opset)
     encoders = {VIDEO: VideoEncoder(model), TEXT: TextEncoder(model)}
     about = describe_export(model, checkpoint, opset)
@@ -241,7 +243,7 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
         method=meta['method'],
         clip=meta['clip'],
         prompts_fingerprint=fingerprint(trainable_state_dict(model)),
-        embed_dim=clip.projections[0].shape[1],
+        embed_dim=clip.embed_dim,
         num_frames=model.vision_tower.num_frames,
         image_size=list(clip.image_size),
         frames='uint8 RGB [batch, num_frames, 3, height, width]; normalised inside, by mean and std of pixels in 0..1',

@@ -2,7 +2,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,8 @@ class PromptSet:
             model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
                            'num_frames': model.vision_tower.num_frames}),
             augment=_digest(self.loader.settings[1:]),
-            dim=self.encode_text(['a']).shape[1])
+            dim=self.encode_text(['a']).shape[1],
+            **({} if model.head.is_cosine else dict(kept=self._measure_kept())))
 
     def source(self) -> dict:
         """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
@@ -75,9 +76,51 @@ class PromptSet:
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Captions, one batch. [n] str -> [n, D] float32, unit norm"""
+        return self._run(lambda: self.model.encode_text(self._tokens(texts)))
+
+    def keep_text(self, texts: Sequence[str]) -> np.ndarray:
+        """What the head keeps of captions, one batch, for :meth:`score`. [n] str -> [n, ...] float32"""
+        return self._run(lambda: self.model.keep_text(self._tokens(texts)))
+
+    def score(self, texts: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Score captions against clips as the model's head does.
+
+        Args:
+            texts (np.ndarray): Of :meth:`keep_text`, [n, ...].
+            kept (np.ndarray): What :meth:`encode_frames` gives behind the vectors, [m, kept].
+
+        Returns:
+            np.ndarray: float32 [n, m].
+        """
+        frames, kept = self.model.vision_tower.num_frames, torch.from_numpy(np.array(kept)).to(self.device)
+        videos, mask = kept[:, :-frames].unflatten(1, self._kept_shape), kept[:, -frames:] > 0
+        return self._run(lambda: self.model.head.similarity(torch.from_numpy(texts).to(self.device), videos, mask))
+
+    def score_one(self, texts: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Score captions, as :meth:`keep_text` gives them, against one clip of :meth:`encode_frames`: [n]"""
+        if self.model.head.is_cosine:
+            return texts @ row  # [n, D] @ [D] -> [n]
+        return self.score(texts, row[None, self.settings['dim']:])[:, 0]
+
+    def scorer(self, query: str) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What re-ranks clips for a query, by what an index keeps of them: [m, kept] -> [m]. None for a cosine."""
+        if self.model.head.is_cosine:
+            return None
+        text = self.keep_text([query])
+        return lambda kept: self.score(text, kept)[0]
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts))
-        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1]  # attention is causal: nothing behind it matters
-        return self._run(lambda: self.model.encode_text(tokens.to(self.device)))
+        # attention is causal: nothing behind it matters
+        return tokens[:, :int(tokens.argmax(dim=1).max()) + 1].to(self.device)
+
+    @torch.inference_mode()
+    def _measure_kept(self) -> int:
+        """How many values are kept of a clip beside its vector: what the head keeps, and which frames are real."""
+        shape = 1, self.model.vision_tower.num_frames, 3, *self.model.clip.image_size
+        kept = self.model.keep_video(torch.zeros(shape, device=self.device))
+        self._kept_shape = kept.shape[1:]
+        return kept.numel() + shape[1]
 
     def encode_frames(self, frames: Tensor, real: Sequence[int]) -> np.ndarray:
         """Clips, one batch.
@@ -87,11 +130,21 @@ class PromptSet:
             real (Sequence[int]): How many frames of each clip are no padding.
 
         Returns:
-            np.ndarray: float32 [n, D], unit norm.
+            np.ndarray: float32 [n, D], unit norm. Where the head is no cosine, each vector is followed by what it
+            scores the clip by, and which frames are real, [n, D + kept].
         """
-        preprocessor = self.model.data_preprocessor
+        preprocessor, head = self.model.data_preprocessor, self.model.head
         mask = preprocessor.frame_mask(real, frames.shape[1])
-        return self._run(lambda: self.model.encode_video(preprocessor.normalize(frames.to(self.device)), mask))
+
+        def rows() -> Tensor:
+            kept = self.model.keep_video(preprocessor.normalize(frames.to(self.device)), mask)
+            vectors = head.vector(kept, mask)
+            if head.is_cosine:
+                return vectors
+            whole = torch.ones(frames.shape[:2], device=self.device) if mask is None else mask
+            return torch.cat([vectors.float(), kept.flatten(1).float(), whole.float()], dim=1)
+
+        return self._run(rows)
 
     def try_out(self) -> None:
         """Encode a black clip, before anything is kept of what this makes.

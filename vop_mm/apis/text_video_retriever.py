@@ -12,7 +12,7 @@ from mmengine.config import Config
 from vop_mm.datasets import VideoSource
 from vop_mm.datasets.video_files import describe_left_out, find_videos
 from vop_mm.index import Gallery, Hit, IndexReport, cut_windows, index_folder, list_videos
-from vop_mm.index.gallery import DEFAULT_BACKEND
+from vop_mm.index.gallery import DEFAULT_BACKEND, RERANKED
 from vop_mm.index.windows import MAX_WINDOWS
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS
@@ -33,7 +33,7 @@ _DEFAULT = 'default'
 
 @dataclass(frozen=True)
 class RankedText:
-    """A text and its cosine with a video."""
+    """A text and how well it fits a video, as the model's head says."""
     text: str
     score: float
 
@@ -201,7 +201,11 @@ class TextVideoRetriever:
         """
         return find(self.prompt_set(prompts).tokenizer, texts)
 
-    def _encode_text(self, texts: str | Sequence[str], prompts: str | None) -> np.ndarray:
+    def keep_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
+        """What the head keeps of texts, [n, ...] float32; for a cosine the same as :meth:`encode_text`."""
+        return self._encode_text(texts, prompts, keep=True)
+
+    def _encode_text(self, texts: str | Sequence[str], prompts: str | None, keep: bool = False) -> np.ndarray:
         """Called by public methods alone, so that the warning names the line that called them."""
         chosen, texts = self.prompt_set(prompts), [texts] if isinstance(texts, str) else list(texts)
         for text in texts:
@@ -209,7 +213,8 @@ class TextVideoRetriever:
                 raise TypeError(f'a text is a str, got {text!r:.80}')
         if unknown := find(chosen.tokenizer, texts):
             warnings.warn(describe(unknown), UnknownWordsWarning, stacklevel=3)
-        parts = [chosen.encode_text(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
+        encode = chosen.keep_text if keep else chosen.encode_text
+        parts = [encode(texts[i:i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         return np.concatenate(parts) if parts else np.empty((0, chosen.settings['dim']), np.float32)
 
     def encode_video(self, videos: str | Path | np.ndarray | Sequence, prompts: str | None = None,
@@ -227,6 +232,12 @@ class TextVideoRetriever:
         Raises:
             VideoDecodeError: A file can't be read; it says which.
         """
+        return self.keep_video(videos, prompts, progress)[:, :self.prompt_set(prompts).settings['dim']]
+
+    def keep_video(self, videos: str | Path | np.ndarray | Sequence, prompts: str | None = None,
+                   progress: bool = False) -> np.ndarray:
+        """What an index keeps of whole videos, float32; arguments as for :meth:`encode_video`, whose vectors [n, D]
+        these are for a cosine. Else the vectors are followed by what the head scores videos by, [n, D + kept]."""
         chosen = self.prompt_set(prompts)
         one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)
         return self._encode([videos] if one else list(videos), chosen, lambda video: (
@@ -237,10 +248,12 @@ class TextVideoRetriever:
         """Embed images as videos that stand still: n files or arrays, uint8 [H, W, 3] RGB -> float32 [n, D]."""
         chosen = self.prompt_set(prompts)
         one = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3)
-        return self._encode([images] if one else list(images), chosen, chosen.loader.load_image)
+        rows = self._encode([images] if one else list(images), chosen, chosen.loader.load_image)
+        return rows[:, :chosen.settings['dim']]
 
     def _encode(self, items: list, chosen: PromptSet, load, progress: bool = False) -> np.ndarray:
-        vectors, frames, real = [np.empty((0, chosen.settings['dim']), np.float32)], [], []
+        width = chosen.settings['dim'] + chosen.settings.get('kept', 0)
+        vectors, frames, real = [np.empty((0, width), np.float32)], [], []
         with progress_bar(progress, 'encoding') as tell, ThreadPoolExecutor(self.num_workers) as pool:
             for done, (_, loaded) in enumerate(look_ahead(pool, load, items, 2 * self.num_workers), 1):
                 frames, real = [*frames, loaded[0]], [*real, *loaded[1]]
@@ -349,8 +362,12 @@ class TextVideoRetriever:
                prompts: str | None = None,
                video: str | Path | np.ndarray | None = None,
                image: str | Path | np.ndarray | None = None,
-               merge: bool = True) -> list[Hit]:
+               merge: bool = True,
+               rerank: int = RERANKED) -> list[Hit]:
         """Find moments by a text, a video or an image.
+
+        All are found by vectors. Where the model's head scores texts otherwise than by the cosine with a vector, the
+        moments nearest to a text are then put in the order that the head gives them.
 
         Warns of words that the model's vocabulary lacks (:class:`UnknownWordsWarning`).
 
@@ -362,6 +379,7 @@ class TextVideoRetriever:
             video (str | Path | np.ndarray, optional): A file, or frames uint8 [f, H, W, 3], in place of a text.
             image (str | Path | np.ndarray, optional): A file, or uint8 [H, W, 3], in place of a text.
             merge (bool): Of each video only its best moment. Defaults to True.
+            rerank (int): How many moments such a head scores, at least ``k``. Defaults to 100.
 
         Returns:
             list[Hit]: The best first; each is ``(path, score)`` to whoever unpacks it, and has ``start`` and ``end``.
@@ -384,13 +402,14 @@ class TextVideoRetriever:
             vector = self._encode_text(query, prompts)[0]
         else:
             vector = (self.encode_image(image, prompts) if video is None else self.encode_video(video, prompts))[0]
-        return gallery.search(vector, k, merge)
+        score = None if query is None else self.prompt_set(prompts).scorer(query)
+        return gallery.search(vector, k, merge, score, rerank)
 
     def rank_texts(self, video: str | Path | np.ndarray, texts: Sequence[str],
                    prompts: str | None = None) -> list[RankedText]:
         """Texts by how well they fit a video (a file, or frames uint8 [f, H, W, 3]), the best first."""
-        texts = list(texts)
-        scores = self._encode_text(texts, prompts) @ self.encode_video(video, prompts)[0]  # [n, D] @ [D] -> [n]
+        texts, chosen = list(texts), self.prompt_set(prompts)
+        scores = chosen.score_one(self._encode_text(texts, prompts, keep=True), self.keep_video(video, prompts)[0])
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')]
 
     def _gallery(self, folder: str | Path) -> Gallery:

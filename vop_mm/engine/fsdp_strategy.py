@@ -68,6 +68,9 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     # -- the model --------------------------------------------------------------------------------------------------
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         keep_identity(model)
+        if not model.head.is_cosine and next(model.head.parameters(), None) is not None:
+            raise ValueError(f'the head {type(model.head).__name__} has weights of its own, which FSDP would scatter: '
+                             'evaluation needs them whole')
         blocks = {id(block) for block in [*model.clip.vision_blocks, *model.clip.text_blocks]}
         scale = model.clip.logit_scale
         scale.data = scale.data.to(get_device())  # the wrapper leaves what it ignores where it is

@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as torch_dist
 from mmengine._strategy import BaseStrategy
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -32,6 +33,7 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
       meant for another batch, a schedule that ends elsewhere than training, layers that were left without a prompt.
       Where the method promises prompts in all layers, those are refused;
     * values of training steps are fetched from the device when they are logged or saved, not at every step;
+    * evaluation scores as the model's head does;
     * checkpoints are read as data, wherever they come from (:mod:`vop_mm.engine.safe_loading`);
     * a second training in the same work directory is refused (:class:`LockedTraining`).
     """
@@ -103,6 +105,12 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """Build the evaluator and give it the model's head; see :meth:`mmengine.runner.Runner.build_evaluator`."""
+        evaluator = super().build_evaluator(evaluator)
+        give_head(evaluator, self.model.module if is_model_wrapper(self.model) else self.model)
+        return evaluator
+
     def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate if asked to (see :meth:`mmengine.runner.Runner.scale_lr`) and say what came out."""
         asked = optim_wrapper.get_lr()['lr'][0]
@@ -116,8 +124,9 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
 class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
     """MMEngine's ``FlexibleRunner``, which leaves the model and its distribution to a ``strategy``.
 
-    Values of training steps are fetched from the device when they are logged or saved, the log starts, checkpoints are
-    read, and a second training in the same work directory is refused, as in :class:`RetrievalRunner`.
+    Values of training steps are fetched from the device when they are logged or saved, the log starts, evaluation
+    scores, checkpoints are read, and a second training in the same work directory is refused, as in
+    :class:`RetrievalRunner`.
     """
 
     def _log_env(self) -> None:
@@ -139,6 +148,9 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
         def look_at_model(model: nn.Module | dict) -> nn.Module:
             model = build_model(model)
             log_what_trains(self.logger, model, self.cfg)
+            for loop in (self._val_loop, self._test_loop):
+                if isinstance(loop, BaseLoop):
+                    give_head(loop.evaluator, model)
             if isinstance(self._train_loop, BaseLoop):
                 refuse_layers_without_prompts(model, self.cfg)
             return model
@@ -161,6 +173,18 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
         check_loop(self.logger, loop, self._val_loop is not None)
         log_caption_epochs(self.logger, loop, self.cfg.optim_wrapper.get('accumulative_counts', 1))
         return loop
+
+
+def give_head(evaluator: Evaluator, model: nn.Module) -> None:
+    """Let an evaluator's metrics score as a model's head does.
+
+    Args:
+        evaluator (Evaluator): Those of its metrics that have ``use_head`` get it.
+        model (nn.Module): A retriever; another model changes nothing.
+    """
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'use_head') and hasattr(model, 'head'):
+            metric.use_head(model.head)
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:

@@ -79,7 +79,7 @@ class Catalogue:
         if not create and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
             raise ValueError(f'{path} is a link that leads out of the index')
         self._db = Database(path, _SCHEMAS, create, _UPGRADE)
-        self._known_dim: int | None = None
+        self._known_widths: tuple[int, int] | None = None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -127,7 +127,8 @@ class Catalogue:
             path (str): Below the folder.
             state (FileState): As it was before it was read.
             clips (Sequence[tuple[float, float]]): Start and end of each, in seconds, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm.
+            vectors (np.ndarray): float32 [n, D], unit norm; in an index whose settings say ``kept``, behind each so
+                many values that re-ranking needs, [n, D + kept].
 
         Raises:
             ValueError: Vectors that are not finite, not of unit norm, or not of the index's length.
@@ -136,7 +137,7 @@ class Catalogue:
         if len(clips) != len(vectors):
             raise ValueError(f'{len(clips)} clips and {len(vectors)} vectors')
         if len(clips):
-            check_vectors(vectors, self._dim(vectors.shape[-1]))
+            self._check(vectors)
         self.remove_file(path)
         name = os.fsencode(path)
         file = self._db.write('INSERT INTO files (path, size, mtime_ns, hash, error, checksum) '
@@ -169,7 +170,7 @@ class Catalogue:
         return self.clips_of_file(self._path(rows[0][0])) if rows else None
 
     def clips_of_file(self, path: str) -> tuple[list[tuple[float, float]], list[np.ndarray]]:
-        """Start and end, in seconds, and vector of each clip of a file."""
+        """Start and end, in seconds, and vector of each clip of a file, as :meth:`put_file` takes them."""
         rows = self._db.rows(f'{self._clip_columns()} FROM clips JOIN files ON files.id = clips.file '
                              'WHERE path = ? ORDER BY start', (os.fsencode(path), ))
         _, times, vectors = self._clips(rows)
@@ -197,8 +198,19 @@ class Catalogue:
             clips.update((number, Clip(self._path(row[-1]), *pair))
                          for number, pair, row in zip(numbers, times.tolist(), rows))
             if vector is not None and numbers:
-                cosines.update(zip(numbers, (vectors @ vector).tolist()))
+                cosines.update(zip(numbers, (vectors[:, :len(vector)] @ vector).tolist()))
         return clips, cosines
+
+    def kept(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """What re-ranking needs of clips: numbers int64 [n] of those that are there, and values float32 [n, kept]."""
+        parts = [self._clips(self._db.rows(f'{self._clip_columns()} FROM clips WHERE clips.id IN '
+                                           f'({",".join("?" * len(some))})', some))
+                 for some in (ids[first:first + _SOME] for first in range(0, len(ids), _SOME))]
+        parts = [part for part in parts if len(part[0])]
+        if not parts:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        numbers, _, rows = map(np.concatenate, zip(*parts))
+        return numbers, rows[:, self._widths(rows.shape[1])[0]:]
 
     def number(self, path: str, start: float) -> int | None:
         """Of the clip of a file that begins there, in seconds. No other clip ever gets it."""
@@ -242,20 +254,20 @@ class Catalogue:
     def _batches(self, which: str, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in self._db.parts(f'{self._clip_columns()} FROM clips {which} ORDER BY clips.id', batch):
             numbers, _, vectors = self._clips(rows)
-            yield numbers, vectors
+            yield numbers, np.ascontiguousarray(vectors[:, :self._widths(vectors.shape[1])[0]])
 
     def _clips(self, rows: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers int64 [n], start and end float64 [n, 2], and vectors float32 [n, D], of rows with _clip_columns."""
+        """Numbers int64 [n], start and end float64 [n, 2], and vectors float32 [n, D + kept]; rows: _clip_columns."""
         if not rows:
             return np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 0), np.float32)
         numbers, files, starts, stops, blobs, sums = zip(*rows)
         if not (set(map(type, starts + stops)) == {float} and set(map(type, blobs)) == {bytes}
                 and set(map(type, files)) == {int} and set(map(type, sums)) <= {int, type(None)}):
             raise self._db.damaged('a clip of wrong types')
-        dim = self._dim(len(blobs[0]) // 4)
-        if set(map(len, blobs)) != {4 * dim}:
-            raise self._db.damaged(f'a vector that has not {dim} values')
-        times, vectors = np.array([starts, stops]).T, np.frombuffer(b''.join(blobs), '<f4').reshape(-1, dim)
+        width = sum(self._widths(len(blobs[0]) // 4))
+        if set(map(len, blobs)) != {4 * width}:
+            raise self._db.damaged(f'a vector that has not {width} values')
+        times, vectors = np.array([starts, stops]).T, np.frombuffer(b''.join(blobs), '<f4').reshape(-1, width)
         if min(numbers) < 1:
             raise self._db.damaged('a clip of a number that none has')
         if not (np.isfinite(times).all() and (times[:, 0] >= 0).all() and (times[:, 0] <= times[:, 1]).all()):
@@ -265,17 +277,23 @@ class Catalogue:
         if (found != noted).any():
             raise self._db.damaged(f'clip {numbers[int((found != noted).argmax())]} has another checksum')
         try:
-            check_vectors(vectors, dim)
+            self._check(vectors)
         except ValueError as e:
             raise self._db.damaged(e) from None
         return np.array(numbers, np.int64), times, vectors
 
-    def _dim(self, otherwise: int) -> int:
-        """Length of vectors."""
-        if self._known_dim is None:
+    def _widths(self, otherwise: int) -> tuple[int, int]:
+        """Length of vectors, and how many values are kept behind each."""
+        if self._known_widths is None:
             settings = self.get('settings')
-            self._known_dim = settings and settings['dim']
-        return self._known_dim or min(max(otherwise, 1), MAX_DIM)
+            self._known_widths = settings and (settings['dim'], settings.get('kept', 0))
+        return self._known_widths or (min(max(otherwise, 1), MAX_DIM), 0)
+
+    def _check(self, vectors: np.ndarray) -> None:
+        dim, kept = self._widths(vectors.shape[-1])
+        if kept and not (vectors.shape[-1] == dim + kept and np.isfinite(vectors).all()):
+            raise ValueError(f'a vector that is not followed by {kept} finite values')
+        check_vectors(vectors[:, :dim] if kept else vectors, dim)
 
     def _file(self, row: tuple) -> tuple[str, FileState]:
         name, size, mtime_ns, digest, error, checksum = row

@@ -25,6 +25,7 @@ DEFAULT_BACKEND: dict = dict(type='FaissIndex')
 CATALOGUE = 'catalogue.db'  # in the folder of an index
 SERVERS = 'VOP_MM_MILVUS_URI'  # names servers that indexes may be looked up in
 _LOCK, _MILVUS = 'lock', 'milvus.db'
+RERANKED = 100  # of the nearest clips, where a head needs more than vectors
 _SAME_SCORE = 1e-3  # how far the score of an exact index may be from the cosine with the vector in the catalogue
 
 
@@ -317,13 +318,17 @@ class Gallery:
         with self.catalogue.transaction():
             self.catalogue.all_changed()
 
-    def search(self, vector: np.ndarray, k: int = 5, merge: bool = True) -> list[Hit]:
+    def search(self, vector: np.ndarray, k: int = 5, merge: bool = True,
+               score: Callable[[np.ndarray], np.ndarray] | None = None, rerank: int = RERANKED) -> list[Hit]:
         """The clips nearest to a query.
 
         Args:
             vector (np.ndarray): float32 [D], unit norm.
             k (int): How many. Defaults to 5.
             merge (bool): Of each video only its best moment. Defaults to True.
+            score (Callable, optional): Scores the nearest clips anew, by what the index keeps of each: float32
+                [n, kept] -> [n].
+            rerank (int): How many of the nearest clips, at least ``k``. Defaults to 100.
 
         Returns:
             list[Hit]: At most ``k``, the best first.
@@ -338,16 +343,16 @@ class Gallery:
         vector = np.asarray(vector, np.float32)
         check_vectors(vector[None], self.settings['dim'])
         try:
-            return self._search(vector, k, merge)
+            return self._search(vector, k, merge, score, rerank)
         except DamagedVectorsError as e:
             self.vectors.close()
             self._stand_in(e)
-            return self._search(vector, k, merge)
+            return self._search(vector, k, merge, score, rerank)
 
-    def _search(self, vector: np.ndarray, k: int, merge: bool) -> list[Hit]:
+    def _search(self, vector: np.ndarray, k: int, merge: bool, score: Callable | None, rerank: int) -> list[Hit]:
         if self._size is None:
             self._size = self._count()
-        total, asked = self._size, k + 8
+        total, asked = self._size, k + 8 if score is None else max(k, rerank)
         if not total and self.catalogue.num_clips():
             raise ValueError(f'the index {self.folder} is not finished, or lost its vectors: index its folder again '
                              '(what is in the catalogue is not encoded again)')
@@ -358,7 +363,7 @@ class Gallery:
             scores, ids = self.vectors.search(vector[None], asked)  # [1, asked]
             if self.vectors.is_exact and (ids < 0).all():
                 raise DamagedVectorsError(f'{self.folder} holds {total} vectors that nothing finds')
-            hits = self._hits(vector, scores[0], ids[0], merge)
+            hits = self._hits(vector, scores[0], ids[0], merge, score)
             if len(hits) >= k or asked == total:
                 return hits[:k]
             asked *= 4  # clips of one video, or ones that are gone, took the places
@@ -372,15 +377,21 @@ class Gallery:
                 raise DamagedVectorsError(f'{self.folder} holds {count} vectors of {there} clips')
         return count
 
-    def _hits(self, vector: np.ndarray, scores: np.ndarray, ids: np.ndarray, merge: bool) -> list[Hit]:
+    def _hits(self, vector: np.ndarray, scores: np.ndarray, ids: np.ndarray, merge: bool,
+              score_kept: Callable | None) -> list[Hit]:
         clips, cosines = self.catalogue.compare(ids, vector)
         self._check_found(ids, clips)
-        hits, seen = [], set()
-        for score, number in zip(scores.tolist(), ids.tolist()):
-            clip = clips.get(number)
-            if clip is not None and self.vectors.is_exact and not abs(score - cosines[number]) < _SAME_SCORE:
+        found = [pair for pair in zip(scores.tolist(), ids.tolist()) if pair[1] in clips]
+        for score, number in found:
+            if self.vectors.is_exact and not abs(score - cosines[number]) < _SAME_SCORE:
                 raise DamagedVectorsError(f'{self.folder} holds another vector of clip {number} than the catalogue')
-            if clip is not None and not (merge and clip.path in seen):
+        if found and score_kept is not None:
+            numbers, kept = self.catalogue.kept([number for _, number in found])
+            found = sorted(zip(score_kept(kept).tolist(), numbers.tolist()), key=lambda pair: -pair[0])
+        hits, seen = [], set()
+        for score, number in found:
+            clip = clips[number]
+            if not (merge and clip.path in seen):
                 seen.add(clip.path)
                 hits.append(Hit(path_of_video(self.videos, clip.path), score, clip.start, clip.end))
         return hits

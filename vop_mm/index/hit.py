@@ -9,7 +9,7 @@ class Hit:
 
     Attributes:
         path (str): The video.
-        score (float): Cosine with the query.
+        score (float): How well it fits the query, as the model's head says; a cosine where it is one.
         start (float): Where the moment begins, in seconds.
         end (float): Where it ends.
     """

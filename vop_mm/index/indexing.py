@@ -98,7 +98,8 @@ def index_folder(gallery: Gallery,
     Args:
         gallery (Gallery): The index.
         loader (ClipLoader): Reads videos.
-        encode (Callable): Frames uint8 [n, F, 3, H, W] and how many of each clip's are real -> float32 [n, D].
+        encode (Callable): Frames uint8 [n, F, 3, H, W] and how many of each clip's are real -> float32 [n, D], or
+            [n, D + kept] as :meth:`Catalogue.put_file` takes them.
         batch_size (int): Clips that are encoded together. Defaults to 32.
         num_workers (int): Videos that are read at the same time. Defaults to 2.
         progress (Callable): Is told how many of how many files are done, and what goes on.
@@ -334,7 +335,7 @@ class Run:
         """Encode clips; files of which these were the last ones go into the catalogue."""
         files, frames, real = zip(*batch)
         vectors = self.encode(torch.stack(frames), list(real))
-        check_vectors(vectors, self.gallery.settings['dim'])
+        check_vectors(vectors[:, :self.gallery.settings['dim']], self.gallery.settings['dim'])
         for file, vector in zip(files, vectors, strict=True):
             file.vectors.append(vector)
         self.report.encoded += len(batch)

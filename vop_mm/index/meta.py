@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_DIM = 16384  # values of a vector
+MAX_KEPT = 2**24  # values that a head keeps of a clip beside its vector
 _MAX_TEXT = 10_000_000  # characters of a stored config
 _MAX_NAME = 4096
 
@@ -40,6 +41,7 @@ def _no_constant(name: str) -> None:
 
 def _is_settings(value: object) -> bool:
     return (_is_plain_dict(value) and type(value.get('dim')) is int and 1 <= value['dim'] <= MAX_DIM
+            and type(value.get('kept', 0)) is int and 0 <= value.get('kept', 0) <= MAX_KEPT
             and all(value.get(key) is None or _is_length(value[key]) for key in ('window', 'stride'))
             and all(isinstance(value.get(key, ''), str) for key in ('CLIP', 'prompts', 'model', 'augment')))
 

@@ -8,8 +8,10 @@ class VideoTextDataSample(BaseDataElement):
     Data fields:
 
     * ``tokens`` (Tensor): int64 [n, L], a row per caption;
-    * ``video_feature`` (Tensor): [D], unit norm, set by the retriever's ``predict``;
-    * ``text_features`` (Tensor): [n, D], unit norm, likewise.
+    * ``video_feature`` (Tensor): what the model's head keeps of the video, set by the retriever's ``predict``: [D],
+      unit norm, for a cosine;
+    * ``text_features`` (Tensor): of its captions, likewise: [n, D], unit norm, for a cosine;
+    * ``frame_mask`` (Tensor): bool [F], False where a frame is padding, likewise; only where padding is masked.
 
     Metainfo: ``video_id``, ``video_index`` (int), ``num_frames`` (frames that are real, <= F), ``captions`` (list of
     str), ``filename``, ``unreadable`` (list of ``(path, reason)``; in training what this sample stands in for, in

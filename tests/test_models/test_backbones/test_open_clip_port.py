@@ -22,6 +22,10 @@ def shortened(name, layers):
     return cfg
 
 
+def unit(raw):
+    return F.normalize(raw, dim=-1)
+
+
 def towers(clip):
     depth = len(clip.vision_blocks)
     return (VisionTower(depth=depth, width=clip.vision_width, num_frames=2, video_from=depth),
@@ -39,7 +43,7 @@ def test_without_prompts_equals_stock_open_clip(arch, vocabulary):
     height, width = clip.image_size
     frames = random_frames(1, 2, max(height, width))[..., :height, :width]
     tokens = random_tokens([5, 12, 20], clip.context_length, vocabulary - 2, vocabulary - 1)
-    ours = vision(clip, frames)[0], text(clip, tokens)
+    ours = unit(vision(clip, frames)[0]), unit(text(clip, tokens)[0])
     theirs = stock.encode_image(frames[0], normalize=True), stock.encode_text(tokens, normalize=True)
     direction = torch.randn(5, ours[0].shape[1], generator=torch.Generator().manual_seed(3))
     for mine, other in zip(ours, theirs):
@@ -61,9 +65,10 @@ def test_equals_a_model_that_open_clip_itself_creates():
     frames, tokens = random_frames(1, 2, 224), open_clip.tokenize(['a squid is talking', 'people are singing'])
     vision, text = towers(clip)
     with torch.no_grad():
-        torch.testing.assert_close(vision(clip, frames)[0], stock.eval().encode_image(frames[0], normalize=True),
+        torch.testing.assert_close(unit(vision(clip, frames)[0]), stock.eval().encode_image(frames[0], normalize=True),
                                    rtol=0, atol=1e-5)
-        torch.testing.assert_close(text(clip, tokens), stock.encode_text(tokens, normalize=True), rtol=0, atol=1e-5)
+        torch.testing.assert_close(unit(text(clip, tokens)[0]), stock.encode_text(tokens, normalize=True), rtol=0,
+                                   atol=1e-5)
 
 
 def test_eval_without_gradient_takes_no_other_values():
@@ -128,7 +133,7 @@ def test_blocks_of_another_kind_are_refused():
 def test_end_of_text_by_id_is_accepted_where_it_is_the_largest_one():
     clip = build_clip(dict(changed(text_cfg__pool_type='eos', text_cfg__eos_id=299), custom_text=True))
     tokens = random_tokens([5, 30, 77])
-    torch.testing.assert_close(towers(clip)[1](clip, tokens), clip.model.encode_text(tokens, normalize=True),
+    torch.testing.assert_close(unit(towers(clip)[1](clip, tokens)[0]), clip.model.encode_text(tokens, normalize=True),
                                rtol=0, atol=1e-5)
 
 

@@ -3,7 +3,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ class Found:
         number (int): Of the clip in its index; what the page asks for it by.
         name (str): The video's path below the folder of videos.
         path (str): The video.
-        score (float): Cosine with the query.
+        score (float): How well it fits the query, as the model's head says.
         start (float): Where the moment begins, in seconds.
         end (float): Where it ends.
         version (str): Changes with the file's content.
@@ -120,19 +120,22 @@ class Collection:
     def search(self, query: str, k: int = 8, merge: bool = True) -> list[Found]:
         """Moments that fit a text; as :meth:`TextVideoRetriever.search`, and raises what that does."""
         check_query(query)
-        return self.nearest(self.prompt_set.encode_text([query])[0], k, merge)  # the page itself says what is unknown
+        vector = self.prompt_set.encode_text([query])[0]  # the page itself says what is unknown
+        return self.nearest(vector, k, merge, self.prompt_set.scorer(query))
 
     def unknown_words(self, query: str) -> list[str]:
         """Words of a query that the model's vocabulary lacks."""
         return self.retriever.unknown_words(query, self.prompts)
 
-    def nearest(self, vector: np.ndarray, k: int = 8, merge: bool = True) -> list[Found]:
+    def nearest(self, vector: np.ndarray, k: int = 8, merge: bool = True,
+                score: Callable | None = None) -> list[Found]:
         """Moments nearest to an embedding.
 
         Args:
-            vector (np.ndarray): float32 [D], unit norm.
+            vector (np.ndarray): float32 [D], unit norm; or what :meth:`encode_video` gives.
             k (int): How many. Defaults to 8.
             merge (bool): Of each video only its best moment. Defaults to True.
+            score (Callable, optional): Re-ranks them; see :meth:`Gallery.search`.
 
         Returns:
             list[Found]: The best first.
@@ -140,7 +143,7 @@ class Collection:
         with self._lock, _readable(self.index):
             gallery = self._current()
             found = []
-            for hit in gallery.search(vector, k, merge):
+            for hit in gallery.search(vector[:gallery.settings['dim']], k, merge, score):
                 name = name_of_video(gallery.videos, hit.path)
                 number, state = gallery.catalogue.number(name, hit.start), gallery.catalogue.file(name)
                 if number is not None and state is not None:  # else it went while we were searching
@@ -150,19 +153,20 @@ class Collection:
             return found
 
     def encode_video(self, path: str | Path) -> np.ndarray:
-        """Embedding of a whole video, float32 [D]; it is decoded in another process.
+        """Embedding of a whole video, float32 [D], or where the head is no cosine [D + kept]; it is decoded in another
+        process.
 
         Raises:
             VideoDecodeError: It can't be read, or not in time.
         """
-        return self.retriever.encode_video(path, self.prompts)[0]
+        return self.retriever.keep_video(path, self.prompts)[0]
 
     def rank_texts(self, vector: np.ndarray, texts: Sequence[str], k: int = 5) -> list[RankedText]:
-        """The texts nearest to a video's embedding, float32 [D], the best first. They are encoded once."""
+        """The texts that fit a video best, as :meth:`encode_video` gives it, in order. They are encoded once."""
         with self._texts_lock:
             if self._texts is None or self._texts[0] != tuple(texts):
-                self._texts = tuple(texts), self.retriever.encode_text(texts, self.prompts)
-            scores = self._texts[1] @ vector  # [n, D] @ [D] -> [n]
+                self._texts = tuple(texts), self.retriever.keep_text(texts, self.prompts)
+            scores = self.prompt_set.score_one(self._texts[1], vector)
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')[:k]]
 
     def clip(self, number: int) -> Clip:

@@ -4,12 +4,14 @@ A block holds a few million elements, whatever the matrix is: an array, a tensor
 whose products are taken as they are asked for. What is needed beside the source stays at a few times 16 MB.
 """
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = 2**21  # elements that are looked at together
+_HEAD_BLOCK = 2**24  # elements that a head may make of the pairs that it is given together
 
 Array = np.ndarray | Tensor
 
@@ -30,16 +32,19 @@ def bounds(step: int, total: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, total)) for start in range(0, total, step))
 
 
-def similarity_matrix(text_features: Array, video_features: Array) -> Tensor:
-    """Dot products, rounded once.
+def similarity_matrix(text_features: Array, video_features: Array, head: nn.Module | None = None,
+                      frame_mask: Tensor | None = None) -> Tensor:
+    """Dot products, rounded once; or what a head says of all pairs.
 
     Sums are taken in float64 and rounded to float32: how a BLAS library splits them (which differs with the number of
     threads, and between the rows of one matrix) is then lost in the rounding. Equal captions get equal scores, and a
     rank does not change with the machine's mood.
 
     Args:
-        text_features (ndarray | Tensor): [num_texts, D].
-        video_features (ndarray | Tensor): [num_videos, D], on the same device.
+        text_features (ndarray | Tensor): [num_texts, D]; with a head what it keeps, [num_texts, ...].
+        video_features (ndarray | Tensor): [num_videos, D], on the same device; with a head [num_videos, ...].
+        head (SimilarityHead, optional): Scores them in the place of the dot product; see :class:`HeadRows`.
+        frame_mask (Tensor, optional): For the head, [num_videos, F] bool.
 
     Returns:
         Tensor: Float32 [num_texts, num_videos].
@@ -47,7 +52,8 @@ def similarity_matrix(text_features: Array, video_features: Array) -> Tensor:
     Raises:
         ValueError: Shapes that don't go together, or a feature that is not finite (the message names its row).
     """
-    products = FeatureRows(text_features, video_features)
+    products = (FeatureRows(text_features, video_features) if head is None else
+                HeadRows(head, text_features, video_features, frame_mask))
     similarity = torch.empty(products.shape, dtype=torch.float32, device=products.device)
     for start, stop in bounds(products.rows_per_block, len(similarity)):
         similarity[start:stop] = products.block(slice(start, stop))
@@ -70,10 +76,7 @@ class FeatureRows:
         if texts.ndim != 2 or videos.ndim != 2 or texts.shape[1] != videos.shape[1]:
             raise ValueError('features must be [num_texts, D] and [num_videos, D], '
                              f'got {tuple(texts.shape)} and {tuple(videos.shape)}')
-        for name, features in (('text', texts), ('video', videos)):
-            finite = torch.isfinite(features).all(1)
-            if not finite.all():
-                raise ValueError(f'the features of {name} {int(finite.logical_not().nonzero()[0])} are not finite')
+        _check_finite(texts, videos)
         self._texts, self._videos = texts, videos.double().T  # [T, D], [D, V]
         self.device = texts.device
         self.shape = (len(texts), len(videos))
@@ -82,6 +85,47 @@ class FeatureRows:
     def block(self, rows: slice) -> Tensor:
         """Some rows, float32 [n, num_videos]."""
         return (self._texts[rows].double() @ self._videos).float()
+
+
+class HeadRows:
+    """Rows of what a head says of all pairs, on the head's own device, a few thousand pairs at a time; read block by
+    block only.
+
+    Args:
+        head (SimilarityHead): The head.
+        texts (Tensor): What it keeps of texts, [num_texts, ...], the rows.
+        videos (Tensor): Of videos, [num_videos, ...].
+        frame_mask (Tensor, optional): [num_videos, F] bool, False where a frame is padding.
+
+    Raises:
+        ValueError: A feature that is not finite (the message names its row).
+    """
+
+    def __init__(self, head: nn.Module, texts: Tensor, videos: Tensor, frame_mask: Tensor | None = None) -> None:
+        _check_finite(texts, videos)
+        self._head, self._texts, self._videos, self._mask = head, texts, videos, frame_mask
+        self._on = next((x.device for x in chain(head.parameters(), head.buffers())), texts.device)
+        self.device = texts.device
+        self.shape = (len(texts), len(videos))
+        self.rows_per_block = max(1, _BLOCK // max(1, len(videos)))
+
+    @torch.no_grad()
+    def block(self, rows: slice) -> Tensor:
+        """Some rows, float32 [n, num_videos]."""
+        texts = self._texts[rows]
+        block = torch.empty(len(texts), self.shape[1], device=self.device)
+        pairs = max(1, _HEAD_BLOCK // max(1, texts[:1].numel(), self._videos[:1].numel()))
+        step = max(1, int(pairs**0.5))
+        for first, last in bounds(step, self.shape[1]):
+            videos = self._videos[first:last].to(self._on)
+            mask = None if self._mask is None else self._mask[first:last].to(self._on)
+            for start, stop in bounds(max(1, pairs // (last - first)), len(texts)):
+                scores = self._head.similarity(texts[start:stop].to(self._on), videos, mask)
+                if scores.shape != (stop - start, last - first):
+                    raise ValueError(f'{type(self._head).__name__}.similarity gave the shape {tuple(scores.shape)} for '
+                                     f'{stop - start} texts and {last - first} videos')
+                block[start:stop, first:last] = scores
+        return block
 
 
 class MatrixRows:
@@ -164,7 +208,14 @@ class ChangedRows:
         return self._change(self._rows.at(columns, rows).double(), self._texts if rows is None else rows, columns)
 
 
-Rows = MatrixRows | FeatureRows | ChangedRows
+Rows = MatrixRows | FeatureRows | HeadRows | ChangedRows
+
+
+def _check_finite(texts: Tensor, videos: Tensor) -> None:
+    for name, features in (('text', texts), ('video', videos)):
+        finite = torch.isfinite(features).flatten(1).all(1)
+        if not finite.all():
+            raise ValueError(f'the features of {name} {int(finite.logical_not().nonzero()[0])} are not finite')
 
 
 def _not_finite(row, column, value) -> ValueError:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from vop_mm.registry import METRICS
 from vop_mm.utils.files import atomic_write
@@ -27,7 +27,8 @@ class RetrievalMetric(BaseMetric):
     and the number of processes change nothing, to the last bit. Of each data sample it reads ``video_id``,
     ``video_feature`` [D], ``text_features`` [n, D] and, where they are there, ``captions`` (list of n str), ``twin``
     (``video_id`` of the video that only its event tells apart), ``kind`` (of that event, str) and ``unreadable``: not
-    empty, and the sample is left out of the gallery, counted and named.
+    empty, and the sample is left out of the gallery, counted and named. With a head (:meth:`use_head`) the features are
+    of any shape, and ``frame_mask`` [F] is read as well.
 
     Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, the
     same under ``v2t``; with post-processing under ``t2v_dsl`` and so on as well, with a bootstrap also ``t2v/R1_low``,
@@ -84,6 +85,21 @@ class RetrievalMetric(BaseMetric):
         self.v2t_protocol = v2t_protocol
         self.dump = dump
         self.summary: dict = {}
+        self.head: nn.Module | None = None
+
+    def use_head(self, head: nn.Module) -> None:
+        """Score as a model's head does. The runner calls it with the head of the model that it evaluates.
+
+        Args:
+            head (SimilarityHead): The head. A cosine is computed here, as without a head.
+
+        Raises:
+            ValueError: The head is no cosine, and a dump or a query bank is asked for.
+        """
+        for what, asked in (('a dump', self.dump), ('a query bank', self.query_bank)):
+            if asked is not None:
+                head.require_cosine(what)
+        self.head = None if head.is_cosine else head
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what is needed of a batch.
@@ -97,7 +113,7 @@ class RetrievalMetric(BaseMetric):
                 names the ``video_id``, and whether it is the video or which text.
         """
         # exactly one record a sample, whatever it holds: MMEngine finds a sampler's padding by counting them
-        self.results.extend(_record(sample) for sample in data_samples)
+        self.results.extend(_record(sample, self.head is None) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Metrics of all samples.
@@ -126,7 +142,7 @@ class RetrievalMetric(BaseMetric):
         if self.dump is not None:
             self._dump(results, videos, texts, text_to_video)
 
-        similarity = similarity_matrix(texts, videos)
+        similarity = similarity_matrix(texts, videos, self.head, _masks(results))
         bank = None if self.query_bank is None else load_query_bank(self.query_bank, texts, videos)
         flat = {f'{row}/{key}': value for row, values in evaluate_retrieval(
             similarity, text_to_video, self.ties, self.v2t_protocol, self.postprocess, bank, self.bootstrap)
@@ -182,7 +198,7 @@ def what_was_evaluated(metric: BaseMetric) -> str:
     return f'{name}, {protocol}{summary["num_texts"]} captions, gallery of {summary["num_videos"]} videos'
 
 
-def _record(sample: dict) -> dict:
+def _record(sample: dict, cosine: bool) -> dict:
     video_id = sample.get('video_id')
     if not isinstance(video_id, str):
         raise ValueError(f'a data sample has no video_id that is a text, but {video_id!r}')
@@ -191,7 +207,8 @@ def _record(sample: dict) -> dict:
     video, texts = sample.get('video_feature'), sample.get('text_features')
     if not isinstance(video, Tensor) or not isinstance(texts, Tensor):
         raise ValueError(f'{video_id}: the model set no video_feature or no text_features')
-    if video.ndim != 1 or texts.ndim != 2 or len(texts) == 0 or texts.shape[1] != len(video):
+    if video.ndim < 1 or texts.ndim < 2 or len(texts) == 0 or cosine and (
+            video.ndim != 1 or texts.ndim != 2 or texts.shape[1] != len(video)):
         raise ValueError(f'{video_id}: expected video_feature [D] and text_features [n, D], '
                          f'got {tuple(video.shape)} and {tuple(texts.shape)}')
     captions = sample.get('captions')
@@ -203,21 +220,32 @@ def _record(sample: dict) -> dict:
     if not torch.isfinite(video).all():
         raise ValueError(f'{video_id}: the feature of the video is not finite')
     if not torch.isfinite(texts).all():
-        row = int(torch.isfinite(texts).all(1).logical_not().nonzero()[0])
+        row = int(torch.isfinite(texts).flatten(1).all(1).logical_not().nonzero()[0])
         which = f' ({captions[row]!r})' if captions is not None else ''
         raise ValueError(f'{video_id}: the feature of text {row}{which} is not finite')
-    return dict(video_id=video_id, video=video, texts=texts, twin=sample.get('twin'), kind=sample.get('kind'),
-                captions=None if captions is None else list(captions))
+    mask = None if cosine or sample.get('frame_mask') is None else sample['frame_mask'].cpu().clone()
+    return dict(video_id=video_id, video=video, texts=texts, mask=mask, twin=sample.get('twin'),
+                kind=sample.get('kind'), captions=None if captions is None else list(captions))
 
 
 def _stack(results: list[dict]) -> tuple[Tensor, Tensor]:
-    """Features of the videos, [V, D], and of all their texts, [T, D]."""
-    size = len(results[0]['video'])
-    for record in results:
-        if len(record['video']) != size:
-            raise ValueError(f"features of {results[0]['video_id']} have {size} dimensions, "
-                             f"those of {record['video_id']} {len(record['video'])}")
+    """Features of the videos, [V, ...], and of all their texts, [T, ...]."""
+    sizes = [[' x '.join(map(str, x.shape)) for x in (record['video'], record['texts'][0])] for record in results]
+    for record, (video, text) in zip(results, sizes, strict=True):
+        if [video, text] != sizes[0]:
+            old, new = (sizes[0][0], video) if video != sizes[0][0] else (sizes[0][1], text)
+            raise ValueError(f"features of {results[0]['video_id']} have {old} dimensions, "
+                             f"those of {record['video_id']} {new}")
     return torch.stack([record['video'] for record in results]), torch.cat([record['texts'] for record in results])
+
+
+def _masks(results: list[dict]) -> Tensor | None:
+    """Which frames are no padding, [V, F]; None where no video has any."""
+    known = next((record['mask'] for record in results if record['mask'] is not None), None)
+    if known is None:
+        return None
+    whole = torch.ones_like(known)
+    return torch.stack([whole if record['mask'] is None else record['mask'] for record in results])
 
 
 def _twins(results: list[dict]) -> np.ndarray:

@@ -117,6 +117,11 @@ class OpenCLIP(BaseModule):
         return self._text.token_embedding.weight.shape[-1]
 
     @property
+    def embed_dim(self) -> int:
+        """Dimensions of the embeddings that both towers hand over (D)."""
+        return self.projections[0].shape[1]
+
+    @property
     def context_length(self) -> int:
         """Tokens that the text tower takes, prompts included (77 in CLIP)."""
         return self._text.positional_embedding.shape[0]

@@ -44,16 +44,20 @@ class TextTower(BaseModule):
         if self.max_words < 3:
             raise ValueError(f'{most} text prompts leave no room for words in {context_length} positions')
 
-    def forward(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
+    def forward(self, clip: OpenCLIP, tokens: Tensor,
+                words: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Embed captions.
 
         Args:
             clip (OpenCLIP): The frozen backbone.
             tokens (Tensor): Token ids [n, L] int64, end of text the largest id, padded with 0. More than
                 :attr:`max_words` are cut, keeping end of text.
+            words (bool): Embed all tokens as well. Defaults to False.
 
         Returns:
-            Tensor: Text embeddings [n, D], unit norm.
+            tuple[Tensor, Tensor | None, Tensor | None]: Raw embeddings of the captions, [n, D]; of all their tokens,
+            [n, max_words, D], 0 behind end of text; which of those are there, [n, max_words] bool. None where not
+            asked for.
         """
         tokens = fit_tokens(tokens, self.max_words)
         suffix = len(self.suffix_prompts) > 0
@@ -61,9 +65,9 @@ class TextTower(BaseModule):
             tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
         eot = tokens.argmax(dim=-1)  # [n]
         # words are what is left of a layer's output: [n, L, C], split where prompts go
-        words = clip.embed_words(tokens)
-        end = words.shape[1] - 1 if suffix else words.shape[1]
-        first, middle, last = words[:, :1], words[:, 1:end], words[:, end:]
+        x = clip.embed_words(tokens)
+        end = x.shape[1] - 1 if suffix else x.shape[1]
+        first, middle, last = x[:, :1], x[:, 1:end], x[:, end:]
         for layer in range(len(clip.text_blocks)):
             context = LayerContext(layer, first)
             before = self._tokens(self.prompts, context)  # [n, P, C]
@@ -84,7 +88,12 @@ class TextTower(BaseModule):
         elif suffix:  # end of text in the last position has moved behind the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
         x = x[torch.arange(x.shape[0], device=x.device), position]  # [n, P + L + S, C] -> [n, C]
-        return F.normalize(at_least_float32(clip.project_text(x)), dim=-1)
+        sentence = at_least_float32(clip.project_text(x))
+        if not words:
+            return sentence, None, None
+        mask = torch.arange(self.max_words, device=x.device) <= eot[:, None]  # [n, max_words]
+        each = at_least_float32(clip.project_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
+        return sentence, F.pad(each, (0, 0, 0, self.max_words - each.shape[1])) * mask[..., None], mask
 
     @staticmethod
     def _tokens(providers: Iterable[PromptProvider], context: LayerContext) -> list[Tensor]:

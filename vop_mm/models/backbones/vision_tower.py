@@ -4,7 +4,6 @@ from collections.abc import Iterable
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vop_mm.utils.precision import at_least_float32
@@ -53,7 +52,7 @@ class VisionTower(BaseModule):
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
-            Tensor: Frame embeddings [B, F, D], unit norm.
+            Tensor: Raw frame embeddings [B, F, D].
 
         Raises:
             ValueError: More frames than there are frame positions.
@@ -82,7 +81,7 @@ class VisionTower(BaseModule):
             x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
             x = self._run(clip, layer, x, key_mask)
             cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
-        return F.normalize(at_least_float32(clip.project_frames(cls.reshape(*shape, -1))), dim=-1)  # [B, F, D]
+        return at_least_float32(clip.project_frames(cls.reshape(*shape, -1)))  # [B, F, D]
 
     def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """From one sequence per frame to one per video. [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]"""

@@ -1,4 +1,5 @@
-"""Heads: frame embeddings to video embeddings, and similarities."""
+"""Heads: what is kept of captions and videos, and how similar they are."""
+from .base import SimilarityHead, mean_of_frames
 from .mean_pool_similarity import MeanPoolSimilarity
 
-__all__ = ['MeanPoolSimilarity']
+__all__ = ['MeanPoolSimilarity', 'SimilarityHead', 'mean_of_frames']

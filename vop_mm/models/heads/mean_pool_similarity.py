@@ -1,37 +1,34 @@
 """From frames to videos to similarities, by the mean."""
-from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from vop_mm.registry import MODELS
+from vop_mm.registry import HEADS
 from vop_mm.utils.precision import at_least_float32, without_autocast
 
+from .base import SimilarityHead, mean_of_frames
 
-@MODELS.register_module()
-class MeanPoolSimilarity(BaseModule):
+
+@HEADS.register_module()
+class MeanPoolSimilarity(SimilarityHead):
     """A video is the mean of its frame embeddings; similarity is the cosine with the text (VoP, section 3.1)."""
+    is_cosine = True
 
-    def pool(self, frame_features: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """Frame embeddings to video embeddings.
+    def video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Mean of the frames' directions. [B, F, D] -> [B, D], unit norm"""
+        return mean_of_frames(F.normalize(frames, dim=-1), frame_mask)
 
-        Args:
-            frame_features (Tensor): [B, F, D], unit norm.
-            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
+    def text(self, sentence: Tensor, words: Tensor | None = None, word_mask: Tensor | None = None) -> Tensor:
+        """Direction of the sentence. [T, D] -> [T, D], unit norm"""
+        return F.normalize(sentence, dim=-1)
 
-        Returns:
-            Tensor: [B, D], unit norm.
-        """
-        if frame_mask is None:
-            pooled = frame_features.mean(dim=1)  # [B, F, D] -> [B, D]
-        else:
-            weights = frame_mask.to(frame_features.dtype)[..., None]  # [B, F, 1]
-            pooled = (frame_features * weights).sum(dim=1) / weights.sum(dim=1)  # [B, D]
-        return F.normalize(pooled, dim=-1)
-
-    def similarity(self, text_features: Tensor, video_features: Tensor) -> Tensor:
+    def similarity(self, text: Tensor, video: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Cosine of every text with every video. [T, D], [V, D], unit norm -> [T, V]
 
         In float32 at least, under autocast too: logits are 100 times as large, and bfloat16 knows cosines to 0.004.
         """
-        with without_autocast(text_features):
-            return at_least_float32(text_features) @ at_least_float32(video_features).T
+        with without_autocast(text):
+            return at_least_float32(text) @ at_least_float32(video).T
+
+    def vector(self, video: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """The vector that is kept. [B, D] -> [B, D]"""
+        return video

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vop_mm.registry import MODELS, PROMPTS, TUNING, UPDATES
+from vop_mm.registry import HEADS, MODELS, PROMPTS, TUNING, UPDATES
 from vop_mm.utils.dist import gather_with_grad, world_size
 
 from ..backbones import TextTower, VisionTower
@@ -35,7 +36,8 @@ class TextVideoRetriever(BaseModel):
             every layer sees single frames. Defaults to None.
         recompute (bool): Activation checkpointing of both towers. Defaults to False.
         tuning (dict): What trains. Defaults to ``dict(type='PromptTuning')``.
-        head (dict): Frames to videos to similarities. Defaults to ``dict(type='MeanPoolSimilarity')``.
+        head (dict): How similar captions and videos are, of the registry ``HEADS``. Defaults to
+            ``dict(type='MeanPoolSimilarity')``.
         loss (dict): Defaults to ``dict(type='SymmetricContrastiveLoss')``.
         data_preprocessor (dict): Defaults to ``dict(type='VideoTextPreprocessor')``.
 
@@ -80,7 +82,8 @@ class TextVideoRetriever(BaseModel):
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
                                     published_eot=published_eot, context_length=self.clip.context_length,
                                     recompute=recompute)
-        self.head = MODELS.build(head)
+        self.head = HEADS.build(head)
+        self.head.prepare(self.clip)
         self.loss_module = MODELS.build(loss)
         self.tuning = TUNING.build(tuning)
         self.tuning.apply(self)
@@ -99,10 +102,10 @@ class TextVideoRetriever(BaseModel):
         Returns:
             Tensor: [B, F, D], unit norm per frame.
         """
-        return self.vision_tower(self.clip, frames, frame_mask)
+        return F.normalize(self.vision_tower(self.clip, frames, frame_mask), dim=-1)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """Embed videos.
+        """Embed videos, each in the one vector by which an index finds it.
 
         Args:
             frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
@@ -111,7 +114,7 @@ class TextVideoRetriever(BaseModel):
         Returns:
             Tensor: [B, D], unit norm.
         """
-        return self.head.pool(self.encode_frames(frames, frame_mask), frame_mask)
+        return self.head.vector(self.keep_video(frames, frame_mask), frame_mask)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Embed captions.
@@ -122,7 +125,31 @@ class TextVideoRetriever(BaseModel):
         Returns:
             Tensor: [n, D], unit norm.
         """
-        return self.text_tower(self.clip, tokens)
+        if self.head.is_cosine:
+            return self.keep_text(tokens)
+        return F.normalize(self.text_tower(self.clip, tokens)[0], dim=-1)
+
+    # -- similarities -----------------------------------------------------------------------------------------------
+    def keep_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """What the head keeps of videos, [B, ...]; arguments as for :meth:`encode_video`."""
+        return self.head.video(self.vision_tower(self.clip, frames, frame_mask), frame_mask)
+
+    def keep_text(self, tokens: Tensor) -> Tensor:
+        """What the head keeps of captions, [n, ...]; arguments as for :meth:`encode_text`."""
+        return self.head.text(*self.text_tower(self.clip, tokens, words=self.head.reads_words))
+
+    def similarity(self, tokens: Tensor, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        """Score every caption with every video, as the head does.
+
+        Args:
+            tokens (Tensor): Token ids [T, L] int64.
+            frames (Tensor): CLIP-normalised pixels [V, F, 3, H, W].
+            frame_mask (Tensor, optional): [V, F] bool, False where a frame is padding.
+
+        Returns:
+            Tensor: [T, V], before the logit scale.
+        """
+        return self.head.similarity(self.keep_text(tokens), self.keep_video(frames, frame_mask), frame_mask)
 
     # -- MMEngine's three modes -------------------------------------------------------------------------------------
     def forward(self,
@@ -145,18 +172,22 @@ class TextVideoRetriever(BaseModel):
             mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``.
 
         Returns:
-            dict | list: ``tensor``: ``dict(video_features [B, D], text_features [T, D])``. ``loss``:
-            ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [D] and ``text_features``
-            [n, D], on the CPU.
+            dict | list: ``tensor``: ``dict(video_features [B, ...], text_features [T, ...])``, what the head keeps.
+            ``loss``: ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [...],
+            ``text_features`` [n, ...] and, where there is a mask, ``frame_mask`` [F], on the CPU.
         """
         if mode not in ('tensor', 'predict', 'loss'):
             raise ValueError(f"mode must be 'tensor', 'predict' or 'loss', got {mode!r}")
-        video_features = self.encode_video(frames, frame_mask)
-        text_features = self.encode_text(tokens)
+        video_features = self.keep_video(frames, frame_mask)
+        text_features = self.keep_text(tokens)
         if mode == 'tensor':
             return dict(video_features=video_features, text_features=text_features)
         if mode == 'loss':
-            return self._loss(video_features, text_features, text_video, video_index)
+            if self.head.is_cosine:
+                frame_mask = None  # a vector has no frames any more
+            elif frame_mask is None:  # another rank may have one, and all have to gather the same
+                frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+            return self._loss(video_features, text_features, text_video, video_index, frame_mask)
         if text_video is None:
             text_video = torch.arange(len(frames), device=frames.device)
         # to the CPU by the batch: sample by sample the metric would wait for the device as many times
@@ -164,6 +195,9 @@ class TextVideoRetriever(BaseModel):
         counts = rows.bincount(minlength=len(frames)).tolist()
         for sample, video, own in zip(data_samples, videos, texts.split(counts), strict=True):
             sample.set_data(dict(video_feature=video, text_features=own))
+        if frame_mask is not None:
+            for sample, own in zip(data_samples, frame_mask.cpu(), strict=True):
+                sample.set_data(dict(frame_mask=own))
         return data_samples
 
     def _dump_init_info(self) -> None:
@@ -171,15 +205,18 @@ class TextVideoRetriever(BaseModel):
         pass
 
     def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
-              video_index: Tensor | None) -> dict:
+              video_index: Tensor | None, frame_mask: Tensor | None) -> dict:
         if video_index is None:
             if world_size() > 1:
                 raise ValueError('video_index is needed to train on several processes')
             video_index = torch.arange(len(video_features), device=video_features.device)
         if text_video is not None:  # one row per pair
             video_features, video_index = video_features[text_video], video_index[text_video]
+            frame_mask = None if frame_mask is None else frame_mask[text_video]
         text_features, video_features = gather_with_grad(text_features), gather_with_grad(video_features)
-        logits = self._scale() * self.head.similarity(text_features, video_features)  # [N, N], N pairs over all ranks
+        mask = None if frame_mask is None else gather_with_grad(frame_mask.byte()).bool()
+        # [N, N], N pairs over all ranks
+        logits = self._scale() * self.head.similarity(text_features, video_features, mask)
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
 
     def _scale(self) -> Tensor:

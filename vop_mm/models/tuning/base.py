@@ -10,7 +10,8 @@ class TuningStrategy(metaclass=ABCMeta):
     """Decides which parameters of a retriever train.
 
     A subclass answers :meth:`trainable`, finding parameters by structure (the modules it walks), never by their names.
-    Freezing, counting, the optimiser and saving all follow from the ``requires_grad`` that :meth:`apply` sets.
+    Freezing, counting, the optimiser and saving all follow from the ``requires_grad`` that :meth:`apply` sets. The head
+    trains with every strategy that trains anything.
 
     Args:
         logit_scale (bool): Train CLIP's logit scale as well. Defaults to False.
@@ -45,6 +46,8 @@ class TuningStrategy(metaclass=ABCMeta):
         """
         self.prepare(model)
         chosen = {id(p) for p in self.trainable(model)}
+        if chosen:  # a head of its own starts at random: only where nothing trains it has to do without
+            chosen.update(id(p) for p in model.head.parameters())
         if self.logit_scale:
             chosen.add(id(model.clip.logit_scale))
         for parameter in model.parameters():
