@@ -7,6 +7,7 @@ import zipfile
 from email import message_from_string
 from pathlib import Path
 
+import packaging
 import pytest
 
 import vop_mm
@@ -72,11 +73,12 @@ def test_wheel_metadata(wheel):
 def test_guard_of_an_installed_package_reads_its_metadata(wheel, tmp_path, setup_py):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
+    (tmp_path / 'packaging').symlink_to(Path(packaging.__file__).parent)
     done = subprocess.run([sys.executable, '-E', '-S', '-c', 'import vop_mm'], capture_output=True, text=True,
                           cwd=tmp_path)
     for line in setup_py.read_requirements('runtime'):
         name = setup_py.Requirement(line).name
-        assert f'  - {name}: found none' in done.stderr
+        assert name == 'packaging' or f'  - {name}: found none' in done.stderr
 
 
 def test_requirements_are_read_without_comments(setup_py):

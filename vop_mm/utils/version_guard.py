@@ -1,13 +1,10 @@
-"""Says in one error which packages are missing or out of range, and the commands that mend it.
+"""Checks the environment when vop_mm is imported: names all packages that are missing or out of range in one error.
 
-Only package metadata is read, and only with the standard library: nothing heavy is imported, and a broken package can't
-hide the message that explains it. The ranges are those of ``requirements/runtime.txt``, read from the source tree or
-from the metadata of the installed package.
+Only package metadata is read, so that nothing heavy is imported and a broken package can't hide the message that
+explains it. The ranges are those of ``requirements/runtime.txt``.
 """
 from __future__ import annotations  # an old Python has to get as far as its message
 
-import ast
-import platform
 import re
 import sys
 from importlib import metadata
@@ -15,17 +12,16 @@ from pathlib import Path
 
 from ..version import PYTHON_RANGE
 
+try:
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+except ImportError:
+    Requirement = None
+
 _ROOT = Path(__file__).resolve().parents[2]
 # Other distributions that bring the same module.
 _SAME_MODULE = {'decord': ('decord2', 'eva-decord')}
-_COMPARE = {
-    '>=': lambda a, b: a >= b,
-    '<=': lambda a, b: a <= b,
-    '==': lambda a, b: a == b,
-    '!=': lambda a, b: a != b,
-    '>': lambda a, b: a > b,
-    '<': lambda a, b: a < b,
-}
 
 
 def check_environment() -> None:
@@ -36,7 +32,10 @@ def check_environment() -> None:
             the command that mends it.
     """
     # packages of another Python are no use: with a wrong one, that is all there is to say
-    problems = python_problems(sys.version_info[:3]) or package_problems(runtime_ranges())
+    problems = python_problems(sys.version_info[:3])
+    if not problems and Requirement is None:
+        problems = ['packaging: found none; pip install -e . in the folder of vop_mm\'s setup.py']
+    problems = problems or package_problems(runtime_requirements())
     if len(problems) > 1:
         problems.append('or all of these at once: pip install -e . in the folder of vop_mm\'s setup.py')
     if problems:
@@ -44,60 +43,28 @@ def check_environment() -> None:
                           + '\n'.join(f'  - {problem}' for problem in problems))
 
 
-def runtime_ranges() -> list[str]:
-    """The lines of ``requirements/runtime.txt``.
+def runtime_requirements() -> list[Requirement]:
+    """Read the requirements of this platform, from the source tree or the metadata of the installed package.
 
     Returns:
-        list[str]: For instance ``['mmengine>=0.10.3,<1.0', ...]``. Empty where vop_mm was put without its metadata:
-        there is nothing to check against then.
+        list[Requirement]: Empty where vop_mm was put without its metadata: there is nothing to check against then.
     """
     source = _ROOT / 'requirements' / 'runtime.txt'
     if source.is_file() and (_ROOT / 'setup.py').is_file():
         lines = (line.split('#')[0].strip() for line in source.read_text(encoding='utf-8').splitlines())
-        return [line.split(';')[0].strip() for line in lines if line and applies(line)]
-    try:
-        lines = metadata.requires('vop_mm') or []
-    except metadata.PackageNotFoundError:
-        return []
-    # this extra has the ranges as they are; setup.py bends the plain requirements to the environment it finds
-    return [line.split(';')[0].strip() for line in lines
-            if re.search(r'extra\s*==\s*.runtime\b', line) and applies(line)]
-
-
-def applies(line: str) -> bool:
-    """Whether a requirement is one of this platform, by its marker.
-
-    Args:
-        line (str): For instance ``'decord>=0.6.0; platform_machine == "x86_64" or platform_machine == "AMD64"'``.
-
-    Returns:
-        bool: True also where it has no marker.
-    """
-    marker = line.partition(';')[2].strip()
-    return not marker or _holds(ast.parse(marker, mode='eval').body)
-
-
-def _holds(node: ast.expr) -> bool:
-    """Whether a marker is true, which has the syntax of a Python expression; what is not known here is."""
-    if isinstance(node, ast.BoolOp):
-        return (all if isinstance(node.op, ast.And) else any)([_holds(value) for value in node.values])
-    known = {'platform_machine': platform.machine(), 'sys_platform': sys.platform, 'platform_system': platform.system()}
-    sides = [known.get(side.id) if isinstance(side, ast.Name) else ast.literal_eval(side)
-             for side in (node.left, node.comparators[0])]
-    if None in sides or not isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
-        return True
-    return (sides[0] == sides[1]) is isinstance(node.ops[0], ast.Eq)
+        found = [Requirement(line) for line in lines if line]
+    else:
+        try:
+            lines = metadata.requires('vop_mm') or []
+        except metadata.PackageNotFoundError:
+            return []
+        # this extra has the ranges as they are; setup.py bends the plain requirements to the environment it finds
+        found = [Requirement(line) for line in lines if re.search(r'extra\s*==\s*.runtime\b', line)]
+    return [one for one in found if one.marker is None or one.marker.evaluate({'extra': 'runtime'})]
 
 
 def python_problems(found: tuple[int, int, int]) -> list[str]:
-    """What is wrong with the Python, in words.
-
-    Args:
-        found (tuple[int, int, int]): Its version.
-
-    Returns:
-        list[str]: One line, or none.
-    """
+    """Describe what is wrong with a version of Python: one line, or none."""
     low, high = PYTHON_RANGE
     if low <= tuple(found[:2]) < high:
         return []
@@ -105,40 +72,25 @@ def python_problems(found: tuple[int, int, int]) -> list[str]:
         *found, *low, *high)]
 
 
-def package_problems(ranges: list[str]) -> list[str]:
-    """What is wrong with the installed packages, in words.
-
-    Args:
-        ranges (list[str]): Requirements, for instance ``['mmengine>=0.10.3,<1.0']``.
-
-    Returns:
-        list[str]: A line a package, none when all is well.
-    """
+def package_problems(requirements: list[Requirement]) -> list[str]:
+    """Describe what is wrong with the installed packages: one line for each, none when all is well."""
     problems = []
-    for line in ranges:
-        name, wanted = re.match(r'\s*([\w.-]+)\s*\(?([^()]*)', line).groups()
-        wanted = ','.join(sorted((part.strip() for part in wanted.split(',')), reverse=True))  # '>=1,<2', not '<2,>=1'
-        problems.append(_mmcv_problem(wanted) if name == 'mmcv-lite' else _problem(name, wanted))
+    for requirement in requirements:
+        wanted = ','.join(sorted(map(str, requirement.specifier), reverse=True))  # '>=1,<2', not '<2,>=1'
+        problems.append(_mmcv_problem(wanted) if requirement.name == 'mmcv-lite' else
+                        _problem(requirement.name, wanted))
     problems.append(_torchvision_problem())
     return [problem for problem in problems if problem]
 
 
 def in_range(version: str, wanted: str) -> bool:
-    """Whether a version is in a range; what follows the release number (``rc1``, ``+cu121``) does not count.
+    """Return whether a version is in a range; what follows the release number (``rc1``, ``+cu121``) does not count.
 
     Args:
         version (str): For instance ``'2.1.2+cu121'``.
         wanted (str): For instance ``'>=2.1,<3'``.
-
-    Returns:
-        bool: Whether it is.
     """
-    for part in filter(None, wanted.split(',')):
-        compare, bound = re.match(r'\s*([<>=!]+)\s*(.+)', part).groups()
-        digits = bound.count('.') if bound.endswith('.*') else None  # '==2.1.*' compares two numbers
-        if not _COMPARE[compare](_release(version)[:digits], _release(bound)[:digits]):
-            return False
-    return True
+    return Version(version).base_version in SpecifierSet(wanted)
 
 
 def _problem(name: str, wanted: str) -> str | None:
@@ -172,18 +124,12 @@ def _torchvision_problem() -> str | None:
     torch, torchvision = _version('torch'), _version('torchvision')
     if not torch or not torchvision:
         return None
-    for line in metadata.requires('torchvision') or ():
-        match = re.match(r'torch\s*\(?([<>=!][^;()]*)', line)
-        wants = match[1].strip() if match else ''
-        if not in_range(torch, re.sub(r'==\s*(\d+\.\d+)[^,]*', r'==\1.*', wants)):
-            return (f'torchvision: found {torchvision}, which is for torch{wants}, wanted the one for {torch}; '
-                    f'pip install "torch=={torch.split("+")[0]}" torchvision')
+    for wants in map(Requirement, metadata.requires('torchvision') or ()):
+        minor = re.sub(r'==\s*(\d+\.\d+)[^,]*', r'==\1.*', str(wants.specifier))
+        if wants.name == 'torch' and not in_range(torch, minor):
+            return (f'torchvision: found {torchvision}, which is for torch{wants.specifier}, wanted the one for '
+                    f'{torch}; pip install "torch=={Version(torch).public}" torchvision')
     return None
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = tuple(int(number) for number in re.match(r'\d+(?:\.\d+)*', version.strip())[0].split('.'))
-    return numbers + (0,) * (4 - len(numbers))
 
 
 def _version(name: str) -> str | None:
