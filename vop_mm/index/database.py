@@ -192,13 +192,13 @@ class Database:
 
     def _fetch(self, query: str, values: Sequence) -> Iterator[tuple]:
         """Rows, no more of them than there can be: in a crafted file many values lie in the same pages."""
-        rows = self._execute(query, values)
-        left = 4 * os.stat(self.path).st_size + _SPARE
-        while few := rows.fetchmany(_FEW):
-            left -= len(marshal.dumps(few))  # a tenth of the time that it takes to ask each value
-            if left < 0:
-                raise self.damaged('more values than it has room for')
-            yield from few
+        with closing(self._execute(query, values)) as rows:  # one left open locks the file, from Python 3.13 on
+            left = 4 * os.stat(self.path).st_size + _SPARE
+            while few := rows.fetchmany(_FEW):
+                left -= len(marshal.dumps(few))  # a tenth of the time that it takes to ask each value
+                if left < 0:
+                    raise self.damaged('more values than it has room for')
+                yield from few
 
     def _allowed(self) -> int:
         """Steps that a call may take: some tenths of a second, and a hundred for each byte of the file."""
