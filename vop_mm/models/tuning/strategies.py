@@ -1,4 +1,4 @@
-"""The strategies that choose among parameters which are there already."""
+"""Strategies that select among existing parameters."""
 from collections.abc import Iterable
 
 from torch import nn
@@ -19,7 +19,7 @@ class ZeroShot(TuningStrategy):
 
 @TUNING.register_module()
 class FullTuning(TuningStrategy):
-    """Trains everything, CLIP and its logit scale included, and therefore takes no ``logit_scale``."""
+    """Trains all parameters, including CLIP and its logit scale; therefore it takes no ``logit_scale``."""
 
     def __init__(self) -> None:
         super().__init__(logit_scale=True)
@@ -30,7 +30,7 @@ class FullTuning(TuningStrategy):
 
 @TUNING.register_module()
 class PromptTuning(TuningStrategy):
-    """Trains every parameter that isn't CLIP's: prompts, and whatever else a config adds around the frozen backbone."""
+    """Trains every parameter that isn't CLIP's: prompts and whatever else a config adds to the frozen backbone."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         clip = {id(p) for p in model.clip.parameters()}
@@ -47,7 +47,7 @@ class ProjTuning(TuningStrategy):
 
 @TUNING.register_module()
 class BiasTuning(TuningStrategy):
-    """Trains every bias term of CLIP: of linear layers, normalizations, and attention's input projection."""
+    """Trains every bias term of CLIP: those of linear layers, normalizations and attention's input projection."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         for module in model.clip.modules():
@@ -61,7 +61,7 @@ class PartialTuning(TuningStrategy):
 
     Args:
         num_blocks (int): Number of blocks of each encoder. Defaults to 1.
-        **kwargs: Of :class:`TuningStrategy`.
+        **kwargs: Arguments of :class:`TuningStrategy`.
     """
 
     def __init__(self, num_blocks: int = 1, **kwargs) -> None:
