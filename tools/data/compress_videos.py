@@ -21,7 +21,7 @@ _SETTINGS = 'compressed.json'
 _QUALITY = '18'  # CRF of x264: visually close to the source
 _OF_ONE_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EINVAL)
 _WHOLE = 0.95  # minimum share of the source's length for a copy of a damaged file
-_PATIENCE = 20  # timeout for ffmpeg, as a multiple of the video's length plus one minute
+_PATIENCE = 20  # timeout for ffmpeg, as a multiple of one minute plus the video's length
 
 
 def parse_args() -> argparse.Namespace:

@@ -118,7 +118,6 @@ def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
 
 
 def _encode_all(jobs: list, folder: Path, workers: int) -> None:
-    """Encode all clips in several processes, with a progress bar."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 

@@ -140,7 +140,6 @@ def _problem(checkpoint) -> str | None:
 
 
 def _check_hash(file: BinaryIO, name: str) -> None:
-    """Compare a published file with the hash in its name."""
     wanted = _HASH.search(Path(name).stem)
     if wanted is None:
         return

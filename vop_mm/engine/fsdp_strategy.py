@@ -60,7 +60,7 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     def _setup_distributed(self, launcher: str, **kwargs) -> None:
         if torch.cuda.is_available():
             super()._setup_distributed(launcher, **kwargs)
-        elif digit_version(torch.__version__) < digit_version('2.4'):  # gathers the optimizer with CUDA only
+        elif digit_version(torch.__version__) < digit_version('2.4'):  # older torch gathers with CUDA only
             raise RuntimeError(f'FSDP without a GPU needs torch 2.4 or newer, this is {torch.__version__}')
         else:
             init_gloo(launcher, kwargs.get('timeout'))

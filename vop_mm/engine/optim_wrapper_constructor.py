@@ -16,7 +16,7 @@ _RULES = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', '
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Builds the optimizer over the trainable parameters. MMEngine's default also passes the frozen ones.
+    """Constructor of an optimizer over the trainable parameters; MMEngine's default includes the frozen ones.
 
     With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line. If gradients
     are clipped, their norm is logged without waiting for the device.

@@ -7,7 +7,7 @@ import numpy as np
 
 from vop_mm.utils.paths import open_regular
 
-# A small file may expand to any size. Embeddings barely compress, so only malicious files exceed these limits.
+# A small file may expand to any size. Embeddings barely compress, so regular files never exceed these limits.
 _EXPANDED, _RATIO = 1 << 28, 20
 
 

@@ -10,7 +10,7 @@ from vop_mm.utils.files import atomic_write
 
 
 class Sample(NamedTuple):
-    """Sample as produced by a pipeline.
+    """Sample of a dataset after its pipeline.
 
     Attributes:
         video_id (str): Id of the annotated video.

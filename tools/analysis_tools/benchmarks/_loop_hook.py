@@ -12,7 +12,7 @@ from .loop import STEP, WAIT
 
 
 class MeasureLoopHook(Hook):
-    """Times a number of steps, and then profiles the same number.
+    """Hook that times a number of steps and then profiles the same number.
 
     Args:
         warm_up (int): Number of steps before the measurement.

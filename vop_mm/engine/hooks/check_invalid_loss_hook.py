@@ -8,10 +8,10 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckInvalidLossHook(Hook):
-    """Stops training at a loss that is infinite or NaN, before any checkpoint with it is saved.
+    """Hook that stops training at a loss that is infinite or NaN, before any checkpoint with it is saved.
 
-    The hook never waits for the device: it checks all losses when they are fetched for a log line, and names the first
-    bad step. Before a validation and before a checkpoint is written, it has the pending losses fetched.
+    Training steps do not wait for the device: all losses are checked when they are fetched for a log line, and the
+    first bad step is named. Before a validation and before a checkpoint is written, pending losses are fetched.
     """
     # after the logger, which has losses fetched, and before the hook that saves
     priority = 'LOW'

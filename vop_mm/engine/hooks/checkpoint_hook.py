@@ -16,7 +16,7 @@ from ..resuming import check_resumable
 
 @HOOKS.register_module()
 class TrainableCheckpointHook(CheckpointHook):
-    """Saves checkpoints of models that are mostly frozen; extends MMEngine's hook.
+    """MMEngine's checkpoint hook, adapted to models that are mostly frozen.
 
     * A checkpoint holds the trainable parameters and a description of their model (see
       :mod:`vop_mm.engine.checkpoint`).

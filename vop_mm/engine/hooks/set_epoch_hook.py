@@ -7,7 +7,7 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class SetEpochHook(Hook):
-    """Calls ``set_epoch(epoch, seed)`` of the training dataset before each epoch, with the runner's seed.
+    """Hook that calls ``set_epoch(epoch, seed)`` of the training dataset before each epoch, with the runner's seed.
 
     For a wrapper (``ConcatDataset``, ``RepeatDataset``, ``Subset`` ...), the datasets inside it are called. Random
     choices of training items depend on both values; see :class:`~vop_mm.datasets.VideoTextDataset`.

@@ -15,7 +15,7 @@ from ..checkpoint import match, naming
 
 @HOOKS.register_module()
 class TrainableEMAHook(Hook):
-    """Evaluates and saves an exponential moving average of the trainable parameters.
+    """Hook that evaluates and saves an exponential moving average of the trainable parameters.
 
     After every optimizer step, ``average <- (1 - momentum) * average + momentum * parameters``. Validation, and with it
     the choice of the best checkpoint, uses the average, and the ``state_dict`` of every checkpoint holds it;
@@ -81,7 +81,7 @@ class TrainableEMAHook(Hook):
             checkpoint['not_averaged'] = parameters
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """When resuming, take the average from the checkpoint and restore the parameters."""
+        """Take the average from a checkpoint to resume from, and restore the parameters."""
         if runner._resume and 'not_averaged' in checkpoint:
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')

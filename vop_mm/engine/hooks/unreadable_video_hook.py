@@ -12,7 +12,7 @@ from vop_mm.utils.cli import printable
 
 @HOOKS.register_module()
 class UnreadableVideoHook(Hook):
-    """Logs videos that can't be decoded, and stops training if there are too many of them.
+    """Hook that logs videos that can't be decoded, and stops training if there are too many of them.
 
     Each video is logged once, with the reason. In training, the hook counts the samples that had to be replaced; in
     evaluation, it reports the videos that were left out. It reads ``unreadable`` of the data samples' metainfo; see

@@ -6,7 +6,7 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ValidateOnResumeHook(Hook):
-    """Validates a resumed model first if its epoch is one that is validated.
+    """Hook that validates a resumed model first if its epoch is one that is validated.
 
     A checkpoint is written right after an epoch, before its validation. A run that was killed in between would continue
     without the validation and might miss the best checkpoint; the result of a validation is first stored in the next

@@ -6,8 +6,8 @@ of a row; in ``'v2t'``, between the captions of a column. The two matrices are n
 axis multiplies all scores of one query by the same number, and reorders nothing.
 
 Nothing as large as the matrix is allocated: results are computed as they are read (:class:`.blocks.ChangedRows`), and
-follow the formula up to terms that are constant within a query and do not affect its ranks. Sums of exponentials are
-kept as logarithms and rounded to 1e-6, so that equal scores stay equal regardless of the order of summation.
+rank the items of a query in the same order as the formula does. Sums of exponentials are kept as logarithms and rounded
+to 1e-6, so that equal scores stay equal regardless of the order of summation.
 """
 import torch
 from torch import Tensor

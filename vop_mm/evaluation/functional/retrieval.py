@@ -28,8 +28,8 @@ def retrieval_metrics(similarity: Array,
     """Compute recalls and ranks in both directions.
 
     Args:
-        similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers, all finite. Compared
-            in its own precision; a tensor stays on its device.
+        similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers, all finite. Values
+            are compared exactly; a tensor stays on its device.
         text_to_video (ndarray | Tensor | Sequence[int], optional): Column of each text's video, [num_texts]; every
             video needs a text. None: the matrix is square, and text i belongs to video i.
         ties (str): ``'pessimistic'``: equal items count as better; ``'optimistic'``: as worse; ``'mean'``: half of
@@ -233,7 +233,7 @@ def _choose(name: str, value: str, choices):
 
 
 def _check_text_to_video(text_to_video: Array | Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray:
-    """Validate and return it as int64 [num_texts], with every video at least once."""
+    """Validate the indices and return them as int64 [num_texts], with every video at least once."""
     num_texts, num_videos = shape
     if text_to_video is None:
         if num_texts != num_videos:

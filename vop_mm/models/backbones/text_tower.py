@@ -14,10 +14,10 @@ from .open_clip_port import OpenCLIP
 
 
 class TextTower(BaseModule):
-    """Runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
+    """Tower that runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
 
     The order of tokens in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer
-    are inserted before the positional embedding is added, so words move back by as many positions.
+    are inserted before the positional embedding is added, which increases the positions of the words.
 
     Args:
         prompts (Iterable[PromptProvider]): Providers after the start-of-text token. If empty, the tower is plain CLIP.

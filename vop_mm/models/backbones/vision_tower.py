@@ -13,7 +13,7 @@ from .open_clip_port import OpenCLIP
 
 
 class VisionTower(BaseModule):
-    """Runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
+    """Tower that runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
 
     In each layer, the providers' tokens are inserted between CLS and the patches, in the order given, and the block's
     outputs at their positions are discarded. The order in a layer is always ``[CLS, prompts, patches]``.

@@ -14,7 +14,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @MODELS.register_module()
 class VideoTextPreprocessor(BaseDataPreprocessor):
-    """Stacks samples to a batch, moves it to the device and normalizes the frames there, so that they travel as uint8.
+    """Data preprocessor that builds a batch on the device; frames are copied as uint8 and normalized there.
 
     Args:
         mean (Sequence[float]): Mean of each channel, for pixels in 0..1. Defaults to CLIP's.

@@ -11,7 +11,7 @@ from .base import LayerContext, parse_layers
 
 @UPDATES.register_module()
 class ContextUpdate(BaseModule):
-    """Adds the output of a context module over all CLS tokens to each of them (VoP, ablation of section 4.3).
+    """Update that adds the output of a context module to each frame's CLS token (VoP, ablation of section 4.3).
 
     The context module and the linear layer after it are shared by all layers. The linear layer is initialized to zero:
     a new module changes nothing.

@@ -11,7 +11,7 @@ from .base import TuningStrategy
 
 
 class ParallelAdapter(BaseModule):
-    """Wraps a sub-layer and adds a bottleneck MLP of its input to its output (VoP, baselines of section 4.1).
+    """Sub-layer with a parallel bottleneck MLP whose output is added (VoP, baselines of section 4.1).
 
     It replaces a block's ``attn`` or ``mlp`` and has the same call signature. The up-projection is initialized to zero:
     a new adapter changes nothing.
@@ -40,7 +40,7 @@ class ParallelAdapter(BaseModule):
 
 @TUNING.register_module()
 class AdapterTuning(TuningStrategy):
-    """Trains a bottleneck parallel to the attention or the MLP of every block of both encoders.
+    """Strategy that trains a bottleneck parallel to the attention or the MLP of every block of both encoders.
 
     Args:
         beside (str): ``'attn'`` for Adapter^ATTN or ``'mlp'`` for Adapter^FFN.
