@@ -1,17 +1,17 @@
-# The environment that quickstart.sh and run_tests.sh share. Sourced, not run:
+# Set up the environment that quickstart.sh and run_tests.sh share. This file is sourced, not run:
 #
 #     source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 #
-# Afterwards `python` and `pip` are those of an environment in which this clone is installed, editable, with the extras
-# `optional` (renders clips) and `tests`. On the way there:
-#   - an active virtual environment (VIRTUAL_ENV) or conda environment other than `base` is used as it is; otherwise
-#     `.venv` in the clone, made on the first call with the first Python in range among $PYTHON, python3.11, 3.12, 3.13,
-#     3.10, python3 and python;
-#   - pip runs when nothing is installed yet, when setup.py, pyproject.toml or requirements/ changed since, or when the
-#     version guard finds something missing; otherwise nothing is asked of the network, and this takes a second;
-#   - an installed torch in range is kept (see setup.py).
-# The working directory stays. On failure one line on stderr says why, and the sourcing script ends (or, in an
-# interactive shell, `source` returns 1). Works under `set -euo pipefail`, reads nothing from stdin.
+# Afterwards, `python` and `pip` belong to an environment in which this clone is installed in editable mode, with the
+# extras `optional` (renders clips) and `tests`:
+#   - An active virtual environment (VIRTUAL_ENV) or conda environment other than `base` is used unchanged; otherwise
+#     `.venv` in the clone, which the first call creates with the first supported Python among $PYTHON, python3.11,
+#     3.12, 3.13, 3.10, python3 and python.
+#   - pip runs if nothing is installed yet, if setup.py, pyproject.toml or requirements/ have changed, or if the version
+#     guard reports something missing; otherwise the network is not used, and this takes a second.
+#   - An installed torch with a supported version is kept (see setup.py).
+# The working directory does not change. On failure, one line on stderr gives the reason, and the sourcing script exits
+# (in an interactive shell, `source` returns 1). Works with `set -euo pipefail` and reads nothing from stdin.
 
 _vop_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -19,7 +19,7 @@ _vop_say() { echo "[vop_mm] $*"; }
 
 _vop_fail() { echo "[vop_mm] error: $*" >&2; return 1; }
 
-_vop_in_range() {  # whether an interpreter is in the range of vop_mm/version.py
+_vop_in_range() {  # checks that vop_mm/version.py supports an interpreter
     "$1" -c 'import sys; names = {}; exec(open(sys.argv[1]).read(), names)
 low, high = names["PYTHON_RANGE"]; sys.exit(not low <= sys.version_info[:2] < high)' "$_vop_root/vop_mm/version.py" \
         > /dev/null 2>&1 < /dev/null
@@ -31,7 +31,7 @@ _vop_make_venv() {
         command -v "$candidate" > /dev/null 2>&1 || continue
         _vop_in_range "$candidate" || { tried="$tried $candidate"; continue; }
         _vop_say "making .venv with $("$candidate" --version 2>&1)"
-        # made beside and moved would break its scripts: a half-made one is found by its missing pip, and made anew
+        # created in place, since a moved one has broken scripts; an incomplete one has no pip and is created again
         "$candidate" -m venv --clear "$_vop_root/.venv" < /dev/null && return 0
         tried="$tried $candidate (its venv module fails; on Debian: apt install $(basename "$candidate")-venv)"
     done
@@ -44,7 +44,7 @@ _vop_activate() {
     if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ]; then
         env="$VIRTUAL_ENV"
     elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
-        env="$CONDA_PREFIX"  # `base` is active in many shells that never asked for it: not a place to install into
+        env="$CONDA_PREFIX"  # `base` is active in many shells by default, so nothing is installed there
     fi
     if [ -z "$env" ]; then
         env="$_vop_root/.venv"
@@ -73,7 +73,7 @@ _vop_install() {
     rm -f "$stamp"
     python -m pip install --no-input --disable-pip-version-check --progress-bar off \
         -e "$_vop_root[optional,tests]" < /dev/null || { _vop_fail 'pip failed, see above'; return 1; }
-    # the guard has the last word: a package may be there and not fit
+    # checked again: an installed package may have an unsupported version
     (cd "$_vop_root" && python -c 'import vop_mm') || { _vop_fail 'the environment does not fit, see above'; return 1; }
     echo "$wanted" > "$stamp"
     _vop_say 'installed'

@@ -1,11 +1,11 @@
-"""Encode a large collection of videos on many devices, for tools/index_videos.py --features to take in.
+"""Encode a large collection of videos on many devices, as input of tools/index_videos.py --features.
 
     torchrun --nproc_per_node 8 tools/extract_features.py FOLDER OUT --config CONFIG --checkpoint FILE --device cuda
     srun ... python tools/extract_features.py ...
 
-The collection is cut into --shards parts, which the processes share. They never wait for each other: each may be killed
-and started again, in any number. The status
-is 3, of the last one to end, where no file of the collection can be read.
+The collection is split into --shards parts, which the processes share. They never wait for each other: each may be
+killed and restarted, in any number. If no file of the collection can be read, the last process to end exits with
+status 3.
 """
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vop_mm.utils.cli import add_common_arguments, printable, run_cli
 
-_NOTHING_READ = 3  # status, as of tools/index_videos.py
+_NOTHING_READ = 3  # exit status, as in tools/index_videos.py
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def place() -> tuple[int, int, int]:
-    """Rank, number of processes, and rank on this machine, as torchrun or slurm say."""
+    """Return rank, number of processes and local rank, from the variables of torchrun or Slurm."""
     for names in (('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')):
         if all(name in os.environ for name in names):
             return tuple(int(os.environ[name]) for name in names)
@@ -75,8 +75,10 @@ def main() -> int:
 
 
 def nothing_read(out: str, shards: int) -> bool:
-    """Whether all parts are finished, by whichever process, and hold no clip: one process may have broken files alone,
-    and torchrun would end the others for its status."""
+    """Return whether all parts are finished, by any process, and hold no clip.
+
+    A single process may have only broken files, and torchrun would end the others because of its exit status.
+    """
     from vop_mm.index import Gallery
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in Path(out).glob('part_*')]

@@ -1,7 +1,9 @@
-"""Index a folder of videos for search: python tools/index_videos.py FOLDER INDEX --config CONFIG --checkpoint FILE
+"""Index a folder of videos for search.
 
-An index that is there is brought up to date; it knows its config and checkpoint. Killed at any moment, the same command
-goes on. The status is 3 where no file can be read.
+    python tools/index_videos.py FOLDER INDEX --config CONFIG --checkpoint FILE
+
+An existing index is updated; it stores its config and checkpoint. If the command is killed, running it again
+continues. The exit status is 3 if no file can be read.
 """
 import argparse
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from vop_mm.utils.cli import add_common_arguments, run_cli
 
 _SHOWN = 20
-_NOTHING_READ = 3  # status, as of tools/data/check_dataset.py
+_NOTHING_READ = 3  # exit status, as in tools/data/check_dataset.py
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +62,7 @@ def main() -> int:
     from vop_mm.datasets import VideoSource
     args.backend_args = parse_options(args.backend_args or [], '--backend-args')
     VideoSource(args.folder, args.backend_args).require_folder()
-    if args.json and not Path(args.json).absolute().parent.is_dir():  # before hours of work, not behind them
+    if args.json and not Path(args.json).absolute().parent.is_dir():  # before hours of work, not after them
         raise FileNotFoundError(f'no such folder: {Path(args.json).parent}')
     from vop_mm.datasets.video_files import describe_left_out
     from vop_mm.index import Gallery
@@ -98,7 +100,7 @@ def main() -> int:
 
 
 def build(args: argparse.Namespace, backend: dict | None):
-    """Encode what is new; the report."""
+    """Encode new files and return the report."""
     from vop_mm.apis import TextVideoRetriever
     from vop_mm.apis.config import parse_options, read_config, require_checkpoint
     from vop_mm.index.windows import MAX_WINDOWS

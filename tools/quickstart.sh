@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to a tuned and evaluated model: bash tools/quickstart.sh [--quick]
-# Makes the demo clips, tunes VoP on them over the mini CLIP that comes with the project, evaluates it beside zero-shot,
-# prints one table, draws a picture and indexes the test clips for search. A second run reuses what is there. --quick
-# trains a quarter as long.
+# Train and evaluate a first model from a fresh clone: bash tools/quickstart.sh [--quick]
+# Renders the demo clips, tunes VoP on them with the mini CLIP of this project, compares it with zero-shot, prints a
+# table, draws a picture and indexes the test clips for search. A second run reuses existing results. --quick trains a
+# quarter as long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ esac
 
 active="${VIRTUAL_ENV:-}"
 source tools/_env.sh
-# what is printed at the end has to work in the shell that this was called from
+# the commands printed at the end have to work in the calling shell
 python=python
 [ "${VIRTUAL_ENV:-}" = "$active" ] || python=.venv/bin/python
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -46,7 +46,7 @@ best=$(ls "$out"/vop_demo/seed_0/best_*.pth | head -n 1)
 echo "== 4/4 an index of the test clips for search"
 clips="$out/test_clips"
 mkdir -p "$clips"
-# copies with their times: the web page serves no links that lead out of the folder
+# copies that keep their times: the web page serves no links that lead out of the folder
 cp -pf --remove-destination "$PWD/$data"/videos/test_*.mp4 "$clips/"
 python tools/index_videos.py "$clips" "$out/index" --config configs/vop/vop_f_p_demo.py \
     --checkpoint "$(ls "$out"/vop_f_p_demo/seed_0/best_*.pth | head -n 1)"

@@ -1,4 +1,9 @@
-"""Find moments in an index: python tools/search.py INDEX "a squid is talking" """
+"""Find moments in an index.
+
+    python tools/search.py INDEX "a squid is talking"
+
+The query is a sentence, a video (--video) or an image (--image).
+"""
 import argparse
 import os
 import sys
@@ -46,7 +51,7 @@ def main() -> int:
 
     retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, device=args.device,
                                               cfg_options=parse_options(args.cfg_options or []))
-    warnings.simplefilter('ignore', UnknownWordsWarning)  # said below, in a line without a path of this file
+    warnings.simplefilter('ignore', UnknownWordsWarning)  # printed below, in a line without the path of this file
     hits = retriever.search(args.query, args.index, args.k, video=args.video, image=args.image,
                             merge=not args.all_moments, rerank=args.rerank)
     what = args.query or args.video or args.image
@@ -79,7 +84,7 @@ def _print_table(hits: list) -> None:
     here = os.path.join(os.getcwd(), '')
     for rank, hit in enumerate(hits, 1):
         name = hit.path.removeprefix(here)
-        # Text: a name in square brackets is no markup; repr'd where a name would move the cursor
+        # Text: square brackets in a name are not markup; names that would move the cursor are printed as repr
         name = name if name.isprintable() else repr(name)
         table.add_row(str(rank), f'{hit.score:.3f}', moment(hit.start, hit.end), Text(name))
     Console().print(table)

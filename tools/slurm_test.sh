@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Evaluate under slurm: bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
-# CHECKPOINT is none for a config that trains nothing.
-# GPUS (8 in all), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS are taken from the environment.
+# Evaluate with Slurm: bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
+# For a config that trains nothing, CHECKPOINT is the word none.
+# Environment variables: GPUS (total, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS.
 set -euo pipefail
 [ $# -ge 4 ] || { echo "usage: bash $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2; exit 2; }
 partition=$1 job=$2 config=$3 checkpoint=$4

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train under slurm: bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
-# GPUS (8 in all), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS are taken from the environment.
+# Train with Slurm: bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
+# Environment variables: GPUS (total, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: bash $0 PARTITION JOB_NAME CONFIG [options of tools/train.py]" >&2; exit 2; }
 partition=$1 job=$2 config=$3

@@ -1,4 +1,9 @@
-"""Evaluate a model: python tools/test.py CONFIG [CHECKPOINT]"""
+"""Evaluate a model.
+
+    python tools/test.py CONFIG [CHECKPOINT]
+
+A config that trains nothing needs no checkpoint.
+"""
 import argparse
 import os
 

@@ -1,4 +1,9 @@
-"""Train a model: python tools/train.py CONFIG"""
+"""Train a model.
+
+    python tools/train.py CONFIG
+
+Logs and checkpoints are written to the work directory.
+"""
 import argparse
 import os
 from pathlib import Path

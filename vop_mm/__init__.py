@@ -1,7 +1,7 @@
 """VoP: parameter-efficient tuning of CLIP for text-video retrieval.
 
-Importing the package checks the environment and nothing more: its parts are imported when they are asked for. Where the
-program is one of the tools, Ctrl-C ends it with one line from here on.
+Importing the package only checks the environment; its subpackages are imported on demand. If the program is one of
+the tools, Ctrl-C ends it with a one-line message from here on.
 """
 from .early_interrupt import end_tool_at_interrupt
 

@@ -1,20 +1,20 @@
-"""Ctrl-C in the first moments of a tool, before ``run_cli`` listens: one line and status 130, and no traceback.
+"""Handling of Ctrl-C during the start of a tool, before ``run_cli`` takes over.
 
-Nothing has begun then that would have to be cleaned up, so that the process may end where it is: an exception would be
-lost in callbacks of Python's imports.
+The tool prints one line, without a traceback, and exits with status 130. There is nothing to clean up this early, so
+the process may exit immediately: an exception would be lost in callbacks of Python's import system.
 """
-import _signal  # built in: importing the module around it takes time, in which a Ctrl-C may come
+import _signal  # built in: importing the signal module takes time, during which Ctrl-C may be pressed
 import os
 import sys
 
-STATUS = 130  # of shells, for what SIGINT ended
-LAUNCHED = 'VOP_MM_LAUNCHED'  # environment variable: a launcher says of all its processes that they were interrupted
+STATUS = 130  # exit status of shells for processes ended by SIGINT
+LAUNCHED = 'VOP_MM_LAUNCHED'  # environment variable: the launcher reports the interrupt for all its processes
 
 
 def end_tool_at_interrupt() -> None:
-    """From here on SIGINT ends this process, if its program is one that calls ``run_cli``, which then listens itself.
+    """Make SIGINT end this process if its program calls ``run_cli``, which later installs its own handler.
 
-    In other programs, and where SIGINT is ignored or handled already, all stays as it is.
+    Nothing changes in other programs, or if SIGINT is ignored or has a handler already.
     """
     if _is_tool() and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         try:
@@ -24,10 +24,10 @@ def end_tool_at_interrupt() -> None:
 
 
 def say_interrupted() -> None:
-    """The one line, which goes to stderr."""
+    """Write the one-line message to stderr."""
     try:
         os.write(2, b'interrupted\n')
-    except OSError:  # nobody reads it, or it is closed
+    except OSError:  # stderr is closed or has no reader
         pass
 
 
@@ -38,8 +38,8 @@ def _end(*_) -> None:
 
 
 def _is_tool() -> bool:
-    """Whether the program's own code, which is importing this, names ``run_cli``, or it is a module of the package."""
-    if sys.argv[:1] == ['-m']:  # the package of a module that is yet to be run
+    """Return whether the importing program mentions ``run_cli`` in its own code or is a module of this package."""
+    if sys.argv[:1] == ['-m']:  # the package of a module that has not run yet
         return any(arg.startswith(__package__ + '.') for arg in sys.orig_argv[1:])
     frame = sys._getframe()
     while frame.f_back:

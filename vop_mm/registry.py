@@ -1,8 +1,8 @@
 """Registries of vop_mm, children of MMEngine's under the scope ``vop_mm``.
 
-Every kind of MMEngine's root registries has a child here, so that a lookup in this scope never warns about a missing
-kind; kinds of our own (prompts, tuning, readers ...) hang below the same scope. ``locations`` name the modules that
-are imported when a kind is first looked up, so that importing ``vop_mm`` itself stays cheap.
+Each of MMEngine's root registries has a child here, so that a lookup in this scope never warns about a missing
+registry; the registries of this project (prompts, tuning, readers ...) share the scope. ``locations`` name the modules
+to import when a registry is first used, so that importing ``vop_mm`` itself stays cheap.
 """
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -33,7 +33,7 @@ _SCOPE = 'vop_mm'
 
 
 def _build_or_list(cfg: dict, registry: Registry, *args, **kwargs):
-    """Build a part, or raise a ``KeyError`` that names those that there are."""
+    """Build an object, or raise a ``KeyError`` that lists the available names."""
     name = cfg.get('type') if isinstance(cfg, dict) else None
     if isinstance(name, str) and registry.get(name) is None:
         raise KeyError(f'{name} is not in the {registry.name} registry: {", ".join(registry.module_dict)}')
@@ -51,7 +51,7 @@ TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'vop_mm.datasets.transform
 TOKENIZERS = _child('tokenizer', None, 'vop_mm.datasets.transforms')
 READERS = _child('reader', None, 'vop_mm.datasets.decoding')
 
-# models: clip backbones, losses, retrievers; heads; what stands between CLIP's blocks; what trains
+# models: CLIP backbones, losses, retrievers; heads; modules between CLIP's blocks; tuning strategies
 MODELS = _child('model', MMENGINE_MODELS, 'vop_mm.models')
 HEADS = _child('head', None, 'vop_mm.models')
 PROMPTS = _child('prompt', None, 'vop_mm.models')
@@ -61,7 +61,7 @@ TUNING = _child('tuning', None, 'vop_mm.models')
 MODEL_WRAPPERS = _child('model wrapper', MMENGINE_MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS)
 
-# search: where vectors are looked up
+# search: vector indexes
 INDEXES = _child('index', None, 'vop_mm.index')
 
 # training
@@ -77,7 +77,7 @@ HOOKS = _child('hook', MMENGINE_HOOKS, 'vop_mm.engine')
 LOG_PROCESSORS = _child('log processor', MMENGINE_LOG_PROCESSORS)
 STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'vop_mm.engine')
 
-# evaluation, visualisation, the rest
+# evaluation, visualization, others
 METRICS = _child('metric', MMENGINE_METRICS, 'vop_mm.evaluation')
 EVALUATOR = _child('evaluator', MMENGINE_EVALUATOR)
 VISUALIZERS = _child('visualizer', MMENGINE_VISUALIZERS)
@@ -86,7 +86,7 @@ INFERENCERS = _child('inferencer', MMENGINE_INFERENCERS)
 TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS)
 FUNCTIONS = _child('function', MMENGINE_FUNCTIONS)
 
-# which of them an argument's ``type`` is looked up in; other arguments take that of the part which they belong to
+# registry in which an argument's ``type`` is looked up; other arguments use the registry of their parent
 BY_ARGUMENT = dict(
     clip=MODELS, head=HEADS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
     text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=MIXERS, cls_updates=UPDATES, tuning=TUNING,

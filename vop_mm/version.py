@@ -1,6 +1,6 @@
-"""Version of vop_mm and the Pythons it runs on; ``setup.py`` and ``tools/_env.sh`` read it without the package."""
+"""Version of vop_mm and supported Python versions; ``setup.py`` and ``tools/_env.sh`` read it without the package."""
 
 __version__ = '0.1.0'
 
-# Tested from the first (inclusive) to the second (exclusive).
+# Tested versions, from the first (inclusive) to the second (exclusive).
 PYTHON_RANGE = ((3, 10), (3, 14))

@@ -1,6 +1,8 @@
-"""Throughput, on this machine: python tools/analysis_tools/benchmark.py {decode} ...
+"""Measure throughput on this machine.
 
-A subcommand is a module of the package ``benchmarks`` beside this file.
+    python tools/analysis_tools/benchmark.py {decode} ...
+
+Each module of the package ``benchmarks`` next to this file is a subcommand.
 """
 import argparse
 import datetime
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Print rows; see the package's text."""
+    """Print rows as a table; their format is described in the package ``benchmarks``."""
     from rich.console import Console
     from rich.table import Table
 
@@ -55,7 +57,7 @@ def print_table(rows: list[dict]) -> None:
 
 
 def describe_machine() -> dict[str, str]:
-    """What a figure is worth nothing without."""
+    """Describe the machine, for the interpretation of the results."""
     import torch
 
     cpus = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()

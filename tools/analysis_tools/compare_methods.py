@@ -1,9 +1,9 @@
-"""Run several configs over seeds and put them into one table and one picture.
+"""Run several configs over several seeds and summarize them in one table and one figure.
 
     python tools/analysis_tools/compare_methods.py CONFIG [CONFIG ...] --out DIR [--seeds 0 1 2]
 
-Each run trains, picks its checkpoint on the dev split, and reads the test split once. What is there is not run again;
-what was interrupted goes on. DIR gets table.md, table.csv and comparison.png beside one folder per run.
+Each run trains, selects its checkpoint on the dev split, and reads the test split once. Finished runs are not repeated;
+interrupted ones are resumed. DIR gets table.md, table.csv and comparison.png, and one folder per run.
 """
 import argparse
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What methods cost: python tools/analysis_tools/count_parameters.py [CONFIG ...]
+"""Count the parameters, checkpoint size and operations of methods.
+
+    python tools/analysis_tools/count_parameters.py [CONFIG ...]
 
 Without configs, all rows of the paper's table on ViT-B/32. No weights are read or downloaded.
 """
@@ -10,7 +12,7 @@ from pathlib import Path
 from vop_mm.utils.cli import add_common_arguments, run_cli
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-# The paper's rows, in its order.
+# Rows of the paper's table, in its order.
 PAPER = ['baselines/full', 'baselines/bias', 'baselines/proj', 'baselines/partial', 'baselines/adapter_attn',
          'baselines/adapter_ffn', 'vop/vop', 'vop/vop_p', 'vop/vop_c', 'vop/vop_f', 'vop/vop_f_p', 'vop/vop_f_c']
 NOTES = {
@@ -84,7 +86,7 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
     paper_count = counting.count_as_paper(model)
     frames = cfg.model.num_frames
     clip = json.dumps([cfg.model.clip.to_dict(), frames], sort_keys=True)
-    if clip not in clip_flops:  # counted once, for all methods
+    if clip not in clip_flops:  # counted once for all methods
         with torch.device('meta'):
             plain = MODELS.build(dict(type='TextVideoRetriever', clip=cfg.model.clip, tuning=dict(type='ZeroShot')))
         clip_flops[clip] = counting.count_flops(plain, frames)

@@ -1,8 +1,10 @@
-"""Score similarities or embeddings, of whatever model.
+"""Score similarities or embeddings of any model.
 
     python tools/analysis_tools/eval_similarity.py MATRIX.npy                [num_texts, num_videos]
     python tools/analysis_tools/eval_similarity.py TEXTS.npy VIDEOS.npy      [num_texts, D] and [num_videos, D]
-    python tools/analysis_tools/eval_similarity.py FEATURES.npz              what tools/test.py --dump wrote
+    python tools/analysis_tools/eval_similarity.py FEATURES.npz              written by tools/test.py --dump
+
+Prints recalls and ranks in both directions, like tools/test.py.
 """
 import argparse
 from pathlib import Path
@@ -89,17 +91,17 @@ def main() -> int:
 
 
 def load_array(path: str):
-    """Open one array without reading it: a matrix may be larger than memory.
+    """Open an array without reading it, since a matrix may be larger than memory.
 
     Args:
-        path (str): A ``.npy`` file. Pickled objects are refused.
+        path (str): ``.npy`` file. Pickled objects are rejected.
 
     Returns:
-        ndarray: Read from the file as it is used.
+        ndarray: Memory-mapped array.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is no such file.
+        OSError: The file can't be read.
+        ValueError: The file is not an ``.npy`` file of a single array.
     """
     import numpy as np
     if not Path(path).is_file():
@@ -108,7 +110,7 @@ def load_array(path: str):
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     except OSError:
         raise
-    except Exception as e:  # a damaged header ends in anything from EOFError to SyntaxError
+    except Exception as e:  # a damaged header raises anything from EOFError to SyntaxError
         raise ValueError(f'{path} is not a .npy file of numbers ({" ".join(str(e).split())})') from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -117,18 +119,18 @@ def load_array(path: str):
 
 
 def load_dump(path: str):
-    """Embeddings as the metric writes them.
+    """Read the embeddings of a dump.
 
     Args:
-        path (str): A ``.npz`` file.
+        path (str): ``.npz`` file written by the metric.
 
     Returns:
         tuple[ndarray, ndarray, ndarray, dict]: ``text_features`` [T, D], ``video_features`` [V, D], ``text_to_video``
-        [T], and ``dataset, split, protocol``, each a text or None.
+        [T], and ``dataset, split, protocol``, each a string or None.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a dump.
     """
     from vop_mm.evaluation.dump import read_dump
     names = ('text_features', 'video_features', 'text_to_video')
@@ -138,13 +140,13 @@ def load_dump(path: str):
 
 
 def table(metrics: dict[str, dict[str, float]]) -> str:
-    """Metrics as lines of text.
+    """Format metrics as lines of text.
 
     Args:
-        metrics (dict): Of :func:`vop_mm.evaluation.functional.evaluate_retrieval`.
+        metrics (dict): Metrics of :func:`vop_mm.evaluation.functional.evaluate_retrieval`.
 
     Returns:
-        str: One row per direction and post-processing; below it, where there are some, one with intervals.
+        str: One row per direction and post-processing, each followed by a row with intervals if there are any.
     """
     names = [name for name in next(iter(metrics.values())) if not name.endswith(('_low', '_high'))]
     first = max(map(len, metrics))

@@ -1,11 +1,11 @@
-"""Search each config's learning rate on the dev split, by one rule for all.
+"""Search the learning rate of each config on the dev split, by the same rule for all configs.
 
     python tools/analysis_tools/search_learning_rate.py CONFIG [CONFIG ...] --out DIR [--epochs N]
 
-The rule: try the config's rate, its half and its double. As long as the best of those tried is the lowest or the
-highest, try the half or the double of it as well. Best is the highest sum of R@1, R@5 and R@10 in both directions on
-the dev split, at the checkpoint that a run keeps; of equal ones the lowest rate. The test split is never read. What is
-there is not run again. DIR gets learning_rates.md beside one folder per run.
+The rule: try the config's rate, half of it and twice of it. As long as the best rate is the lowest or the highest one
+tried, also try half or twice of it. The best rate has the highest sum of R@1, R@5 and R@10 in both directions on the
+dev split, at the checkpoint that a run keeps; among equal ones, it is the lowest. The test split is never read.
+Finished runs are not repeated. DIR gets learning_rates.md and one folder per run.
 """
 import argparse
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def climb(score: Callable[[float], float], start: float, max_runs: int) -> dict[float, float]:
-    """Scores of rates around ``start``, further in the direction of the best until one beyond it is worse."""
+    """Score rates around ``start``, and continue in the direction of the best one until the next is worse."""
     scores = {rate: score(rate) for rate in (start / 2, start, start * 2)}
     while len(scores) < max_runs:
         best = best_rate(scores)
@@ -79,7 +79,7 @@ def climb(score: Callable[[float], float], start: float, max_runs: int) -> dict[
 
 
 def best_rate(scores: dict[float, float]) -> float:
-    """The rate with the highest score; of equal ones the lowest."""
+    """Return the rate with the highest score, the lowest one among equals."""
     return max(sorted(scores), key=scores.__getitem__)
 
 

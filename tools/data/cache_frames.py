@@ -1,8 +1,10 @@
-"""Decode each video once: python tools/data/cache_frames.py CONFIG --out DIR
+"""Decode each video once and store its frames.
 
-Of every clip, the frames that the config's pipeline samples go into DIR/train, DIR/val and DIR/test. Training and
-evaluation then take them from there, with --cfg-options frames_from=DIR. A second run goes on where the first one
-stopped, adds what is new or has changed, and makes anew what was damaged.
+    python tools/data/cache_frames.py CONFIG --out DIR
+
+The frames of every clip that the config's pipeline samples are stored in DIR/train, DIR/val and DIR/test. Training and
+evaluation read them from there with --cfg-options frames_from=DIR. A second run continues where the first one stopped,
+adds new and changed clips, and replaces damaged ones.
 """
 import argparse
 import os
@@ -65,7 +67,7 @@ def _cache_split(dataset, split: str, args: argparse.Namespace) -> None:
     clips = _distinct_clips(DATASETS.build({**dataset, 'pipeline': []}))
     path = args.out / split
     path.parent.mkdir(parents=True, exist_ok=True)
-    # LMDB keeps those who write apart, but not one who removes a damaged file from one who writes into it
+    # LMDB separates concurrent writers, but not removal of a damaged file from writing to it
     with locked(args.out / f'{split}.lock', f'another process is storing frames in {path}'):
         try:
             _fill(path, clips, decode, args)
@@ -88,11 +90,11 @@ def _fill(path: Path, clips: list[dict], decode, args: argparse.Namespace, anew:
 
 
 def _add_lacking(store, clips: list[dict], decode, args: argparse.Namespace) -> int:
-    """Decode what a store lacks, or holds damaged or of an older file. Returns how many clips that were."""
+    """Decode the clips that are missing, damaged or outdated in a store, and return their number."""
     from rich.progress import track
     from torch.utils.data import DataLoader
 
-    # whether files have changed is known at once; whether frames have takes reading them
+    # changed files are detected immediately; changed frames only by reading them
     lacking, old, name = [], [], store.path.name
     for clip in clips:
         (lacking if _is_lacking(store, clip, args.retry_unreadable) else old).append(clip)
@@ -103,7 +105,7 @@ def _add_lacking(store, clips: list[dict], decode, args: argparse.Namespace) -> 
             lacking.append(clip)
     if lacking:
         store.set_finished(False)
-        # in the order given, and no more of them in memory than a few per worker
+        # in the given order, with only a few per worker in memory
         jobs = DataLoader(_Jobs(lacking, decode), batch_size=None, num_workers=min(args.workers, len(lacking)),
                           collate_fn=_as_it_is)
         for clip, made in track(zip(lacking, jobs), f'caching {name}', total=len(lacking)):
@@ -113,7 +115,7 @@ def _add_lacking(store, clips: list[dict], decode, args: argparse.Namespace) -> 
 
 
 def _distinct_clips(dataset) -> list[dict]:
-    """Items of a data set, one for each clip: captions share theirs."""
+    """Return the items of a dataset, one per clip: several captions share a clip."""
     items = (dataset.get_data_info(index) for index in range(len(dataset)))
     return list({_place(item): item for item in items}.values())
 
@@ -132,12 +134,12 @@ def _is_lacking(store, clip: dict, retry_unreadable: bool) -> bool:
         print(f'{str(e).partition(";")[0]}; it is made anew')
         return True
     except (OSError, ValueError):
-        return True  # it is gone: the attempt to decode it says so
+        return True  # the file is gone; decoding will report it
     return info is None or info['source'] != source or (retry_unreadable and 'unreadable' in info)
 
 
 class _Jobs:
-    """What a DataLoader's workers decode."""
+    """Clips for the workers of a DataLoader to decode."""
 
     def __init__(self, clips: list[dict], decode) -> None:
         self.clips, self.decode = clips, decode

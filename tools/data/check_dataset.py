@@ -1,8 +1,11 @@
-"""Is a split fit? python tools/data/check_dataset.py ANN_FILE --video-dir DIR    or    CONFIG --split train
+"""Check that all videos of a split can be used.
 
-Opens every clip as training would, in processes that may crash or hang without taking the check along, and writes a
-report. A second run goes on where the first one stopped. Exit status: 0 fit, 3 not fit, 1 or 2 an error in what was
-asked for.
+    python tools/data/check_dataset.py ANN_FILE --video-dir DIR
+    python tools/data/check_dataset.py CONFIG --split train
+
+Opens every clip as training would, in separate processes, so that a crash or hang does not end the check, and writes a
+report. A second run continues where the first one stopped. Exit status: 0 if all clips are fit, 3 if some are not, 1 or
+2 for errors in the arguments.
 """
 import argparse
 import csv
@@ -15,7 +18,7 @@ from pathlib import Path
 from vop_mm.utils.cli import add_common_arguments, printable, run_cli
 
 _CLIP = ('video_id', 'video', 'start', 'end')
-_MADE_WITH = ('num_frames', 'sampling', 'reader', 'bytes', 'changed')  # under which a row of an earlier run still holds
+_MADE_WITH = ('num_frames', 'sampling', 'reader', 'bytes', 'changed')  # must be unchanged to reuse a row
 _FOUND = ('problem', 'notes', 'detail', 'frames', 'fps', 'seconds', 'height', 'width')
 _COLUMNS = _CLIP + _FOUND + _MADE_WITH
 
@@ -74,7 +77,7 @@ def main() -> int:
         dict(type='VideoTextDataset', ann_file=args.source, data_prefix=dict(video=args.video_dir),
              backend_args=parse_options(args.backend_args or [], '--backend-args')),
         dict(type='ReadClip', num_frames=args.num_frames, reader=args.reader))
-    # one item per clip, and nothing of what training does about files that are not fit
+    # one item per clip, without training's treatment of unreadable files
     dataset = DATASETS.build(dict(dataset, pipeline=[], test_mode=True, on_unreadable=None, check_files=False))
     dataset.source.require_folder()
     items, ann_file = [dataset.get_data_info(i) for i in range(len(dataset))], dataset.ann_file or args.source
@@ -83,7 +86,7 @@ def main() -> int:
     report = args.report or Path(ann_file).with_suffix('.check.csv')
     read = TRANSFORMS.build(dict(read, store=None))
     made_with = {key: read.settings[key] for key in _MADE_WITH if key in read.settings}
-    with ThreadPoolExecutor(args.workers) as pool:  # a server may have to be asked
+    with ThreadPoolExecutor(args.workers) as pool:  # parallel, since a server may have to be queried
         rows = list(pool.map(lambda item: _empty_row(item, made_with), items))
     known = _read_report(report)
     for row in rows:
@@ -102,15 +105,15 @@ def main() -> int:
         try:
             with dataset.source.local(item['video']) as path:
                 return here.process.call(path, dict(clip, filename=path))
-        except ImportError:  # not of this file, but of all
+        except ImportError:  # concerns all files, not just this one
             raise
-        except VideoDecodeError as e:  # the child died, or hung, or the file can't be fetched
+        except VideoDecodeError as e:  # the child process died or hung, or the file can't be downloaded
             missing = e.reason == 'no such file' or e.reason.startswith('HTTP 404')
             return dict(problem='missing' if missing else 'unreadable', notes=[], detail=e.reason)
-        except Exception as e:  # what nobody has thought of is a row, too: the other files are still to be checked
+        except Exception as e:  # unexpected errors become a row, too: the other files still have to be checked
             return dict(problem='unreadable', notes=[], detail=f'{type(e).__name__}: {" ".join(str(e).split())}')
 
-    # rows are added as they come, for the run after one that was killed; its last one may have been cut off
+    # rows are appended as they are found, so that a killed run can be continued; its last row may be incomplete
     _write_report(report, [row for row in rows if _key(row) in known])
     with report.open('a', newline='', encoding='utf-8') as file, ThreadPoolExecutor(args.workers) as pool:
         writer = csv.DictWriter(file, _COLUMNS)
@@ -124,7 +127,7 @@ def main() -> int:
                 file.flush()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:  # nobody waits for what they are at
+            for process in processes:  # their results are no longer needed
                 process.close()
             raise
     _write_report(report, rows)
@@ -137,7 +140,7 @@ def main() -> int:
 
 
 def _from_config(args: argparse.Namespace) -> tuple[dict, dict]:
-    """The data set, and what reads its clips."""
+    """Return the dataset's config and the config of the transform that reads its clips."""
     from vop_mm.apis.config import read_config
     from vop_mm.datasets.transforms import split_pipeline
 
@@ -151,7 +154,7 @@ def _from_config(args: argparse.Namespace) -> tuple[dict, dict]:
 def _empty_row(item: dict, made_with: dict) -> dict:
     from vop_mm.datasets.frame_store import source_of
     row = dict.fromkeys(_COLUMNS, '') | {key: item[key] for key in _CLIP if key in item}
-    with suppress(OSError, ValueError):  # a ValueError of a NUL in the name
+    with suppress(OSError, ValueError):  # a ValueError if the name contains a NUL
         row.update(zip(('bytes', 'changed'), source_of(item['filename'], item.get('source'))))
     return row | made_with
 
@@ -161,13 +164,13 @@ def _key(row: dict) -> tuple[str, ...]:
 
 
 def _printable(row: dict) -> dict:
-    """A row that can be written: names from JSON and of files needn't be text that UTF-8 knows."""
+    """Escape names from JSON and of files that can't be encoded in UTF-8, so that the row can be written."""
     return {key: value.encode('utf-8', 'backslashreplace').decode() if isinstance(value, str) else value
             for key, value in row.items()}
 
 
 def _read_report(path: Path) -> dict[tuple, dict]:
-    """Rows of an earlier run, by clip and by what they were made with."""
+    """Read the rows of an earlier run, by clip and settings."""
     if not path.is_file():
         return {}
     try:
@@ -182,7 +185,7 @@ def _read_report(path: Path) -> dict[tuple, dict]:
 
 
 def _write_report(path: Path, rows: list[dict]) -> None:
-    """The rows in the annotation's order, and no others."""
+    """Write exactly these rows, in the annotation's order."""
     from vop_mm.utils.files import atomic_write
     with atomic_write(path, 'w') as file:
         writer = csv.DictWriter(file, _COLUMNS)

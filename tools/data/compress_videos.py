@@ -1,9 +1,11 @@
-"""Make small copies of videos: python tools/data/compress_videos.py SRC_DIR OUT_DIR
+"""Make small copies of videos.
 
-Every video below SRC_DIR, links to folders followed, becomes an h264 mp4 at the same place below OUT_DIR: short side
-224 (smaller ones keep their size), all frames, no sound, turned upright, a key frame every second so that frames are
-found quickly. A second run goes on where the first one stopped. Exit status: 0 all done, 1 or 2 an error in what was
-asked for, 3 some videos failed.
+    python tools/data/compress_videos.py SRC_DIR OUT_DIR
+
+Every video in SRC_DIR, including linked folders, becomes an h264 mp4 at the same relative path in OUT_DIR: short side
+224 (smaller videos keep their size), all frames, no sound, rotated upright, with a key frame every second for fast
+seeking. A second run continues where the first one stopped. Exit status: 0 if all are done, 1 or 2 for errors in the
+arguments, 3 if some videos failed.
 """
 import argparse
 import errno
@@ -16,10 +18,10 @@ from functools import cache
 from pathlib import Path
 
 _SETTINGS = 'compressed.json'
-_QUALITY = '18'  # of x264: hardly to be told from the source
+_QUALITY = '18'  # CRF of x264: visually close to the source
 _OF_ONE_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EINVAL)
-_WHOLE = 0.95  # of the source's length, below which a copy of a damaged file is not taken
-_PATIENCE = 20  # times as long as a minute and the video together: then ffmpeg hangs
+_WHOLE = 0.95  # minimum share of the source's length for a copy of a damaged file
+_PATIENCE = 20  # timeout for ffmpeg, as a multiple of one minute plus the video's length
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +69,7 @@ def main() -> int:
                     failed[futures[future]] = getattr(e, 'strerror', None) or str(e)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            end_children()  # the ffmpeg that are running
+            end_children()  # ffmpeg processes that are still running
             raise
     made = [pair for pair in jobs if pair[0] not in failed]
     new = sum(source not in failed for source, _ in lacking)
@@ -82,17 +84,17 @@ def main() -> int:
 
 
 class VideoFailedError(RuntimeError):
-    """ffmpeg made no copy of a video, or not of all of it."""
+    """Error if ffmpeg made no copy of a video, or only of a part of it."""
 
 
 def find_ffmpeg() -> str:
-    """The ffmpeg on PATH, or that of the package imageio-ffmpeg.
+    """Find ffmpeg on PATH or in the package imageio-ffmpeg.
 
     Returns:
-        str: The program.
+        str: Path of the program.
 
     Raises:
-        FileNotFoundError: There is none that encodes h264.
+        FileNotFoundError: There is no ffmpeg that encodes h264.
     """
     import shutil
     candidates = [shutil.which('ffmpeg')]
@@ -112,7 +114,7 @@ def find_ffmpeg() -> str:
 
 
 def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[Path, str]]:
-    """(video, its copy) for all videos of a folder, and why some get none."""
+    """Return (video, copy) for all videos of a folder, and the reasons why some get no copy."""
     from vop_mm.datasets.video_files import describe_left_out, find_videos
     if not src_dir.is_dir():
         raise FileNotFoundError(f'no such folder: {src_dir}')
@@ -134,7 +136,7 @@ def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[P
         sources.setdefault((out_dir / video.relative_to(src_dir)).with_suffix('.mp4'), []).append(video)
     jobs = []
     for out, rivals in sources.items():
-        # the one that keeps its name; without it, nobody could tell whose copy it is
+        # the one that keeps its name; if there is none, the copy could not be attributed
         chosen = next((video for video in rivals if video.name == out.name), rivals[0] if len(rivals) == 1 else None)
         if chosen:
             jobs.append((chosen, out))
@@ -149,7 +151,7 @@ def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[P
 
 
 def _claim(out_dir: Path, settings: dict) -> None:
-    """Leave the settings in the folder, or refuse one with copies of other settings; remove what a killed run left."""
+    """Write the settings to the folder, or reject one with copies of other settings; removes files of killed runs."""
     import json
 
     from vop_mm.utils.files import atomic_write, remove_leftovers
@@ -171,10 +173,10 @@ def _claim(out_dir: Path, settings: dict) -> None:
 
 
 def _is_done(source: Path, out: Path) -> bool:
-    # a copy carries its source's time
+    # a copy has the modification time of its source
     try:
         return out.is_file() and int(out.stat().st_mtime) == int(source.stat().st_mtime)
-    except OSError:  # a name that is too long; the attempt to make it says so
+    except OSError:  # the name is too long; the attempt to make it will report it
         return False
 
 
@@ -184,15 +186,15 @@ def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: f
     Args:
         ffmpeg (str): The program.
         source (Path): The video.
-        out (Path): The copy; there as a whole or not at all. It gets the source's time.
+        out (Path): The copy, which is written completely or not at all. It gets the modification time of the source.
         short_side (int): Larger videos are scaled down to this. Defaults to 224.
-        fps (float, optional): Frames per second. None: all frames as they are.
+        fps (float, optional): Frames per second. None: all frames are kept.
 
     Returns:
-        str | None: What ffmpeg complained of, though the copy is as long as the source.
+        str | None: Error message of ffmpeg if the copy is nevertheless as long as the source.
 
     Raises:
-        VideoFailedError: No copy could be made, or one that ends too early.
+        VideoFailedError: No copy could be made, or it ends too early.
     """
     from vop_mm.datasets import VideoDecodeError
     from vop_mm.datasets.decoding import CODECS, DecodeProcess, Limits, open_video_file, probe
@@ -216,7 +218,7 @@ def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: f
         done = _run(
             limit, ['sh', '-c', f'ulimit -d {limits.memory // 1024}; exec "$0" "$@"',
              ffmpeg, '-hide_banner', '-nostdin', '-nostats', '-loglevel', 'level+info', '-y',
-             # this file, as what it looks like, and nothing that it names
+             # only this file, in its detected format, and no file that it refers to
              '-f', video.format, '-format_whitelist', video.format, '-protocol_whitelist', 'file',
              '-codec_whitelist', ','.join(CODECS), '-max_pixels', str(limits.pixels), '-t', str(3600 * limits.hours),
              '-i', video.name, '-map', f'0:{info.track}', '-an', '-sn', '-dn', '-vf', ','.join(filters),
@@ -225,7 +227,7 @@ def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: f
             pass_fds=(video.file.fileno(), ))
         errors = [re.sub(r'^(\[.*?\] )*', '', line).replace(video.name, str(source))
                   for line in done.stderr.splitlines() if re.search(r'\[(error|fatal)\]', line)]
-        # codecs of sound are on no whitelist, and sound is not asked for
+        # audio codecs are not on the whitelist, but audio is not converted anyway
         complaint = next((line for line in errors if 'not on whitelist' not in line), None)
         frames = re.findall(r'^frame=(\d+)', done.stdout, re.M)
         if done.returncode != 0 or not frames or int(frames[-1]) == 0:
@@ -240,7 +242,7 @@ def compress(ffmpeg: str, source: Path, out: Path, short_side: int = 224, fps: f
 
 @cache
 def _as_they_are(ffmpeg: str) -> list[str]:
-    """Options that keep every frame and its time. By default ffmpeg before 6 makes the frame rate of an mp4 constant."""
+    """Return options that keep every frame and its time; by default, ffmpeg before 6 makes the frame rate constant."""
     known = subprocess.run([ffmpeg, '-hide_banner', '-h', 'long'], capture_output=True, text=True).stdout
     return ['-fps_mode' if '-fps_mode' in known else '-vsync', 'vfr']
 
@@ -253,7 +255,7 @@ def _run(limit: float, command: list[str], **options) -> subprocess.CompletedPro
 
 
 def _seconds(progress: str) -> float:
-    """How long the copy is by ffmpeg's last word on it, 0 without one."""
+    """Return the length of the copy that ffmpeg last reported, 0 if none."""
     times = re.findall(r'^out_time=(\d+):(\d+):(\d+\.?\d*)', progress, re.M)
     return sum(float(part) * unit for part, unit in zip(times[-1], (3600, 60, 1))) if times else 0.
 

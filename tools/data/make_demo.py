@@ -1,8 +1,10 @@
-"""Render the demo: python tools/data/make_demo.py OUT_DIR
+"""Render the demo dataset.
 
-Short h264 clips of coloured shapes with captions. Most kinds of clips need the order of frames to be told apart: a
-shape that moves left and its reverse, which moves right. OUT_DIR gets train.json, dev.json, test.json and videos/. The
-same settings give the same files; a second run finds them and does nothing.
+    python tools/data/make_demo.py OUT_DIR
+
+Short h264 clips of colored shapes with captions. Most kinds of clips can be distinguished only by the order of frames:
+a shape that moves left and its reverse, which moves right. OUT_DIR gets train.json, dev.json, test.json and videos/.
+The same settings give the same files; if they exist already, nothing is done.
 """
 import argparse
 import os
@@ -11,7 +13,7 @@ from pathlib import Path
 from vop_mm.utils.cli import run_cli
 
 FRAMES, SIZE, FPS = 36, 64, 12  # 36: the middles of 12 equal segments are the same frames in a clip and its reverse
-LIGHT = 0.006  # how much the light of a clip differs, of 1
+LIGHT = 0.006  # variation of brightness between clips, as a fraction
 SPLITS = ('train', 'dev', 'test')
 SETTINGS = 'settings.json'
 
@@ -37,7 +39,7 @@ def main() -> int:
 
     from vop_mm.utils.files import remove_leftovers, temporary_folder
 
-    out = args.out_dir.resolve()  # through a link, to what will be replaced
+    out = args.out_dir.resolve()  # resolves a link to the folder that will be replaced
     counts = dict(zip(SPLITS, (args.num_train, args.num_dev, args.num_test)))
     settings = dict(seed=args.seed, counts=counts, frames=FRAMES, size=SIZE, fps=FPS, code=_code_fingerprint())
     remove_leftovers(out.parent)
@@ -49,7 +51,7 @@ def main() -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.is_dir() and not os.access(out, os.W_OK):
         raise PermissionError(f'{args.out_dir} is not writable')
-    # everything is made beside OUT_DIR and renamed at the end
+    # everything is written to a temporary folder next to OUT_DIR and renamed at the end
     with temporary_folder(out.parent, out.name) as beside:
         new = beside / 'new'
         (new / 'videos').mkdir(parents=True)
@@ -65,7 +67,7 @@ def main() -> int:
 
 
 def _code_fingerprint() -> str:
-    """Hash of the code that makes clips: after a change the clips are made again."""
+    """Return a hash of the code that makes the clips: they are made again after a change."""
     import hashlib
 
     from vop_mm.demo import rendering, scenes
@@ -76,7 +78,7 @@ def _code_fingerprint() -> str:
 
 
 def _is_whole(out: Path, settings: dict) -> bool:
-    """Whether a folder holds the demo with these settings, no file missing."""
+    """Return whether a folder holds the complete demo with these settings."""
     import json
 
     try:
@@ -91,12 +93,12 @@ def _is_whole(out: Path, settings: dict) -> bool:
 
 
 def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
-    """Annotations of all splits, and what to encode: (name, scene, seed of its light)."""
+    """Return annotations of all splits, and the clips to encode: (name, scene, seed of its brightness)."""
     import numpy as np
 
     from vop_mm.demo import caption, make_split, paraphrases
     annotations, jobs = {}, []
-    # the last number of a seed is never 0: stills for pre-training have 0 there
+    # the last number of a seed is never 0: stills for pre-training use 0
     for number, (split, count) in enumerate(counts.items()):
         words = np.random.default_rng((seed, number, 1, 1))
         test = split != 'train'
@@ -116,7 +118,6 @@ def _plan(seed: int, counts: dict[str, int]) -> tuple[dict, list]:
 
 
 def _encode_all(jobs: list, folder: Path, workers: int) -> None:
-    """Encode all clips, on several processes, with a progress bar."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -146,14 +147,14 @@ def _encode_part(part: tuple[list, Path]) -> None:
     times = (np.arange(FRAMES) + 0.5) / FRAMES
     for name, scene, seed in jobs:
         frames = render(scene.sprites, scene.background, times, SIZE)
-        # no two recordings have quite the same light; exact ties between a clip and its reverse would say more about
-        # how ties are counted than about a method
+        # no two recordings have exactly the same brightness; exact ties between a clip and its reverse would depend
+        # more on how ties are counted than on the method
         frames += np.random.default_rng(seed).uniform(-LIGHT, LIGHT, 3).astype(np.float32)
         encode_clip(folder / f'{name}.mp4', np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8))
 
 
 def encode_clip(path: Path, frames) -> None:
-    """Encode one clip. The same frames give the same bytes.
+    """Encode a clip. The same frames give the same bytes.
 
     Args:
         path (Path): The mp4 file.
@@ -164,8 +165,8 @@ def encode_clip(path: Path, frames) -> None:
     """
     import av
 
-    # One thread and bitexact: no traces of the machine or the time. Constant quantisers: rate control makes bytes
-    # differ from run to run, and key frames of better quality would tell a clip from its reverse.
+    # One thread and bitexact: independent of machine and time. Constant quantizers: with rate control, bytes would
+    # differ between runs, and key frames of higher quality would tell a clip from its reverse.
     with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
         stream = container.add_stream('libx264', rate=FPS)
         stream.height, stream.width = frames.shape[1:3]
@@ -178,7 +179,7 @@ def encode_clip(path: Path, frames) -> None:
 
 
 def _swap_in(new: Path, out: Path) -> None:
-    """Put a finished folder in the place of an older one, which comes to lie beside it."""
+    """Replace an older folder by a finished one; the old one is moved next to the new one."""
     old = new.with_name('old')
     if out.exists():
         out.rename(old)

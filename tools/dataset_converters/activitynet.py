@@ -1,7 +1,9 @@
-"""ActivityNet Captions to annotations: python tools/dataset_converters/activitynet.py SRC_DIR OUT_DIR [--video-dir DIR]
+"""Convert ActivityNet Captions to annotations.
 
-SRC_DIR holds train.json and val_1.json. A video's caption is its paragraph: its sentences in the file's order. Ids
-carry v_, names of files may or may not. val1 is the test split.
+    python tools/dataset_converters/activitynet.py SRC_DIR OUT_DIR [--video-dir DIR]
+
+SRC_DIR holds train.json and val_1.json. The caption of a video is its paragraph: its sentences in the order of the
+file. Ids have the prefix v_, which file names may lack. val1 is the test split.
 """
 from vop_mm.conversion import Benchmark, Source, convert, field, paragraph
 
@@ -9,7 +11,7 @@ TRAIN, TEST = 'train.json', 'val_1.json'
 
 
 def read(source: Source, name: str) -> dict[str, list[str]]:
-    """One paragraph per video."""
+    """Read one paragraph per video."""
     captions = {}
     for video_id, record in source.json(name, dict).items():
         where = f'{source.path(name)}: {video_id}'

@@ -1,19 +1,21 @@
-"""DiDeMo to annotations: python tools/dataset_converters/didemo.py SRC_DIR OUT_DIR [--video-dir DIR]
+"""Convert DiDeMo to annotations.
 
-SRC_DIR holds train_list.txt, test_list.txt, train_data.json and test_data.json. A video's caption is its paragraph: its
-descriptions in the file's order. What is seen of a video is its first 30 seconds.
+    python tools/dataset_converters/didemo.py SRC_DIR OUT_DIR [--video-dir DIR]
+
+SRC_DIR holds train_list.txt, test_list.txt, train_data.json and test_data.json. The caption of a video is its
+paragraph: its descriptions in the order of the file. Only the first 30 seconds of a video are used.
 """
 from vop_mm.conversion import Benchmark, Source, captions_of, convert, field, paragraph
 from vop_mm.conversion.video_files import without_extension
 
 
 def read(source: Source, split: str) -> dict[str, list[str]]:
-    """One paragraph per listed video."""
+    """Read one paragraph per listed video."""
     data, names = f'{split}_data.json', f'{split}_list.txt'
     descriptions: dict[str, list[str]] = {}
     for i, record in enumerate(source.json(data, list)):
         where = f'{source.path(data)}: entry {i}'
-        # lists and data agree on names, but not always on extensions
+        # lists and data have the same names, but not always the same extensions
         video = without_extension(field(where, record, 'video', str))
         descriptions.setdefault(video, []).append(record.get('description'))
     listed = {video_id: without_extension(video_id) for video_id in source.ids(names)}

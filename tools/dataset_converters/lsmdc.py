@@ -1,8 +1,10 @@
-"""LSMDC to annotations: python tools/dataset_converters/lsmdc.py SRC_DIR OUT_DIR [--video-dir DIR]
+"""Convert LSMDC to annotations.
+
+    python tools/dataset_converters/lsmdc.py SRC_DIR OUT_DIR [--video-dir DIR]
 
 SRC_DIR holds LSMDC16_annos_training.csv (or LSMDC16_annos_training_someone.csv) and
-LSMDC16_challenge_1000_publictect.csv: clip id, four times and a sentence, separated by tabs. A clip that stands in
-several lines has several captions in training; the dev split takes one of them. Clips lie in folders named after films.
+LSMDC16_challenge_1000_publictect.csv: clip id, four times and a sentence, separated by tabs. A clip with several lines
+has several captions in training; the dev split uses one of them. Clips are in folders named after films.
 """
 from vop_mm.conversion import Benchmark, ConversionError, Source, convert
 
@@ -11,7 +13,7 @@ TEST = 'LSMDC16_challenge_1000_publictect.csv'
 
 
 def read(source: Source, name: str) -> dict[str, list[str]]:
-    """Sentences by clip."""
+    """Read the sentences of each clip."""
     captions: dict[str, list[str]] = {}
     for clip, *_, sentence in source.tsv(name, 6):
         captions.setdefault(clip, []).append(sentence)
@@ -19,7 +21,7 @@ def read(source: Source, name: str) -> dict[str, list[str]]:
 
 
 def read_test(source: Source) -> dict[str, list[str]]:
-    """The 1,000 clips of the public test, one sentence each."""
+    """Read the 1,000 clips of the public test set, one sentence each."""
     captions = read(source, TEST)
     twice = [clip for clip, sentences in captions.items() if len(sentences) > 1]
     if twice:
@@ -28,7 +30,7 @@ def read_test(source: Source) -> dict[str, list[str]]:
 
 
 def file_name(clip: str) -> str:
-    """``0001_American_Beauty_00.00.51.926-00.00.54.129`` is in the folder ``0001_American_Beauty``."""
+    """Return the path of a clip; ``0001_American_Beauty_00.00.51.926-00.00.54.129`` is in ``0001_American_Beauty``."""
     return f'{clip.rpartition("_")[0]}/{clip}.avi'
 
 
@@ -38,5 +40,5 @@ if __name__ == '__main__':
         name='lsmdc', protocol='1:1', training_files=TRAIN,
         read_train=lambda source: dict(train=read(source, source.require(*TRAIN))), read_test=read_test,
         expected=dict(train=(101_000, 101_000), test=(1_000, 1_000)), rough=('train',), file_name=file_name,
-        # about as many clips as the test split has
+        # about as many clips as in the test split
         dev_fraction=0.01), __doc__))

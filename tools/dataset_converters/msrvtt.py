@@ -1,8 +1,10 @@
-"""MSR-VTT to annotations: python tools/dataset_converters/msrvtt.py SRC_DIR OUT_DIR [--video-dir DIR]
+"""Convert MSR-VTT to annotations.
+
+    python tools/dataset_converters/msrvtt.py SRC_DIR OUT_DIR [--video-dir DIR]
 
 SRC_DIR holds MSRVTT_data.json, MSRVTT_train.9k.csv, MSRVTT_train.7k.csv and MSRVTT_JSFUSION_test.csv (1k-A). OUT_DIR
-gets train_9k.json, train_7k.json, dev.json and test.json. The dev videos are in both training splits as distributed,
-and in neither as written.
+gets train_9k.json, train_7k.json, dev.json and test.json. The dev videos are in both original training splits, and are
+removed from both.
 """
 from vop_mm.conversion import Benchmark, Source, captions_of, convert, field
 
@@ -11,7 +13,7 @@ LISTS = dict(train_9k='MSRVTT_train.9k.csv', train_7k='MSRVTT_train.7k.csv')
 
 
 def read_train(source: Source) -> dict[str, dict[str, list[str]]]:
-    """Both training splits: a video's captions are all its sentences."""
+    """Read both training splits; the captions of a video are all its sentences."""
     splits = {split: [row['video_id'] for row in source.csv(name, 'video_id')] for split, name in LISTS.items()}
     captions: dict[str, list[str]] = {}
     for i, record in enumerate(field(str(source.path(DATA)), source.json(DATA, dict), 'sentences', list)):
@@ -22,7 +24,7 @@ def read_train(source: Source) -> dict[str, dict[str, list[str]]]:
 
 
 def read_test(source: Source) -> dict[str, list[str]]:
-    """1k-A: one sentence per video."""
+    """Read 1k-A, with one sentence per video."""
     return {row['video_id']: [row['sentence']] for row in source.csv(TEST, 'video_id', 'sentence')}
 
 

@@ -1,9 +1,11 @@
-"""VATEX to annotations: python tools/dataset_converters/vatex.py SRC_DIR OUT_DIR [--video-dir DIR]
+"""Convert VATEX to annotations.
 
-SRC_DIR holds test_list.txt, the 1,500 videos of the validation set that retrieval is tested on, and the captions:
-either ref_captions.json ({id: [caption, ...]}) with train_list.txt, or the official vatex_training_v1.0.json and
-vatex_validation_v1.0.json ([{"videoID", "enCap": [...]}, ...]), where train_list.txt may be left out. All English
-captions of a video are queries of its own.
+    python tools/dataset_converters/vatex.py SRC_DIR OUT_DIR [--video-dir DIR]
+
+SRC_DIR holds test_list.txt, the 1,500 videos of the validation set that are used for testing retrieval, and the
+captions: either ref_captions.json ({id: [caption, ...]}) with train_list.txt, or the official
+vatex_training_v1.0.json and vatex_validation_v1.0.json ([{"videoID", "enCap": [...]}, ...]), where train_list.txt is
+optional. Every English caption of a video is a separate query.
 """
 from vop_mm.conversion import Benchmark, ConversionError, Source, captions_of, convert, field
 
@@ -12,7 +14,7 @@ LISTS = dict(train='train_list.txt', test='test_list.txt')
 
 
 def read_official(source: Source, name: str) -> dict[str, list[str]]:
-    """English captions by video."""
+    """Read the English captions of each video."""
     captions: dict[str, list[str]] = {}
     for i, record in enumerate(source.json(name, list)):
         where = f'{source.path(name)}: entry {i}'
@@ -24,7 +26,7 @@ def read_official(source: Source, name: str) -> dict[str, list[str]]:
 
 
 def read(source: Source, split: str, official: str) -> dict[str, list[str]]:
-    """Captions of the listed videos; without a list for training, of all that the official file holds."""
+    """Read the captions of the listed videos; without a training list, of all videos in the official file."""
     name, listed = source.require(REF, official), LISTS[split]
     captions = source.json(name, dict) if name == REF else read_official(source, name)
     if name == TRAINING and not source.find(listed):

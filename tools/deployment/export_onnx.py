@@ -1,8 +1,8 @@
-"""Write a model's two towers as ONNX files, prompts baked in, and check them in onnxruntime.
+"""Export the two towers of a model, including prompts, to ONNX files and check them in onnxruntime.
 
     python tools/deployment/export_onnx.py configs/vop/vop_msrvtt.py best_t2v_R1_epoch_5.pth exported
 
-writes exported/video.onnx, exported/text.onnx and exported/model.json; docs/en/deployment.md says how to use them.
+writes exported/video.onnx, exported/text.onnx and exported/model.json; docs/en/deployment.md explains their use.
 """
 import argparse
 

@@ -1,9 +1,9 @@
-"""Turn a published VoP checkpoint (ModelScope) into one of this project.
+"""Convert a published VoP checkpoint (ModelScope) to one of this project.
 
     python tools/model_converters/modelscope_to_vop.py SRC_DIR DST.pth
 
-SRC_DIR is the published folder: VoP_msrvtt9k.pth, ViT-B-32.pt, configuration.json. Written are DST.pth, the prompts,
-and DST.py beside it, a config that evaluates them: python tools/test.py DST.py DST.pth
+SRC_DIR is the published folder: VoP_msrvtt9k.pth, ViT-B-32.pt, configuration.json. The tool writes the prompts to
+DST.pth and a config that evaluates them to DST.py: python tools/test.py DST.py DST.pth
 """
 import argparse
 import json
@@ -47,7 +47,7 @@ def main() -> int:
         frame_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
         text_prompts = published['text_prompt_learner.text_prompts'].split(lengths, dim=1)
 
-    # The towers stand in the checkpoint once more, and are what the published code runs.
+    # The checkpoint contains the towers, too, and the published code uses these.
     weights, towers = args.src / CLIP, _towers(published)
     backbone = read_clip_weights(weights).state_dict
     with _named(weights):
@@ -57,7 +57,7 @@ def main() -> int:
         weights = args.dst.with_suffix('.clip.safetensors')
 
     cfg = _config(backbone, settings, frame_prompts.shape[1], [t.shape[1] for t in text_prompts], str(weights))
-    # Built on random CLIP weights, which the published ones then replace: they may not be on disk yet.
+    # Built with random CLIP weights, which are then replaced: the new weights may not be on disk yet.
     model = MODELS.build({**cfg.model, 'clip': {**cfg.model.clip, 'weights': None}})
     model.clip.model.load_state_dict(backbone)
     prompts = [frame_prompts, *(t for t in text_prompts if t.shape[1])]
@@ -83,7 +83,7 @@ def main() -> int:
 
 @contextmanager
 def _named(path: Path):
-    """Errors about what is in a file name the file."""
+    """Add the file name to errors about its content."""
     try:
         yield
     except KeyError as e:
@@ -93,7 +93,7 @@ def _named(path: Path):
 
 
 def _towers(published: dict) -> dict:
-    """The towers as the checkpoint holds them, under CLIP's names."""
+    """Return the towers in the checkpoint, under CLIP's names."""
     towers = {'visual.' + name.removeprefix('image_encoder.'): value for name, value in published.items()
               if name.startswith('image_encoder.')}
     towers |= {name.removeprefix('text_encoder.'): value for name, value in published.items()
@@ -104,7 +104,7 @@ def _towers(published: dict) -> dict:
 
 
 def _config(backbone: dict, settings: dict, frame_prompts: int, text_prompts: list[int], weights: str):
-    """The config that evaluates the checkpoint on MSR-VTT: this project's, with the published settings."""
+    """Build the config that evaluates the checkpoint on MSR-VTT: this project's, with the published settings."""
     from mmengine.config import Config
 
     from vop_mm.models.backbones.openai_arch import openai_arch
@@ -119,7 +119,7 @@ def _config(backbone: dict, settings: dict, frame_prompts: int, text_prompts: li
     model.text_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[0])] if text_prompts[0] else []
     if text_prompts[1]:
         model.text_suffix_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[1])]
-        model.published_eot = True  # the published code reads a suffix's text there
+        model.published_eot = True  # position at which the published code reads a text with suffix
     size = settings['input_res']
     cfg.num_frames = settings['num_frames']
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

@@ -1,11 +1,11 @@
-"""Make a checkpoint ready to be shared: what trains and what it belongs to, with a hash in its name.
+"""Prepare a checkpoint for sharing: trainable tensors and metadata, with a hash in the file name.
 
     python tools/model_converters/publish_model.py work_dirs/vop_msrvtt/best_t2v_R1_epoch_5.pth vop_msrvtt.pth
 
-writes vop_msrvtt-HASH.pth, HASH being the first 8 digits of the file's SHA-256. A name that ends in .safetensors gives
-that format. Either is read wherever a checkpoint is. Of the config it keeps the model and its pipeline of frames and
-texts, so that it is complete with a CLIP alone. A config that whoever gets the file would refuse is not passed on: it
-may name parts of this project and, with --import, your own.
+writes vop_msrvtt-HASH.pth, where HASH is the first 8 digits of the file's SHA-256. A name that ends in .safetensors
+selects that format. Both can be used wherever a checkpoint is read. The file includes the parts of the config for the
+model and its frame and text pipeline, so that it needs nothing but a CLIP. A config that the recipient's side would
+reject is not published: it may name parts of this project and, with --import, your own.
 """
 import argparse
 from pathlib import Path

@@ -1,6 +1,8 @@
-"""Draw what the model sees: frames behind the whole pipeline, with their times and captions.
+"""Draw the model's input: frames after the whole pipeline, with their times and captions.
 
     python tools/visualizations/browse_dataset.py CONFIG OUT.png [--split train|val|test]
+
+OUT.png gets one row per sample.
 """
 import argparse
 from pathlib import Path

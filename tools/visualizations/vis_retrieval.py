@@ -1,7 +1,9 @@
-"""Draw what some queries find with each method: a picture, and beside it a page for the browser.
+"""Draw the results of some queries with each method, as a picture and an HTML page.
 
     python tools/visualizations/vis_retrieval.py CONFIG OUT.png --checkpoints NAME=CONFIG[:CHECKPOINT] ...
     python tools/visualizations/vis_retrieval.py CONFIG OUT.png --features NAME=FILE.npz ...
+
+The page is written to OUT.html, next to OUT.png.
 """
 import argparse
 from functools import partial

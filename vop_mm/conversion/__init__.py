@@ -1,6 +1,6 @@
-"""From a benchmark's files as they are distributed to this project's annotations.
+"""Conversion of a benchmark's original files to this project's annotations.
 
-Needs nothing but the standard library until files are looked for: tools/dataset_converters are quick to answer.
+Only the standard library is needed until videos are searched, so that tools/dataset_converters respond quickly.
 """
 from .converter import Benchmark, convert
 from .dev_split import hold_out

@@ -1,4 +1,4 @@
-"""What every converter does: read, count, hold out a dev split, look for the videos, write all files or none."""
+"""Common steps of all converters: read, count, hold out a dev split, find the videos, write all files or none."""
 import argparse
 import os
 import sys
@@ -16,34 +16,32 @@ from .source import ConversionError, Source
 from .video_files import VideoFiles, without_extension
 
 Captions = dict[str, list[str]]  # video id -> captions, in the annotation's order
-_SHOWN = 5  # ids on the screen; all of them are in files
-_TOLERANCE = 0.02  # of counts that are only known roughly
+_SHOWN = 5  # number of ids shown on the screen; files list all of them
+_TOLERANCE = 0.02  # tolerance for counts that are only known roughly
 
 
 def mp4_name(video_id: str) -> str:
-    """What a video's file is mostly called: ``<id>.mp4``, or its id where that has an extension already."""
+    """Return the usual file name of a video: ``<id>.mp4``, or its id if that already has an extension."""
     return f'{video_id}.mp4' if without_extension(video_id) == video_id else video_id
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set and how its files are read.
+    """Description of a dataset and how to read its files.
 
     Args:
-        name (str): For the metainfo: ``'msrvtt'``.
-        protocol (str): Of dev and test: ``'1:1'``, ``'paragraph'`` or ``'multi-caption'``.
-        training_files (tuple[str, ...]): What only training needs. Where none of them is there, the test split alone is
+        name (str): Name for the metainfo, e.g. ``'msrvtt'``.
+        protocol (str): Protocol of dev and test: ``'1:1'``, ``'paragraph'`` or ``'multi-caption'``.
+        training_files (tuple[str, ...]): Files needed only for training. If none of them exists, only the test split is
             written.
-        read_train (Callable): ``Source -> {split: {video id: captions}}``, the training splits as distributed.
+        read_train (Callable): ``Source -> {split: {video id: captions}}``, the original training splits.
         read_test (Callable): ``Source -> {video id: captions}``.
-        expected (dict): Split -> (videos, captions) as the field counts them.
+        expected (dict): Split -> (videos, captions), the counts in publications.
         rough (tuple[str, ...]): Splits whose expected counts are not known exactly. Defaults to none.
-        file_name (Callable): Video id -> what its file is taken to be called where nobody says where the videos are.
-            Defaults to :func:`mp4_name`.
-        prefix (str): What ids begin with and names of files may or may not. Defaults to none.
-        times (dict): ``start`` and ``end`` of every video, in seconds. Defaults to the whole video.
-        dev_fraction (float): Share of the training videos that is held out unless the user names another. Defaults to
-            0.05.
+        file_name (Callable): Video id -> assumed file name if no video folder is given. Defaults to :func:`mp4_name`.
+        prefix (str): Prefix of ids that file names may lack. Defaults to none.
+        times (dict): ``start`` and ``end`` of every video in seconds. Defaults to the whole video.
+        dev_fraction (float): Default share of the training videos to hold out. Defaults to 0.05.
     """
     name: str
     protocol: str
@@ -59,18 +57,18 @@ class Benchmark:
 
 
 def convert(benchmark: Benchmark, description: str) -> int:
-    """Run a converter on the command line's arguments.
+    """Run a converter with the arguments of the command line.
 
     Args:
-        benchmark (Benchmark): What is converted.
+        benchmark (Benchmark): Dataset to convert.
         description (str): Text for ``--help``.
 
     Returns:
-        int: 0.
+        int: Exit status 0.
 
     Raises:
-        ConversionError: The files are not what they should be. Nothing was written.
-        OSError: Something can't be read or written.
+        ConversionError: The files are invalid. Nothing was written.
+        OSError: A file can't be read or written.
     """
     args = _parse_args(benchmark, description)
     if args.out_dir.exists() and not args.out_dir.is_dir():
@@ -103,7 +101,7 @@ def _parse_args(benchmark: Benchmark, description: str) -> argparse.Namespace:
                         'the training split is the one of the paper, whole')
     parser.add_argument('--seed', type=int, default=0, help='which videos are held out (default: 0)')
     args = parser.parse_args()
-    if not 0 <= args.dev_fraction < 1:  # nor is NaN
+    if not 0 <= args.dev_fraction < 1:  # also excludes NaN
         parser.error(f'--dev-fraction must lie between 0 and 1, got {args.dev_fraction}')
     if args.dev_fraction == 0 and (args.out_dir / 'dev.json').exists():
         parser.error(f'{args.out_dir / "dev.json"} holds videos that --dev-fraction 0 trains on: remove it, or name '
@@ -127,7 +125,7 @@ def _read(benchmark: Benchmark, source: Source) -> tuple[dict[str, Captions], Ca
 
 
 def _clean(split: str, captions: Captions) -> Captions:
-    """Captions without needless blanks; those with nothing but blanks are left out."""
+    """Normalize whitespace in captions, and remove blank captions."""
     cleaned, blank = {}, []
     for video_id, texts in captions.items():
         for text in texts:
@@ -162,7 +160,7 @@ def _print_counts(benchmark: Benchmark, splits: dict[str, Captions]) -> None:
 
 
 def _hold_out(benchmark: Benchmark, train: dict[str, Captions], args: argparse.Namespace) -> dict:
-    """Split -> (protocol, captions): the training splits without the dev videos, and the dev split, if there is one."""
+    """Return split -> (protocol, captions): training splits without dev videos, and the dev split, if there is one."""
     if not train:
         return {}
     smallest = min(train.values(), key=len)
@@ -178,7 +176,7 @@ def _hold_out(benchmark: Benchmark, train: dict[str, Captions], args: argparse.N
 
 
 def _find_videos(benchmark: Benchmark, splits: dict, video_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Files by video id, and what the lists of missing and unannotated videos hold."""
+    """Return file names by video id, and the content of the lists of missing and unannotated videos."""
     from vop_mm.datasets.video_files import describe_left_out
     print(f'looking for videos in {video_dir}')
     files = VideoFiles(video_dir, benchmark.prefix)
@@ -220,7 +218,7 @@ def _annotation(benchmark: Benchmark, split: str, protocol: str, captions: Capti
 
 
 def _write_all(folder: Path, texts: dict[str, str]) -> None:
-    """Write files together: on an error none of them is there, or each is as it was."""
+    """Write several files together: on an error, none of them is changed."""
     from vop_mm.utils.files import atomic_write
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +226,7 @@ def _write_all(folder: Path, texts: dict[str, str]) -> None:
         for name, text in texts.items():
             file = stack.enter_context(atomic_write(folder / name, 'w'))
             file.write(text)
-            # what can fail, as on a full disk, is done here: leaving the stack renames, and nothing else
+            # steps that can fail, e.g. on a full disk, happen here: leaving the stack only renames
             file.flush()
             os.fsync(file.fileno())
 

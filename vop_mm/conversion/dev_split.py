@@ -1,4 +1,4 @@
-"""Holding out training videos for model selection."""
+"""Selection of training videos that are held out for model selection."""
 import hashlib
 from collections.abc import Iterable
 
@@ -6,19 +6,19 @@ from collections.abc import Iterable
 def hold_out(video_ids: Iterable[str], fraction: float, seed: int = 0) -> list[str]:
     """Choose the videos of the dev split.
 
-    A hash of seed and id decides, not a generator: the choice is the same on every machine and version, does not
-    depend on the order of the videos, and a larger fraction holds what a smaller one did.
+    The choice is made by a hash of seed and id, not by a random generator: it is the same on every machine and version,
+    does not depend on the order of the videos, and a larger fraction includes the videos of a smaller one.
 
     Args:
         video_ids (Iterable[str]): Training videos.
-        fraction (float): Share to hold out, below 1. Of 0 none is held out.
-        seed (int): Another seed chooses others. Defaults to 0.
+        fraction (float): Share to hold out, below 1. With 0, no video is held out.
+        seed (int): Random seed. Defaults to 0.
 
     Returns:
-        list[str]: At least one, unless the fraction is 0, in the order given.
+        list[str]: At least one video, unless the fraction is 0, in the given order.
 
     Raises:
-        ValueError: Fewer than two videos, or none would be left to train on.
+        ValueError: There are fewer than two videos, or none would be left for training.
     """
     if fraction == 0:
         return []
@@ -31,12 +31,12 @@ def hold_out(video_ids: Iterable[str], fraction: float, seed: int = 0) -> list[s
 
 
 def choose_caption(video_id: str, captions: list[str], seed: int = 0) -> str:
-    """One of a video's captions, by a hash of seed and id.
+    """Choose one of a video's captions by a hash of seed and id.
 
     Args:
-        video_id (str): Of the video.
-        captions (list[str]): At least one.
-        seed (int): Another seed chooses others. Defaults to 0.
+        video_id (str): Id of the video.
+        captions (list[str]): At least one caption.
+        seed (int): Random seed. Defaults to 0.
 
     Returns:
         str: The caption.

@@ -1,4 +1,4 @@
-"""Reading annotation files as data sets distribute them. What is wrong with one becomes one line that names it."""
+"""Reading of original annotation files. Errors are reported in one line that names the file."""
 import csv
 import io
 import json
@@ -9,20 +9,20 @@ from vop_mm.utils.json_text import decode_text, parse_json
 
 
 class ConversionError(ValueError):
-    """A data set's files are not what they should be."""
+    """Error for invalid files of a dataset."""
 
 
 class Source:
-    """The folder with a data set's files. UTF-8 with or without byte order mark, any line ends.
+    """Folder with a dataset's original files, in UTF-8 with or without byte order mark, with any line ending.
 
     Args:
-        folder (str | Path): Where the files are.
+        folder (str | Path): Path of the folder.
 
     Attributes:
-        files_read (set[Path]): What was read so far.
+        files_read (set[Path]): Files read so far.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -32,16 +32,16 @@ class Source:
             raise FileNotFoundError(f'no such folder: {self.folder}')
 
     def find(self, *names: str) -> str | None:
-        """The first of several names under which a file is there.
+        """Return the first of several names that exists in the folder.
 
         Args:
-            *names (str): File names; a later one may hold wildcards, and then has to fit one file only.
+            *names (str): File names; all but the first may contain wildcards, which must match a single file.
 
         Returns:
-            str | None: The name, None where there is no such file.
+            str | None: The name, or None if there is no such file.
 
         Raises:
-            ConversionError: Several files fit.
+            ConversionError: Several files match.
         """
         for name in names:
             found = sorted(path.name for path in self.folder.glob(name))
@@ -52,10 +52,16 @@ class Source:
         return None
 
     def require(self, *names: str) -> str:
-        """As :meth:`find`, but the file must be there.
+        """Return the same as :meth:`find`, but raise an error if there is no such file.
+
+        Args:
+            *names (str): File names, as in :meth:`find`.
+
+        Returns:
+            str: The name.
 
         Raises:
-            ConversionError: Several files fit, or none does.
+            ConversionError: No file or several files match.
         """
         name = self.find(*names)
         if name is None:
@@ -63,15 +69,21 @@ class Source:
         return name
 
     def path(self, name: str) -> Path:
-        """The path of a file, for messages."""
+        """Return the path of a file, for messages."""
         return self.folder / name
 
     def text(self, name: str) -> str:
-        """A whole file.
+        """Read a whole file.
+
+        Args:
+            name (str): File name.
+
+        Returns:
+            str: Content of the file.
 
         Raises:
-            ConversionError: It isn't there, not UTF-8, or compressed.
-            OSError: It can't be read.
+            ConversionError: The file does not exist, is not UTF-8, or is compressed.
+            OSError: The file can't be read.
         """
         path = self.path(self.require(name))
         self.files_read.add(path.resolve())
@@ -81,14 +93,18 @@ class Source:
             raise ConversionError(f'{path}: {e}') from None
 
     def json(self, name: str, kind: type):
-        """A JSON file.
+        """Read a JSON file.
 
         Args:
-            name (str): The file.
-            kind (type): ``dict`` or ``list``, what has to stand at the top.
+            name (str): File name.
+            kind (type): Expected type of the top-level value, ``dict`` or ``list``.
+
+        Returns:
+            dict | list: The top-level value.
 
         Raises:
-            ConversionError: Not JSON, a key twice in one object, something else at the top, or empty.
+            ConversionError: The file is not JSON, has a duplicate key in an object, another type at the top level, or
+                is empty.
         """
         path = self.path(name)
         text = self.text(name)
@@ -102,31 +118,38 @@ class Source:
         return content
 
     def lines(self, name: str) -> list[tuple[int, str]]:
-        """Lines with their numbers, from 1; blank ones are left out, the ends of the others kept."""
-        # not splitlines(): it also splits where a sentence has a vertical tab or a line separator
+        """Return the lines with their numbers, from 1; blank lines are skipped, whitespace in the others is kept."""
+        # not splitlines(): it also splits at a vertical tab or a line separator inside a sentence
         lines = enumerate(self.text(name).replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1)
         return [(number, line) for number, line in lines if line.strip()]
 
     def ids(self, name: str) -> list[str]:
-        """A list file: one id a line.
+        """Read a list file with one id per line.
+
+        Args:
+            name (str): File name.
+
+        Returns:
+            list[str]: The ids.
 
         Raises:
-            ConversionError: An id twice, or none at all.
+            ConversionError: A duplicate id, or no ids.
         """
         return _unique_ids(self.path(name), ((number, line.strip()) for number, line in self.lines(name)))
 
     def csv(self, name: str, *columns: str) -> list[dict[str, str]]:
-        """A comma-separated file with a header.
+        """Read a comma-separated file with a header.
 
         Args:
-            name (str): The file.
-            *columns (str): Columns it must have; the first one holds an id.
+            name (str): File name.
+            *columns (str): Required columns; the first one holds an id.
 
         Returns:
-            list[dict[str, str]]: One dict per row, values without blanks around them.
+            list[dict[str, str]]: One dict per row, with surrounding whitespace removed from values.
 
         Raises:
-            ConversionError: A column is missing, a row has more or fewer columns than the header, an id twice.
+            ConversionError: A column is missing, a row has more or fewer columns than the header, or an id is
+                duplicate.
         """
         path = self.path(name)
         reader = csv.reader(io.StringIO(self.text(name), newline=''), strict=True)
@@ -146,17 +169,17 @@ class Source:
         return records
 
     def tsv(self, name: str, num_columns: int) -> list[list[str]]:
-        """A tab-separated file without header or quoting.
+        """Read a tab-separated file without header or quoting.
 
         Args:
-            name (str): The file.
-            num_columns (int): Of each line.
+            name (str): File name.
+            num_columns (int): Number of columns of each line.
 
         Returns:
-            list[list[str]]: Cells without blanks around them.
+            list[list[str]]: Cells, with surrounding whitespace removed.
 
         Raises:
-            ConversionError: A line with more or fewer columns, or no lines at all.
+            ConversionError: A line with more or fewer columns, or no lines.
         """
         rows = [(number, [cell.strip() for cell in line.split('\t')]) for number, line in self.lines(name)]
         for number, row in rows:
@@ -172,19 +195,19 @@ _KINDS = {dict: 'an object', list: 'a list', str: 'a text'}
 
 
 def field(where: str, record, name: str, kind: type):
-    """One value of a JSON object.
+    """Return a value of a JSON object after checking its type.
 
     Args:
         where (str): File and position, for the message.
-        record: What should be the object.
+        record: The value that should be an object.
         name (str): Key.
-        kind (type): ``str``, ``list`` or ``dict``.
+        kind (type): Expected type: ``str``, ``list`` or ``dict``.
 
     Returns:
-        The value; a text without blanks around it.
+        The value; surrounding whitespace is removed from a string.
 
     Raises:
-        ConversionError: No object, no such key, another kind of value, or an empty one.
+        ConversionError: ``record`` is not an object, the key is missing, or the value has another type or is empty.
     """
     if not isinstance(record, dict):
         raise ConversionError(f'{where}: expected an object with {name}, found {_shown(record)}')
@@ -198,16 +221,16 @@ def field(where: str, record, name: str, kind: type):
 
 
 def captions_of(video_ids: Iterable[str], captions: dict[str, list], where: str, list_name: str) -> dict[str, list]:
-    """The captions of listed videos.
+    """Select the captions of listed videos.
 
     Args:
-        video_ids (Iterable[str]): What the list holds.
-        captions (dict[str, list]): By video, of all there are.
+        video_ids (Iterable[str]): Ids in the list.
+        captions (dict[str, list]): Captions of all videos, by id.
         where (str): File with the captions, for the message.
         list_name (str): File with the list, for the message.
 
     Returns:
-        dict[str, list]: In the order of the list.
+        dict[str, list]: Captions in the order of the list.
 
     Raises:
         ConversionError: A listed video has no captions.
@@ -221,14 +244,17 @@ def captions_of(video_ids: Iterable[str], captions: dict[str, list], where: str,
 
 
 def paragraph(where: str, sentences: Iterable[str]) -> str:
-    """Sentences as one caption, in the order given, joined by single blanks.
+    """Join sentences to one caption, in the given order, with single spaces.
 
     Args:
         where (str): File and video, for the message.
-        sentences (Iterable[str]): Blanks around and inside them don't matter.
+        sentences (Iterable[str]): Sentences; extra whitespace is removed.
+
+    Returns:
+        str: The caption.
 
     Raises:
-        ConversionError: One isn't a text, or all are blank.
+        ConversionError: A sentence is not a string, or all are blank.
     """
     sentences = list(sentences)
     for sentence in sentences:

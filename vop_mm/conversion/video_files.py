@@ -1,4 +1,4 @@
-"""Which file on disk belongs to which video of an annotation."""
+"""Matching of files on disk to the videos of an annotation."""
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -8,24 +8,24 @@ from .source import ConversionError
 
 
 def without_extension(name: str) -> str:
-    """A name without the extension of a video; ``'0001_A_00.00.51.926-00.00.54.129'`` has none."""
-    from vop_mm.datasets.video_files import is_video_name  # torch comes with it, which --help can do without
+    """Remove a video extension from a name; ``'0001_A_00.00.51.926-00.00.54.129'`` has none."""
+    from vop_mm.datasets.video_files import is_video_name  # it imports torch, which --help doesn't need
     return os.path.splitext(name)[0] if is_video_name(name) else name
 
 
 class VideoFiles:
-    """The videos below a folder, in whatever sub-folders, with whatever extension.
+    """Videos in a folder and its subfolders, with any video extension.
 
     Args:
-        folder (str | Path): Where the videos are, as :func:`~vop_mm.datasets.video_files.find_videos` finds them.
-        prefix (str): What ids begin with and names of files may or may not (ActivityNet's ``'v_'``). Defaults to none.
+        folder (str | Path): Folder to search with :func:`~vop_mm.datasets.video_files.find_videos`.
+        prefix (str): Prefix of ids that file names may lack (ActivityNet's ``'v_'``). Defaults to none.
 
     Attributes:
-        paths (list[str]): Of all videos, relative to ``folder``, sorted.
-        left_out (dict[str, list[str]]): What else is there, by the reason why it is no video.
+        paths (list[str]): Paths of all videos relative to ``folder``, sorted.
+        left_out (dict[str, list[str]]): Other files, by the reason why they are not videos.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
 
     def __init__(self, folder: str | Path, prefix: str = '') -> None:
@@ -47,18 +47,18 @@ class VideoFiles:
     def match(self, video_ids: Iterable[str]) -> dict[str, str]:
         """Find the files of videos.
 
-        A file belongs to an id if it has its name; where there is none, if the two are equal without extensions, or but
-        for the prefix, or but for the form of their accents (a Mac stores ``é`` as ``e`` and an accent). A GIF, which
-        may be a preview, is only taken where no other file fits.
+        A file belongs to an id if the names are equal. If there is no such file, names are compared without extensions,
+        without the prefix, and with normalized accents (a Mac stores ``é`` as ``e`` plus an accent). A GIF, which may
+        be a preview, is used only if no other file matches.
 
         Args:
-            video_ids (Iterable[str]): Ids or file names, as the annotation has them.
+            video_ids (Iterable[str]): Ids or file names, as in the annotation.
 
         Returns:
-            dict[str, str]: Id -> path relative to the folder. Those without a file are left out.
+            dict[str, str]: Id -> path relative to the folder. Videos without a file are left out.
 
         Raises:
-            ConversionError: Several files for one id, or several ids for one file.
+            ConversionError: Several files match one id, or several ids match one file.
         """
         found: dict[str, str] = {}
         owners: dict[str, str] = {}

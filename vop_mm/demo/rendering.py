@@ -1,11 +1,11 @@
-"""Drawing coloured shapes that change over time. Everything is a pure function of its arguments."""
+"""Rendering of colored shapes that change over time. All functions are pure."""
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-# Signed distance to the outline (negative inside) of a shape of radius about 1, at x (right) and y (down). None of them
-# points to a side, so that a single frame never tells where a shape is heading.
+# Signed distance to the outline (negative inside) of a shape of radius about 1, at x (right) and y (down). No shape
+# points left or right, so that a single frame never tells in which direction it moves.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     'circle': lambda x, y: np.hypot(x, y) - 1,
     'square': lambda x, y: np.maximum(abs(x), abs(y)) - 0.88,
@@ -16,24 +16,24 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class Sprite(NamedTuple):
-    """One shape over the time 0 .. 1 of a clip, linear between key times.
+    """Shape over the time 0 .. 1 of a clip, with linear interpolation between key times.
 
     Attributes:
         shape (str): One of ``SHAPES``.
         times (np.ndarray): Key times [K], ascending.
-        values (np.ndarray): What it is at those times [K, 7]: centre x and y and radius, in sides of the picture (0 is
-            left and top), red, green, blue and opacity in 0 .. 1.
+        values (np.ndarray): Values at the key times [K, 7]: center x and y and radius, as fractions of the image side
+            (0 is left and top), red, green, blue and opacity in 0 .. 1.
     """
     shape: str
     times: np.ndarray
     values: np.ndarray
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """Values at any times. [T] -> [T, 7]"""
+        """Interpolate the values at any times, [T] -> [T, 7]."""
         return np.stack([np.interp(times, self.times, column) for column in self.values.T], axis=1)
 
     def reversed(self) -> 'Sprite':
-        """The same sprite, time running backwards."""
+        """Return the sprite with time reversed."""
         return Sprite(self.shape, 1 - self.times[::-1], self.values[::-1])
 
 
@@ -41,10 +41,10 @@ def render(sprites: Sequence[Sprite], background: np.ndarray, times: np.ndarray,
     """Draw frames.
 
     Args:
-        sprites (Sequence[Sprite]): Later ones lie on top.
-        background (np.ndarray): Colours in 0 .. 1 of the top and the bottom edge, blended between, [2, 3].
-        times (np.ndarray): When, in 0 .. 1 of the clip, [T].
-        size (int): Side of the square frames, in pixels.
+        sprites (Sequence[Sprite]): Sprites; later ones are drawn on top.
+        background (np.ndarray): Colors in 0 .. 1 of the top and the bottom edge, blended in between, [2, 3].
+        times (np.ndarray): Times of the frames in 0 .. 1 of the clip, [T].
+        size (int): Side of the square frames in pixels.
 
     Returns:
         np.ndarray: float32 [T, size, size, 3] RGB in 0 .. 1.
@@ -70,14 +70,14 @@ def render(sprites: Sequence[Sprite], background: np.ndarray, times: np.ndarray,
 
 def long_exposure(sprites: Sequence[Sprite], background: np.ndarray, size: int, steps: int = 9,
                   decay: float = 2.0) -> np.ndarray:
-    """A still of a whole clip: what happened last is bright, the trail fades towards the past.
+    """Draw a still image of a whole clip: the latest moment is bright, and the trail fades towards the past.
 
     Args:
-        sprites (Sequence[Sprite]): See :func:`render`.
-        background (np.ndarray): [2, 3].
+        sprites (Sequence[Sprite]): Sprites; see :func:`render`.
+        background (np.ndarray): Colors of the background, [2, 3].
         size (int): Side in pixels.
-        steps (int): Moments that are exposed. Defaults to 9.
-        decay (float): The last moment counts exp(decay) times as much as the first. Defaults to 2.
+        steps (int): Number of exposed moments. Defaults to 9.
+        decay (float): The last moment has exp(decay) times the weight of the first. Defaults to 2.
 
     Returns:
         np.ndarray: float32 [size, size, 3] RGB in 0 .. 1.

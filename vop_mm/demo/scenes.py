@@ -1,8 +1,8 @@
-"""What happens in the demo clips, and how it is said.
+"""Events of the demo clips and their captions.
 
-A scene has a kind and a meaning. Kinds that need order come in groups that share every frame and differ in the order of
-the frames alone: a scene and its reverse, or all six orders of three shapes. Whoever averages over frames can't tell
-them apart.
+A scene has a kind and a meaning. Kinds that depend on order come in groups whose scenes share all frames and differ
+only in their order: a scene and its reverse, or all six orders of three shapes. A method that averages over frames
+can't tell them apart.
 """
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -37,15 +37,15 @@ _TEMPLATES = {
 
 
 class Scene(NamedTuple):
-    """One thing that happens.
+    """Event of a demo clip.
 
     Attributes:
         kind (str): One of ``KINDS``, or ``'still'``.
-        template (str): Which wordings it has.
-        meaning (tuple[str, ...]): The words that fill them. Two scenes with the same template and meaning are told by
-            the same captions.
-        sprites (tuple[Sprite, ...]): What is drawn.
-        background (np.ndarray): Colours of the top and bottom edge in 0 .. 1, [2, 3].
+        template (str): Key of the caption templates.
+        meaning (tuple[str, ...]): Words that fill the templates. Two scenes with the same template and meaning have the
+            same captions.
+        sprites (tuple[Sprite, ...]): Sprites to draw.
+        background (np.ndarray): Colors of the top and bottom edge in 0 .. 1, [2, 3].
     """
     kind: str
     template: str
@@ -55,23 +55,23 @@ class Scene(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What captions say of it."""
+        """Content of the captions."""
         return (self.template, *self.meaning)
 
 
 def paraphrases(scene: Scene) -> list[str]:
-    """All captions that are right for a scene, each true of that meaning only."""
+    """Return all captions that describe a scene; each describes only scenes of that meaning."""
     return [template.format(*scene.meaning) for template in _TEMPLATES[scene.template]]
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One of the captions, by chance."""
+    """Choose one of the captions at random."""
     options = paraphrases(scene)
     return options[rng.integers(len(options))]
 
 
 def vocabulary() -> list[str]:
-    """All words that captions can have, sorted."""
+    """Return all words that occur in captions, sorted."""
     words = {word for options in _TEMPLATES.values() for text in options for word in text.split() if '{' not in word}
     return sorted(words | set(COLORS) | set(SHAPES) | set(_STEP))
 
@@ -87,20 +87,20 @@ def _paint(color: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _items(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Different (colour, shape) pairs."""
+    """Choose different (color, shape) pairs."""
     pairs = [(color, shape) for color in COLORS for shape in SHAPES]
     return [pairs[i] for i in rng.choice(len(pairs), count, replace=False)]
 
 
 def _sprite(shape: str, keys: list[tuple[float, ...]], paint: np.ndarray) -> Sprite:
-    """A sprite of one colour from keys of (time, x, y, radius, opacity)."""
+    """Build a sprite of one color from keys of (time, x, y, radius, opacity)."""
     times, x, y, radius, opacity = np.array(keys, dtype=float).T
     red, green, blue = (np.full(len(times), channel) for channel in paint)
     return Sprite(shape, times, np.stack([x, y, radius, red, green, blue, opacity], axis=1))
 
 
 def _places(rng: np.random.Generator, count: int, apart: float, margin: float) -> np.ndarray:
-    """Points at least ``apart`` from each other, by trying. [count, 2]"""
+    """Draw points at least ``apart`` from each other by rejection sampling, [count, 2]."""
     while True:
         points = rng.uniform(margin, 1 - margin, (count, 2))
         gaps = np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(count, 1)]
@@ -108,7 +108,7 @@ def _places(rng: np.random.Generator, count: int, apart: float, margin: float) -
             return points
 
 
-# -- kinds: each makes one group --------------------------------------------------------------------------------------
+# -- kinds: each function makes one group -----------------------------------------------------------------------------
 def _reverse(scene: Scene, meaning: tuple[str, ...], template: str | None = None) -> Scene:
     return scene._replace(meaning=meaning, template=template or scene.template,
                           sprites=tuple(sprite.reversed() for sprite in scene.sprites))
@@ -147,7 +147,7 @@ def _turn(rng: np.random.Generator) -> list[Scene]:
 
 
 def _then(rng: np.random.Generator, count: int) -> list[Scene]:
-    """One shape after another, each at its place; all orders."""
+    """Show one shape after another, each at its own position; returns all orders."""
     items = _items(rng, count)
     places = _places(rng, count, 0.36, 0.2)
     looks = [(_paint(color, rng), rng.uniform(0.14, 0.19)) for color, _ in items]
@@ -159,13 +159,13 @@ def _then(rng: np.random.Generator, count: int) -> list[Scene]:
         for turn, i in enumerate(order):
             start, end = edges[turn], edges[turn + 1]
             place, (paint, radius) = places[i], looks[i]
-            # jumps lie between the moments of frames, which stand in the middle of equal parts of the clip
+            # jumps lie between the frame times, which are in the middle of equal parts of the clip
             keys = [(time, *place, radius, seen) for time, seen in
                     ((start - 1e-4, 0), (start + 1e-4, 1), (end - 1e-4, 1), (end + 1e-4, 0))]
             sprites.append(_sprite(items[i][1], keys, paint))
         meaning = tuple(word for i in order for word in items[i])
         group.append(Scene('then', f'then{count}', meaning, tuple(sprites), background))
-    # a scene and its reverse side by side
+    # each scene is followed by its reverse
     by_meaning = {scene.meaning: scene for scene in group}
     ordered = []
     while by_meaning:
@@ -177,7 +177,7 @@ def _then(rng: np.random.Generator, count: int) -> list[Scene]:
 
 
 def _relation(rng: np.random.Generator) -> list[Scene]:
-    """Two shapes that stay where they are, and the same two the other way round. No order in it."""
+    """Place two shapes that do not move, and the same two with swapped positions; order plays no role."""
     items = _items(rng, 2)
     relation = ('left', 'above')[rng.integers(2)]
     gap, drift = rng.uniform(0.42, 0.56), rng.uniform(-0.12, 0.12)
@@ -205,8 +205,8 @@ def _still(rng: np.random.Generator) -> list[Scene]:
 
 class _Kind(NamedTuple):
     make: Callable[[np.random.Generator], list[Scene]]
-    share: float  # of the videos of a split
-    ordered: bool  # the scenes of a group differ in the order of frames alone; each has its reverse beside it
+    share: float  # share of the videos of a split
+    ordered: bool  # the scenes of a group differ only in the order of frames; each is next to its reverse
 
 
 KINDS = {
@@ -221,11 +221,11 @@ _STILL = _Kind(_still, 0.0, False)
 
 
 def make_group(kind: str, rng: np.random.Generator) -> list[Scene]:
-    """Scenes that belong together. Those of an ordered kind lie as scene, reverse, scene, reverse ...
+    """Make a group of scenes. Those of an ordered kind are listed as scene, reverse, scene, reverse ...
 
     Args:
         kind (str): One of ``KINDS``, or ``'still'``: a single shape, for pre-training.
-        rng (np.random.Generator): Where chance comes from.
+        rng (np.random.Generator): Random generator.
 
     Returns:
         list[Scene]: 1, 2 or 6 scenes.
@@ -234,18 +234,18 @@ def make_group(kind: str, rng: np.random.Generator) -> list[Scene]:
 
 
 def make_split(seed: tuple[int, ...], count: int, unique: bool) -> Iterator[tuple[Scene, int | None]]:
-    """Scenes of one split, in the fixed shares of ``KINDS``.
+    """Yield the scenes of one split, in the fixed shares of ``KINDS``.
 
     Args:
-        seed (tuple[int, ...]): Other numbers give other scenes.
-        count (int): Scenes.
-        unique (bool): No two scenes mean the same, so that every caption has one right scene.
+        seed (tuple[int, ...]): Random seed.
+        count (int): Number of scenes.
+        unique (bool): Make all scenes differ in meaning, so that every caption has exactly one right scene.
 
     Yields:
-        tuple[Scene, int | None]: The scene, and for a kind that needs order the index of its reverse.
+        tuple[Scene, int | None]: The scene and, for a kind that depends on order, the index of its reverse.
 
     Raises:
-        ValueError: More different scenes asked for than there are.
+        ValueError: There are fewer different scenes than requested.
     """
     rng = np.random.default_rng(seed)
     seen: set[tuple[str, ...]] = set()
@@ -268,14 +268,14 @@ def make_split(seed: tuple[int, ...], count: int, unique: bool) -> Iterator[tupl
 
 
 def _targets(count: int) -> list[tuple[str, int]]:
-    """How many scenes of each kind; even numbers for ordered kinds, so that nobody loses its reverse."""
+    """Return the number of scenes of each kind; even for ordered kinds, so that every scene has its reverse."""
     targets = {name: 2 * int(kind.share * count / 2) for name, kind in KINDS.items()}
     targets['relation'] += count - sum(targets.values())
     return list(targets.items())
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Any scene of any kind."""
+    """Make a random scene of any kind."""
     names = list(KINDS)
     group = make_group(names[rng.choice(len(names), p=[kind.share for kind in KINDS.values()])], rng)
     return group[rng.integers(len(group))]

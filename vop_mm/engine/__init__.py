@@ -1,4 +1,4 @@
-"""Running an experiment: runner, hooks, optimiser, checkpoints."""
+"""Training and evaluation of experiments: runner, hooks, optimizer, checkpoints."""
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .fsdp_strategy import RetrievalFSDPStrategy
 from .hooks import *  # noqa: F401,F403

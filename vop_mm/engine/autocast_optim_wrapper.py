@@ -12,13 +12,13 @@ from vop_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Runs forward passes under autocast, in bfloat16 by default, on a GPU or a CPU.
+    """Optimizer wrapper that runs forward passes under autocast, in bfloat16 by default, on a GPU or a CPU.
 
-    MMEngine's ``AmpOptimWrapper`` refuses a CPU, and scales losses, which bfloat16 doesn't need.
+    MMEngine's ``AmpOptimWrapper`` does not support a CPU, and scales losses, which bfloat16 doesn't need.
 
     Args:
         dtype (str): Name of a torch dtype. Defaults to ``'bfloat16'``.
-        **kwargs: As in :class:`mmengine.optim.OptimWrapper`.
+        **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
     """
 
     def __init__(self, dtype: str = 'bfloat16', **kwargs) -> None:
@@ -27,6 +27,6 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast around the forward pass, and MMEngine's own handling of gradient accumulation."""
+        """Run the forward pass under autocast, with MMEngine's handling of gradient accumulation."""
         with super().optim_context(model), autocast(dtype=self.dtype):
             yield

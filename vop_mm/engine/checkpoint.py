@@ -1,7 +1,7 @@
-"""Checkpoints: what they hold, how they are read safely, and how they are matched with a model.
+"""Checkpoints: their content, how they are read safely, and how they are matched to a model.
 
-A checkpoint holds tensors and plain Python values only, so that ``torch.load(weights_only=True)`` reads it on every
-version of torch; what MMEngine keeps as objects (the history of its logs) is turned into plain values and back.
+A checkpoint holds only tensors and plain Python values, so that ``torch.load(weights_only=True)`` reads it on every
+version of torch; objects of MMEngine (the history of its logs) are converted to plain values and back.
 """
 import hashlib
 import io
@@ -34,32 +34,33 @@ from vop_mm.utils.tensor_files import (
 from vop_mm.version import __version__
 
 _META_KEY = 'vop_mm'
-# What publish_model.py puts before the ending, also in capitals and in the name of a copy: "a-1a2b3c4d (1).pth". Eight
-# digits that are a date are one, and those that begin with three zeros count steps.
+# The hash that publish_model.py appends to the stem, also in uppercase and in the name of a copy: "a-1a2b3c4d (1).pth".
+# Eight digits that form a date are a date, and those that begin with three zeros are a step number.
 _HASH = re.compile(r'-(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$|000\d{5}$)([0-9a-f]{8})(?: ?\(\d+\))?$',
                    re.IGNORECASE)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that can't be read, is not safe to read, or belongs to another model."""
+    """Error for a checkpoint that can't be read, is not safe to read, or belongs to another model."""
 
 
 def load_from_local_safely(filename: str | Path, map_location=None) -> dict:
-    """Read a checkpoint, running nothing that is in it.
+    """Read a checkpoint without executing any of its content.
 
     Args:
-        filename (str | Path): A file of ``torch.save`` or safetensors.
+        filename (str | Path): File written by ``torch.save``, or a safetensors file.
         map_location: As in ``torch.load``. Defaults to None.
 
     Returns:
-        dict: The checkpoint: ``state_dict``, ``meta``, and of one to resume from the rest. All tensors are finite.
+        dict: The checkpoint: ``state_dict``, ``meta`` and, if it can be resumed from, the training state. All tensors
+        are finite.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file is corrupt or not the one that its name says, or holds more than finite tensors and
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file is corrupt, doesn't match the hash in its name, or holds more than finite tensors and
             plain values.
     """
-    path = Path(os.path.expanduser(filename))  # Path's own fails on ~x.pth
+    path = Path(os.path.expanduser(filename))  # Path.expanduser fails on ~x.pth
     if not path.exists():
         raise FileNotFoundError(f'checkpoint not found: {filename}')
     try:
@@ -75,14 +76,15 @@ def read_checkpoint(file: BinaryIO, name: str, map_location=None) -> dict:
 
     Args:
         file (BinaryIO): A real file.
-        name (str): How to call it, with the ending that tells its format, and the hash of a published file.
+        name (str): File name for messages; its suffix determines the format, and the name of a published file contains
+            its hash.
         map_location: As in ``torch.load``. Defaults to None.
 
     Returns:
         dict: The checkpoint.
 
     Raises:
-        CheckpointError: As there.
+        CheckpointError: As in :func:`load_from_local_safely`.
     """
     try:
         if name.endswith('.safetensors'):
@@ -109,15 +111,15 @@ def read_checkpoint(file: BinaryIO, name: str, map_location=None) -> dict:
 
 
 def _problem(checkpoint) -> str | None:
-    """What a checkpoint lacks of the form that the rest relies on."""
+    """Return how a checkpoint deviates from the expected format, or None."""
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         return 'it has no state_dict'
-    for key in ('state_dict', 'not_averaged'):  # the second is TrainableEMAHook's
+    for key in ('state_dict', 'not_averaged'):  # the second is written by TrainableEMAHook
         if key not in checkpoint:
             continue
         if not isinstance(checkpoint[key], dict):
             return f'its {key} is none'
-        checkpoint[key] = OrderedDict(checkpoint[key])  # without its attributes, in which torch finds options
+        checkpoint[key] = OrderedDict(checkpoint[key])  # without its attributes, which torch treats as options
         for name, value in checkpoint[key].items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 return f'its {key} holds {name!r:.80}, which is no tensor with a name'
@@ -125,7 +127,7 @@ def _problem(checkpoint) -> str | None:
     try:
         check_plain(meta, 'meta', leaves=(torch.Tensor, ), max_nodes=100_000, max_string=1_000_000, bounded=False)
         made_on = (meta.get(_META_KEY) or {}) if isinstance(meta, dict) else None
-        check_plain(made_on, f'meta.{_META_KEY}', max_nodes=100, max_string=200, bounded=False)  # it is shown
+        check_plain(made_on, f'meta.{_META_KEY}', max_nodes=100, max_string=200, bounded=False)  # shown to the user
     except ValueError as e:
         return str(e)
     clip = (made_on.get('clip') or {}) if isinstance(made_on, dict) else None
@@ -138,7 +140,6 @@ def _problem(checkpoint) -> str | None:
 
 
 def _check_hash(file: BinaryIO, name: str) -> None:
-    """Compare a published file with the hash in its name."""
     wanted = _HASH.search(Path(name).stem)
     if wanted is None:
         return
@@ -152,16 +153,16 @@ def _check_hash(file: BinaryIO, name: str) -> None:
 
 
 def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
-    """Turn MMEngine's checkpoint into this project's, in place, just before it is written.
+    """Convert MMEngine's checkpoint to this project's format, in place, just before it is written.
 
-    The state dict keeps what trains; ``meta['vop_mm']`` gets the method, the data set and the CLIP that it belongs to.
-    A checkpoint without optimiser state (``best_*``) keeps nothing else; one with it can be resumed from.
+    The state dict keeps only the parameters that train; ``meta['vop_mm']`` stores the method, the dataset and the CLIP
+    of the model. A checkpoint without optimizer state (``best_*``) keeps nothing else; one with it can be resumed from.
 
     Args:
-        checkpoint (dict): As ``Runner.save_checkpoint`` hands it to its hooks, with the whole model's state dict; of a
-            sharded model, it is empty in all processes but the main one.
-        model (TextVideoRetriever): The model that it is of.
-        cfg (Config): The experiment's config.
+        checkpoint (dict): Checkpoint that ``Runner.save_checkpoint`` passes to its hooks, with the state dict of the
+            whole model; for a sharded model, it is empty in all processes but the main one.
+        model (TextVideoRetriever): Model of the checkpoint.
+        cfg (Config): Config of the experiment.
     """
     state = checkpoint['state_dict']
     checkpoint['state_dict'] = OrderedDict((name, state[name].detach().cpu().clone())
@@ -181,12 +182,12 @@ def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
 
 
 def describe(model: nn.Module, cfg: Config, dataset: str | None = None) -> dict:
-    """What a checkpoint belongs to.
+    """Describe the model and data of a checkpoint.
 
     Args:
         model (TextVideoRetriever): The model.
-        cfg (Config): Its config, with ``method`` where it names one.
-        dataset (str, optional): What it was trained on.
+        cfg (Config): Its config, optionally with ``method``.
+        dataset (str, optional): Dataset on which it was trained.
 
     Returns:
         dict: ``version, method, dataset, clip: {arch, fingerprint}``.
@@ -196,10 +197,10 @@ def describe(model: nn.Module, cfg: Config, dataset: str | None = None) -> dict:
 
 
 def unpack(checkpoint: dict) -> None:
-    """Undo :func:`pack` for MMEngine's resuming, in place.
+    """Undo :func:`pack` in place, so that MMEngine can resume.
 
     Args:
-        checkpoint (dict): As read.
+        checkpoint (dict): Checkpoint as read from the file.
     """
     hub = checkpoint.get('message_hub')
     if hub:
@@ -212,11 +213,11 @@ def unpack(checkpoint: dict) -> None:
 
 
 def match(checkpoint: dict, model: nn.Module) -> None:
-    """Refuse a checkpoint that isn't this model's; an older one is changed to fit.
+    """Check that a checkpoint belongs to a model; older checkpoints are converted.
 
     Args:
-        checkpoint (dict): As read.
-        model (TextVideoRetriever): The model that is to take its tensors.
+        checkpoint (dict): Checkpoint as read from the file.
+        model (TextVideoRetriever): Model into which its tensors will be loaded.
 
     Raises:
         CheckpointError: Another CLIP, another method, or tensors of other shapes.
@@ -226,7 +227,7 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     if clip and clip['arch'] != model.clip.arch_name:
         raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has {model.clip.arch_name}')
     found, wanted = checkpoint['state_dict'], _shapes(model)
-    # a VoP^F from before prompts had scopes has one table for all layers
+    # a VoP^F checkpoint older than prompt scopes has a single table for all layers
     names = [f'vision_tower.prompts.{i}.weight' for i in (0, 1)]
     rows = [wanted[name][0] for name in names if wanted.get(name)]
     if len(rows) == 2 and names[1] not in found and names[0] in found and found[names[0]].shape[:1] == (sum(rows), ):
@@ -248,10 +249,10 @@ def match(checkpoint: dict, model: nn.Module) -> None:
 
 @contextmanager
 def naming(filename: str | Path | None) -> Iterator[None]:
-    """Say of which file a :class:`CheckpointError` speaks.
+    """Add the file name to a :class:`CheckpointError`.
 
     Args:
-        filename (str | Path, optional): The checkpoint. None where nobody knows.
+        filename (str | Path, optional): The checkpoint; None if unknown.
     """
     try:
         yield
@@ -262,20 +263,20 @@ def naming(filename: str | Path | None) -> Iterator[None]:
 
 
 def _shown(name: str) -> str:
-    """A name from a file, for a message."""
+    """Quote a name from a file for use in a message."""
     return name if name.isprintable() and len(name) <= 80 else f'{name!r:.80}'
 
 
 def keep_identity(model: nn.Module) -> None:
-    """Note what a checkpoint of this model holds and belongs to, before it is sharded.
+    """Record what a checkpoint of this model contains, before the model is sharded.
 
-    A shard has neither the name nor the shape; :func:`pack` and :func:`match` go by what is noted.
+    Shards have other names and shapes; :func:`pack` and :func:`match` use the recorded ones.
 
     Args:
-        model (TextVideoRetriever): Not yet wrapped.
+        model (TextVideoRetriever): Model that is not wrapped yet.
     """
     model.whole_shapes = _shapes(model)
-    model.clip.fingerprint  # noqa: B018 - taken now
+    model.clip.fingerprint  # noqa: B018 - computed now, before sharding
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -285,18 +286,18 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def load_trainable(model: nn.Module, filename: str) -> dict:
-    """Read a checkpoint into a model, after checking that it belongs there.
+    """Load a checkpoint into a model after checking that it belongs to it.
 
     Args:
-        model (TextVideoRetriever): Built, with its CLIP weights.
+        model (TextVideoRetriever): Model with its CLIP weights.
         filename (str): The checkpoint.
 
     Returns:
-        dict: The checkpoint as read.
+        dict: Checkpoint as read from the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It can't be read, or is not this model's.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The checkpoint can't be read or belongs to another model.
     """
     checkpoint = load_from_local_safely(filename, map_location='cpu')
     with naming(filename):
@@ -306,16 +307,16 @@ def load_trainable(model: nn.Module, filename: str) -> dict:
 
 
 def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
-    """A checkpoint to share, as the content of a file: tensors and what they belong to, nothing of the run.
+    """Serialize a checkpoint for sharing: tensors and metadata, without training state.
 
     The same tensors and metadata give the same bytes.
 
     Args:
-        checkpoint (dict): As read.
+        checkpoint (dict): Checkpoint as read from the file.
         suffix (str): ``'.pth'`` or ``'.safetensors'``. Defaults to ``'.pth'``.
 
     Returns:
-        bytes: What :func:`load_from_local_safely` reads.
+        bytes: File content, readable by :func:`load_from_local_safely`.
     """
     meta = checkpoint.get('meta') or {}
     meta = {key: meta[key] for key in (_META_KEY, 'dataset_meta', 'epoch', 'cfg') if key in meta}
@@ -328,7 +329,7 @@ def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
 
 
 def _plain(value):
-    """The same with plain Python values in place of numpy's and of dict subclasses; objects become their text."""
+    """Replace numpy values and dict subclasses by plain Python values, and other objects by their string."""
     if isinstance(value, dict):
         return {_plain(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Fully sharded training: every process holds a shard of the parameters, their gradients and the optimiser's state."""
+"""Fully sharded training: every process holds a shard of the parameters, their gradients and the optimizer state."""
 import time
 import warnings
 from collections.abc import Callable
@@ -26,29 +26,29 @@ _WRAPPED = '_fsdp_wrapped_module.'
 
 @STRATEGIES.register_module()
 class RetrievalFSDPStrategy(FSDPStrategy):
-    """MMEngine's ``FSDPStrategy``, for the retriever and for the checkpoints of this project.
+    """MMEngine's ``FSDPStrategy``, adapted to the retriever and to the checkpoints of this project.
 
-    * One FSDP unit is one residual block of either encoder; what is left (embeddings, projections, prompts) is the
-      outermost one. CLIP's logit scale, a scalar, is whole in every process: the loss is that of the whole batch
-      everywhere, and so is its gradient.
-    * A checkpoint is what a run of one process writes, the optimiser's state included: gathered, written whole or not
-      at all, and resumed from on any number of processes, with this strategy or without.
-    * Gradients are clipped by the norm of all of them, not of a process's shard.
-    * It runs without CUDA, through gloo.
+    * Each residual block of either encoder is an FSDP unit; everything else (embeddings, projections, prompts) belongs
+      to the outermost unit. CLIP's logit scale, a scalar, is replicated in every process: the loss and its gradient are
+      those of the whole batch everywhere.
+    * A checkpoint, including the optimizer state, equals that of a run with one process: it is gathered, written
+      completely or not at all, and can be resumed from with any number of processes, with or without this strategy.
+    * Gradients are clipped by the norm over all shards.
+    * It runs without CUDA, over gloo.
 
     Args:
         model_wrapper (dict, optional): Arguments of ``MMFullyShardedDataParallel`` that differ from the above, such as
             ``dict(sharding_strategy='SHARD_GRAD_OP')``. Defaults to None.
-        **kwargs: As in :class:`mmengine._strategy.DDPStrategy`.
+        **kwargs: Arguments of :class:`mmengine._strategy.DDPStrategy`.
 
     Raises:
-        ValueError: There is no launcher: one process has nothing to shard.
+        ValueError: There is no launcher: a single process has nothing to shard.
         RuntimeError: There is no GPU, and torch is older than 2.4.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg='full', **kwargs)
-        # torch gathers through buffers that it uses again or frees, and trusts that moving to the CPU makes a copy
+        # torch gathers into buffers that it reuses or frees, and relies on the move to the CPU to make a copy
         for config in (self.state_dict_config, self.optim_state_dict_config):
             config.offload_to_cpu = torch.cuda.is_available()
 
@@ -60,7 +60,7 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     def _setup_distributed(self, launcher: str, **kwargs) -> None:
         if torch.cuda.is_available():
             super()._setup_distributed(launcher, **kwargs)
-        elif digit_version(torch.__version__) < digit_version('2.4'):  # gathers the optimiser's state with CUDA alone
+        elif digit_version(torch.__version__) < digit_version('2.4'):  # older torch gathers with CUDA only
             raise RuntimeError(f'FSDP without a GPU needs torch 2.4 or newer, this is {torch.__version__}')
         else:
             init_gloo(launcher, kwargs.get('timeout'))
@@ -73,7 +73,7 @@ class RetrievalFSDPStrategy(FSDPStrategy):
                              'evaluation needs them whole')
         blocks = {id(block) for block in [*model.clip.vision_blocks, *model.clip.text_blocks]}
         scale = model.clip.logit_scale
-        scale.data = scale.data.to(get_device())  # the wrapper leaves what it ignores where it is
+        scale.data = scale.data.to(get_device())  # the wrapper does not move parameters that it ignores
         self.model_wrapper = dict(
             dict(type='MMFullyShardedDataParallel', use_orig_params=True, backward_prefetch='BACKWARD_PRE',
                  auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks),
@@ -81,13 +81,17 @@ class RetrievalFSDPStrategy(FSDPStrategy):
             **(self.model_wrapper or {}))
         if not torch.cuda.is_available():
             self.model_wrapper['device_id'] = torch.device('cpu')
-        with warnings.catch_warnings():  # of torch's to MMEngine: set_state_dict_type has a successor
+        with warnings.catch_warnings():  # torch's warning to MMEngine: set_state_dict_type has a successor
             warnings.simplefilter('ignore', FutureWarning)
             return super()._wrap_model(model)
 
-    # -- the optimiser ----------------------------------------------------------------------------------------------
+    # -- the optimizer ----------------------------------------------------------------------------------------------
     def build_optim_wrapper(self, optim_wrapper: dict, model: nn.Module | None = None):
-        """Build the optimiser over this process's shards; see :meth:`mmengine._strategy.FSDPStrategy`.
+        """Build the optimizer over this process's shards; see :meth:`mmengine._strategy.FSDPStrategy`.
+
+        Args:
+            optim_wrapper (dict): Config of the optimizer wrapper.
+            model (nn.Module, optional): The wrapped model.
 
         Raises:
             ValueError: A key of ``paramwise_cfg.custom_keys`` names something inside one block by its whole path.
@@ -98,7 +102,7 @@ class RetrievalFSDPStrategy(FSDPStrategy):
                 raise ValueError(f'the key {key!r} of paramwise_cfg reaches into a block, which FSDP wraps: name the '
                                  'block, or what is in it')
         built = super().build_optim_wrapper(optim_wrapper, model)
-        # the wrapper lists parameters in another order; theirs is that of the numbers in a checkpoint
+        # the wrapper reorders parameters; checkpoints number them in the original order
         groups = built.optimizer.param_groups
         for group in groups:
             group['params'].sort(key=lambda p: place[names[id(p)]])
@@ -115,10 +119,10 @@ class RetrievalFSDPStrategy(FSDPStrategy):
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def optim_state_dict(self) -> dict:
-        """The optimiser's state as a single process has it: parameters are numbered, tensors are whole.
+        """Return the optimizer state as a single process has it: parameters are numbered, tensors are whole.
 
         Returns:
-            dict: ``state, param_groups``, on the CPU of the main process; elsewhere empty.
+            dict: ``state, param_groups``, on the CPU of the main process; empty in other processes.
         """
         gathered = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         if not gathered:
@@ -131,10 +135,10 @@ class RetrievalFSDPStrategy(FSDPStrategy):
                                   for group, names in zip(own['param_groups'], groups, strict=True)])
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Take this process's shards of an optimiser's state.
+        """Load this process's shards of an optimizer state.
 
         Args:
-            state_dict (dict): As :meth:`optim_state_dict` gives it, or as a run of one process saved it.
+            state_dict (dict): State from :meth:`optim_state_dict`, or saved by a run with one process.
         """
         groups = self._names_in_groups()
         names = [name for group in groups for name in group]
@@ -150,14 +154,16 @@ class RetrievalFSDPStrategy(FSDPStrategy):
 
     def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, save_param_scheduler: bool = True,
                         extra_ckpt: dict | None = None, callback: Callable | None = None) -> None:
-        """Gather a checkpoint in the main process, which writes it whole or not at all. To be called by all of them.
+        """Gather a checkpoint in the main process, which writes it completely or not at all.
+
+        All processes must call this method.
 
         Args:
-            filename (str): The file.
-            save_optimizer (bool): Keep the optimiser's state. Defaults to True.
-            save_param_scheduler (bool): Keep the schedules' state. Defaults to True.
-            extra_ckpt (dict, optional): What else it holds. Defaults to None.
-            callback (Callable, optional): Changes it before it is written. Defaults to None.
+            filename (str): File to write.
+            save_optimizer (bool): Save the optimizer state. Defaults to True.
+            save_param_scheduler (bool): Save the state of the schedulers. Defaults to True.
+            extra_ckpt (dict, optional): Additional content. Defaults to None.
+            callback (Callable, optional): Called with the checkpoint before it is written. Defaults to None.
         """
         checkpoint = dict(extra_ckpt or {}, state_dict=self.model.state_dict())
         if save_optimizer and hasattr(self, 'optim_wrapper'):
@@ -173,16 +179,16 @@ class RetrievalFSDPStrategy(FSDPStrategy):
                 torch.save(checkpoint, file)
 
     def resume(self, filename: str, **kwargs) -> dict:
-        """Resume; see :meth:`mmengine._strategy.SingleDeviceStrategy.resume`. The file is read into host memory."""
+        """Resume, reading the file into host memory; see :meth:`mmengine._strategy.SingleDeviceStrategy.resume`."""
         return super().resume(filename, **dict(kwargs, map_location='cpu'))
 
 
 def _clip_grad(wrapper: OptimWrapper, model: FullyShardedDataParallel) -> None:
-    # by all processes, also by one whose shards hold nothing that trains
+    # called by all processes, including one whose shards hold no trainable parameter
     norm = model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
     wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)
 
 
 def _names(model: nn.Module) -> dict[int, str]:
-    """The names that parameters had before they were wrapped."""
+    """Return the names that parameters had before they were wrapped, by parameter id."""
     return {id(p): name.replace(_WRAPPED, '') for name, p in model.named_parameters()}

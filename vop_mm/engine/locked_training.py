@@ -1,4 +1,4 @@
-"""One training at a time in a work directory."""
+"""Lock that allows one training at a time in a work directory."""
 import os.path as osp
 from contextlib import AbstractContextManager, nullcontext, suppress
 
@@ -10,15 +10,18 @@ from vop_mm.utils.locks import locked
 
 
 class LockedTraining:
-    """A part of a runner that refuses to train where another process is training.
+    """Mixin for runners that refuses to train if another process is training in the same work directory.
 
-    The main process holds ``train.lock`` in the work directory; it is free when the process ends, however it ends.
-    Evaluation needs no lock: what it writes goes into a folder of its own. The config that lies in the work directory
-    is that of the training that runs there, also where others start.
+    The main process holds ``train.lock`` in the work directory; it is released when the process ends, however it ends.
+    Evaluation needs no lock, since it writes to its own folder. The config in the work directory always belongs to the
+    training that runs there, even if other processes start.
     """
 
     def train(self) -> nn.Module:
         """Train; see :meth:`mmengine.runner.Runner.train`.
+
+        Returns:
+            nn.Module: The trained model.
 
         Raises:
             BlockingIOError: Another process is training in the work directory.
@@ -27,7 +30,7 @@ class LockedTraining:
             return super().train()
 
     def dump_config(self) -> None:
-        """Leave the config in the work directory, whole; see :meth:`mmengine.runner.Runner.dump_config`."""
+        """Write the config to the work directory atomically; see :meth:`mmengine.runner.Runner.dump_config`."""
         if is_main_process():
             name = osp.basename(self.cfg.filename) if self.cfg.filename else f'{self.timestamp}.py'
             path = osp.join(self.work_dir, name)

@@ -1,4 +1,4 @@
-"""Log lines that say what was evaluated."""
+"""Log lines that describe what was evaluated."""
 import re
 
 import torch
@@ -10,17 +10,17 @@ from vop_mm.registry import LOG_PROCESSORS
 
 @LOG_PROCESSORS.register_module()
 class RetrievalLogProcessor(LogProcessor):
-    """MMEngine's, but figures of an evaluation come with data set, split, protocol and the size of the gallery.
+    """MMEngine's log processor, extended by dataset, split, protocol and gallery size in evaluation results.
 
-    Without them a figure in a log is worth little: recalls of galleries of different size can't be compared.
+    Recalls of galleries of different sizes can't be compared, so results are of little use without this information.
 
     Args:
-        **kwargs: As in :class:`mmengine.runner.LogProcessor`.
+        **kwargs: Arguments of :class:`mmengine.runner.LogProcessor`.
     """
 
     def get_log_after_epoch(self, runner: Runner, batch_idx: int, mode: str,
                             with_non_scalar: bool = False) -> tuple[dict, str]:
-        """The line after an evaluation; arguments and result as MMEngine's."""
+        """Return the log line after an evaluation; arguments and result as in MMEngine."""
         tag, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
         loop = runner.val_loop if mode == 'val' else runner.test_loop
         evaluated = [text for metric in loop.evaluator.metrics if (text := what_was_evaluated(metric))]
@@ -31,7 +31,7 @@ class RetrievalLogProcessor(LogProcessor):
         return tag, f'{line[:end]}{", ".join(evaluated)}  {line[end:]}'
 
     def _get_max_memory(self, runner: Runner) -> int:
-        # MMEngine's sends the number to the GPU and waits for it to come back
+        # MMEngine's version sends the number to the GPU and waits for it to come back
         if not torch.cuda.is_available():
             return super()._get_max_memory(runner)
         memory = torch.cuda.max_memory_allocated() // 2**20

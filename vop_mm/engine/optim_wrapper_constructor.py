@@ -1,4 +1,4 @@
-"""The optimiser holds what trains, and nothing else."""
+"""Optimizer constructor that passes only trainable parameters to the optimizer."""
 import logging
 from collections import Counter
 from functools import partial
@@ -11,29 +11,28 @@ from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 _RULES = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
-          'dcn_offset_lr_mult', 'bypass_duplicate')  # of MMEngine's constructor
+          'dcn_offset_lr_mult', 'bypass_duplicate')  # rules of MMEngine's constructor
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Builds the optimiser over the parameters that train. MMEngine's default hands it the frozen ones too.
+    """Constructor of an optimizer over the trainable parameters; MMEngine's default includes the frozen ones.
 
-    With ``paramwise_cfg`` MMEngine's own rules decide on the groups, which are said in one line. Where gradients are
-    clipped, their norm is logged without a wait for the device.
+    With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line. If gradients
+    are clipped, their norm is logged without waiting for the device.
 
     Raises:
-        ValueError: Nothing trains; ``paramwise_cfg`` has a rule that there isn't, or one for parameters that don't
-            train.
+        ValueError: Nothing trains, ``paramwise_cfg`` has an unknown rule, or a rule for parameters that don't train.
     """
 
     def __call__(self, model: nn.Module):
-        """Build the optimiser wrapper.
+        """Build the optimizer wrapper.
 
         Args:
             model (nn.Module): A retriever, or its distributed wrapper.
 
         Returns:
-            OptimWrapper: Over the trainable parameters.
+            OptimWrapper: Wrapper over the trainable parameters.
         """
         model = getattr(model, 'module', model)
         trainable = trainable_parameters(model)
@@ -67,7 +66,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _groups(self, model: nn.Module) -> list[dict]:
         groups: list[dict] = []
         logger = MMLogger.get_current_instance()
-        logger.addFilter(_is_of_no_parameter)  # MMEngine has a line for each of them, frozen or not
+        logger.addFilter(_is_of_no_parameter)  # MMEngine logs a line for each parameter, frozen or not
         try:
             self.add_params(groups, model)
         finally:
@@ -84,9 +83,9 @@ def _is_of_no_parameter(record: logging.LogRecord) -> bool:
 
 
 def _clip_grad(wrapper: OptimWrapper) -> None:
-    # MMEngine's own waits at every step for the norm of the gradients, to log it. The message hub takes it as it is.
+    # MMEngine's version waits for the gradient norm at every step, to log it. The message hub accepts the tensor as is.
     parameters = [p for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
     if parameters:
         norm = wrapper.clip_func(parameters, **wrapper.clip_grad_kwargs)
-        if norm is not None:  # clipped by value
+        if norm is not None:  # None if clipped by value
             wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)

@@ -1,4 +1,4 @@
-"""What a checkpoint has to hold for training to go on from it."""
+"""Checks that training can be resumed from a checkpoint."""
 import torch
 from mmengine.runner import Runner
 from torch.optim import Optimizer
@@ -9,17 +9,17 @@ _NOTES = dict(log_scalars=dict, runtime_info=dict, resumed_keys=dict)
 
 
 def check_resumable(checkpoint: dict, runner: Runner | None = None) -> None:
-    """Refuse a checkpoint that training can't go on from.
+    """Raise an error if training can't be resumed from a checkpoint.
 
-    MMEngine and torch take what they find: a value of another kind comes up somewhere in the next step.
+    MMEngine and torch do not check what they load: an invalid value would only fail somewhere in the next step.
 
     Args:
-        checkpoint (dict): As read.
-        runner (Runner, optional): Built to train; its own optimiser and schedules say what form is wanted. Of other
-            runners, whose optimiser may be in shards, nothing is compared.
+        checkpoint (dict): Checkpoint as read from the file.
+        runner (Runner, optional): Runner built for training; the checkpoint is compared with its optimizer and
+            schedulers. Other kinds of runners, whose optimizer may be sharded, are not compared.
 
     Raises:
-        CheckpointError: It was written to be used, not to be resumed from, or is damaged.
+        CheckpointError: The checkpoint has no training state, or is damaged.
     """
     if 'optimizer' not in checkpoint:
         raise CheckpointError('the checkpoint has no optimiser\'s state to go on with: resume from an epoch_N.pth')
@@ -39,8 +39,8 @@ def _notes_fit(checkpoint: dict) -> bool:
         return False
     kept = hub['runtime_info'].get('keep_ckpt_ids', [])
     numbers = [meta.get('epoch'), meta.get('iter'), meta.get('seed', 0) or 0,
-               *(kept if isinstance(kept, list) else [None])]  # MMEngine removes the checkpoints of these numbers
-    # what a best checkpoint is compared with: one score, or one for each of several metrics
+               *(kept if isinstance(kept, list) else [None])]  # MMEngine removes the checkpoints with these numbers
+    # scores that new checkpoints are compared with: a single one, or one per metric
     scores = [value for key, value in hub['runtime_info'].items() if str(key).startswith('best_score')]
     return (all(type(number) is int and 0 <= number < 2**63 for number in numbers)
             and all(isinstance(value, bool) for value in hub['resumed_keys'].values())
@@ -49,7 +49,7 @@ def _notes_fit(checkpoint: dict) -> bool:
 
 
 def _is_score(value) -> bool:
-    return _is_number(value) or value in (float('inf'), float('-inf'))  # infinite before the first
+    return _is_number(value) or value in (float('inf'), float('-inf'))  # infinite before the first evaluation
 
 
 def _is_history(history) -> bool:
@@ -61,7 +61,7 @@ def _is_history(history) -> bool:
 
 
 def _optimizer_fits(found, own: Optimizer | None) -> bool:
-    """Whether an optimizer can take a state: numbers and tensors by parameter, and settings like its own."""
+    """Return whether a state has the right form for an optimizer: values by parameter, and settings like its own."""
     if not isinstance(found, dict):
         return False
     groups, states = found.get('param_groups'), found.get('state')
@@ -91,20 +91,20 @@ def _optimizer_fits(found, own: Optimizer | None) -> bool:
 def _schedules_fit(found, own) -> bool:
     if found is None or not isinstance(own, list) or not all(hasattr(schedule, 'state_dict') for schedule in own):
         return True
-    return (isinstance(found, list) and len(found) == len(own)  # MMEngine leaves out what is more or less
+    return (isinstance(found, list) and len(found) == len(own)  # MMEngine silently ignores a mismatch
             and all(isinstance(state, dict) and _schedule_fits(state, schedule)
                     for state, schedule in zip(found, own)))
 
 
 def _schedule_fits(state: dict, own) -> bool:
-    # MMEngine sets each key as an attribute: one with a method's name would take its place
+    # MMEngine sets each key as an attribute: one with a method's name would replace the method
     kept = own.state_dict()
     return all(isinstance(key, str) and not hasattr(type(own), key) and (key not in kept or _is_like(value, kept[key]))
                for key, value in state.items())
 
 
 def _is_like(value, own) -> bool:
-    """Whether a setting can stand in another one's place."""
+    """Return whether a setting has the same type as another one."""
     if isinstance(own, (list, tuple)):
         return isinstance(value, (list, tuple)) and all(_is_like(item, own[0]) for item in value) if own else True
     if _is_number(own):
@@ -117,4 +117,4 @@ def _is_number(value) -> bool:
         return value.numel() == 1
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) < 1e300  # and no NaN
+    return abs(value) < 1e300  # excludes NaN

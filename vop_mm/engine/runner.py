@@ -1,4 +1,4 @@
-"""MMEngine's runners, for models of which little or nothing trains."""
+"""MMEngine's runners, adapted to models that are mostly or entirely frozen."""
 import math
 import os
 from datetime import timedelta
@@ -25,15 +25,17 @@ from .start_of_log import check_loop, log_environment, log_what_trains, refuse_l
 
 @RUNNERS.register_module()
 class RetrievalRunner(LockedTraining, SafeLoading, Runner):
-    """MMEngine's ``Runner``, which differs where its own can't do what is needed here:
+    """MMEngine's ``Runner``, adapted to text-video retrieval.
 
-    * without CUDA the processes of a launcher talk through gloo (MMEngine's set-up calls CUDA);
-    * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would be refused;
-    * its log starts with what trains and how large the global batch is, and with warnings: of a learning rate that was
-      meant for another batch, a schedule that ends elsewhere than training, layers that were left without a prompt.
-      Where the method promises prompts in all layers, those are refused;
+    It differs in the following:
+
+    * without CUDA, the processes of a launcher communicate over gloo (MMEngine's setup calls CUDA);
+    * a model in which nothing trains (zero-shot) is not wrapped for distributed training, which would raise an error;
+    * the log starts with the trainable parameters, the global batch size and warnings: about a learning rate meant for
+      another batch size, a schedule that does not end with training, layers without a prompt. If the method promises
+      prompts in all layers, layers without one are an error;
     * values of training steps are fetched from the device when they are logged or saved, not at every step;
-    * evaluation scores as the model's head does;
+    * evaluation uses the similarity of the model's head;
     * checkpoints are read as data, wherever they come from (:mod:`vop_mm.engine.safe_loading`);
     * a second training in the same work directory is refused (:class:`LockedTraining`).
     """
@@ -45,7 +47,7 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
         super().setup_env(env_cfg)
 
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
-        """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
+        """Build the message hub; see :meth:`mmengine.runner.Runner.build_message_hub`."""
         return DeferredMessageHub.get_instance(**{'name': self._experiment_name, **(message_hub or {})})
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -54,18 +56,18 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
         log_environment(self.logger, self.cfg, self.work_dir, self._seed, self._launcher, self._world_size)
 
     def get_hooks_info(self) -> str:
-        """Names of the hooks, in one line."""
+        """Return the names of the hooks, in one line."""
         return ', '.join(type(hook).__name__ for hook in self.hooks)
 
     @staticmethod
     def build_dataloader(*args, **kwargs) -> DataLoader:
-        """Build a data loader that has room to work; see :meth:`mmengine.runner.Runner.build_dataloader`."""
+        """Build a data loader and check its shared memory; see :meth:`mmengine.runner.Runner.build_dataloader`."""
         loader = Runner.build_dataloader(*args, **kwargs)
         check_shared_memory(loader)
         return loader
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model and say what of it trains; see :meth:`mmengine.runner.Runner.build_model`."""
+        """Build the model and log its trainable parameters; see :meth:`mmengine.runner.Runner.build_model`."""
         model = super().build_model(model)
         log_what_trains(self.logger, model, self.cfg)
         return model
@@ -76,19 +78,19 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
         return super().train()
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the loop and look at its length; see :meth:`mmengine.runner.Runner.build_train_loop`."""
+        """Build the training loop and check its length; see :meth:`mmengine.runner.Runner.build_train_loop`."""
         loop = super().build_train_loop(loop)
         check_loop(self.logger, loop, self._val_loop is not None)
         return loop
 
     def build_param_scheduler(self, scheduler: list | dict) -> list | dict:
-        """Build the schedules and look where they end; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
+        """Build the schedulers and check where they end; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
         schedulers = super().build_param_scheduler(scheduler)
         warn_of_schedules(self.logger, schedulers, self.train_loop)
         return schedulers
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model where several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
+        """Wrap the model if several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
         trains = any(p.requires_grad for p in model.parameters())
         if is_model_wrapper(model) or not self.distributed or (trains and model_wrapper_cfg is not None):
             return super().wrap_model(model_wrapper_cfg, model)
@@ -106,13 +108,13 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        """Build the evaluator and give it the model's head; see :meth:`mmengine.runner.Runner.build_evaluator`."""
+        """Build the evaluator and pass it the model's head; see :meth:`mmengine.runner.Runner.build_evaluator`."""
         evaluator = super().build_evaluator(evaluator)
         give_head(evaluator, self.model.module if is_model_wrapper(self.model) else self.model)
         return evaluator
 
     def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
-        """Scale the learning rate if asked to (see :meth:`mmengine.runner.Runner.scale_lr`) and say what came out."""
+        """Scale the learning rate if requested (see :meth:`mmengine.runner.Runner.scale_lr`) and log the result."""
         asked = optim_wrapper.get_lr()['lr'][0]
         super().scale_lr(optim_wrapper, auto_scale_lr)
         loader = self.train_dataloader
@@ -122,11 +124,10 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
 
 @RUNNERS.register_module()
 class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
-    """MMEngine's ``FlexibleRunner``, which leaves the model and its distribution to a ``strategy``.
+    """MMEngine's ``FlexibleRunner``, which delegates the model and its distribution to a ``strategy``.
 
-    Values of training steps are fetched from the device when they are logged or saved, the log starts, evaluation
-    scores, checkpoints are read, and a second training in the same work directory is refused, as in
-    :class:`RetrievalRunner`.
+    Fetching of values, the start of the log, evaluation, reading of checkpoints and the lock on the work directory are
+    the same as in :class:`RetrievalRunner`.
     """
 
     def _log_env(self) -> None:
@@ -135,13 +136,13 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
         log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.strategy.launcher, self.world_size)
 
     def get_hooks_info(self) -> str:
-        """Names of the hooks, in one line."""
+        """Return the names of the hooks, in one line."""
         return ', '.join(type(hook).__name__ for hook in self.hooks)
 
     build_dataloader = staticmethod(RetrievalRunner.build_dataloader)
 
     def build_strategy(self, *args, **kwargs) -> BaseStrategy:
-        """Build the strategy; what it builds is looked at as in :class:`RetrievalRunner`."""
+        """Build the strategy; its model and schedulers are checked as in :class:`RetrievalRunner`."""
         strategy = super().build_strategy(*args, **kwargs)
         build_model, build_param_scheduler = strategy.build_model, strategy.build_param_scheduler
 
@@ -164,11 +165,11 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
         return strategy
 
     def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
-        """Build what keeps the history of values; see :meth:`mmengine.runner.Runner.build_message_hub`."""
+        """Build the message hub; see :meth:`mmengine.runner.Runner.build_message_hub`."""
         return DeferredMessageHub.get_instance(**{'name': self.experiment_name, **(message_hub or {})})
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Build the loop and say how long it is; see :meth:`mmengine.runner.FlexibleRunner.build_train_loop`."""
+        """Build the training loop and log its length; see :meth:`mmengine.runner.FlexibleRunner.build_train_loop`."""
         loop = super().build_train_loop(loop)
         check_loop(self.logger, loop, self._val_loop is not None)
         log_caption_epochs(self.logger, loop, self.cfg.optim_wrapper.get('accumulative_counts', 1))
@@ -176,11 +177,11 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
 
 
 def give_head(evaluator: Evaluator, model: nn.Module) -> None:
-    """Let an evaluator's metrics score as a model's head does.
+    """Make an evaluator's metrics use the similarity of a model's head.
 
     Args:
-        evaluator (Evaluator): Those of its metrics that have ``use_head`` get it.
-        model (nn.Module): A retriever; another model changes nothing.
+        evaluator (Evaluator): Evaluator; its metrics with a ``use_head`` method receive the head.
+        model (nn.Module): A retriever; models without a head change nothing.
     """
     for metric in evaluator.metrics:
         if hasattr(metric, 'use_head') and hasattr(model, 'head'):
@@ -188,11 +189,11 @@ def give_head(evaluator: Evaluator, model: nn.Module) -> None:
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Let the processes of a launcher talk through gloo, where there is no CUDA.
+    """Set up communication over gloo for the processes of a launcher, if there is no CUDA.
 
     Args:
         launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        timeout (float, optional): Seconds to wait for the others; None is torch's default.
+        timeout (float, optional): Seconds to wait for other processes; None is torch's default.
     """
     if launcher == 'slurm':
         _take_environment_from_slurm()
@@ -201,15 +202,15 @@ def init_gloo(launcher: str, timeout: float | None = None) -> None:
 
 def log_global_batch(logger: MMLogger, optim_wrapper: OptimWrapper, asked: float, auto_scale_lr: dict | None,
                      world_size: int, batch_size: int) -> None:
-    """Say how large a step is, and warn where the learning rate was meant for another size.
+    """Log the global batch size, and warn if the learning rate was meant for another one.
 
     Args:
-        logger (MMLogger): Where to.
-        optim_wrapper (OptimWrapper): With the learning rate that training starts from.
-        asked (float): The config's learning rate.
-        auto_scale_lr (dict, optional): The config's, with ``base_batch_size``.
-        world_size (int): Processes.
-        batch_size (int): Pairs that one of them takes.
+        logger (MMLogger): The logger.
+        optim_wrapper (OptimWrapper): Optimizer wrapper with the initial learning rate.
+        asked (float): Learning rate in the config.
+        auto_scale_lr (dict, optional): Entry of the config with ``base_batch_size``.
+        world_size (int): Number of processes.
+        batch_size (int): Number of pairs per process.
     """
     accumulated = optim_wrapper._accumulative_counts
     batch = world_size * batch_size * accumulated
@@ -224,12 +225,12 @@ def log_global_batch(logger: MMLogger, optim_wrapper: OptimWrapper, asked: float
 
 
 def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> None:
-    """Say how often each caption will be seen, and in how many updates; nothing of a loop that counts steps.
+    """Log how often each caption will be seen, and in how many updates; nothing for a loop that counts steps.
 
     Args:
-        logger (MMLogger): Where to.
-        loop (BaseLoop): With its loader.
-        accumulated (int): Steps in one update.
+        logger (MMLogger): The logger.
+        loop (BaseLoop): The training loop.
+        accumulated (int): Number of steps in one update.
     """
     if isinstance(loop, EpochBasedTrainLoop):
         updates = math.ceil(len(loop.dataloader) / accumulated)
@@ -238,7 +239,7 @@ def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> No
 
 
 def _take_environment_from_slurm() -> None:
-    """What torch's environment set-up reads, from what slurm says; MASTER_ADDR comes from the launching script."""
+    """Set the variables of torch's environment setup from Slurm's; the launch script sets MASTER_ADDR."""
     os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
     os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
     os.environ.setdefault('LOCAL_RANK', os.environ['SLURM_LOCALID'])

@@ -1,8 +1,8 @@
-"""The one way in which a run reads checkpoints, whatever MMEngine would have taken.
+"""Safe reading of checkpoints within a run, regardless of the loader that MMEngine would use.
 
-MMEngine has a loader for each kind of name (paths, URLs, storages, hubs), most of which unpickle whatever they get, and
-runs the config that it finds in a checkpoint. Within a run all of them are replaced; outside, other libraries in the
-process keep theirs.
+MMEngine has a loader for each kind of name (paths, URLs, storages, hubs), most of which unpickle any file, and executes
+the config in a checkpoint. Within a run, all of them are replaced; outside of it, other libraries in the process keep
+theirs.
 """
 import os
 import re
@@ -23,14 +23,14 @@ from vop_mm.utils.paths import open_below
 from .checkpoint import CheckpointError, load_from_local_safely, read_checkpoint
 
 _MAX_DOWNLOAD = 32 << 30  # bytes
-_STALLED = 30  # seconds without a byte
+_STALLED = 30  # seconds without data
 _MAX_NAME = 4096
 _lock, _runs, _replaced = threading.Lock(), 0, {}
 
 
 @contextmanager
 def safe_loading() -> Iterator[None]:
-    """Within it MMEngine reads every checkpoint through :func:`load_from_anywhere`."""
+    """Make MMEngine read all checkpoints through :func:`load_from_anywhere` in this context."""
     global _runs, _replaced
     with _lock:
         if not _runs:
@@ -46,18 +46,18 @@ def safe_loading() -> Iterator[None]:
 
 
 def load_from_anywhere(filename: str, map_location=None) -> dict:
-    """Read a checkpoint for MMEngine, running nothing that is in it.
+    """Read a checkpoint for MMEngine without executing any of its content.
 
     Args:
-        filename (str): A path, or the address of a file (``http://``, ``https://``), which is downloaded first.
+        filename (str): A path, or the URL of a file (``http://``, ``https://``), which is downloaded first.
         map_location: As in ``torch.load``. Defaults to None.
 
     Returns:
-        dict: The checkpoint, without what MMEngine would run.
+        dict: The checkpoint, without the entries that MMEngine would execute.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It is not a checkpoint, not safe to read, or lies where only MMEngine would read it from.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file is not a checkpoint, is not safe to read, or has an unsupported kind of URL.
     """
     filename = str(filename)
     if re.match('https?://', filename):
@@ -68,23 +68,23 @@ def load_from_anywhere(filename: str, map_location=None) -> dict:
         raise CheckpointError(f'{filename} is refused: checkpoints are files, or come by http(s); download it first')
     else:
         checkpoint = load_from_local_safely(filename, map_location)
-    checkpoint['meta'].pop('config', None)  # MMEngine runs it as Python on resuming
+    checkpoint['meta'].pop('config', None)  # MMEngine executes it as Python when resuming
     return checkpoint
 
 
 def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
-    """The checkpoint to resume from, if there is one.
+    """Return the checkpoint to resume from, if there is one.
 
     Args:
-        work_dir (str | Path): Holds the file ``last_checkpoint``, whose content came with the folder.
-        folder (str | Path): Where the run keeps its checkpoints.
+        work_dir (str | Path): Folder with the file ``last_checkpoint``, whose content is not trusted.
+        folder (str | Path): Folder of the run's checkpoints.
 
     Returns:
-        str | None: A file in ``folder``, under the name that ``last_checkpoint`` gives; the rest of the path in there
-        is that of the machine and the time when it was written.
+        str | None: File in ``folder`` with the name given in ``last_checkpoint``. The rest of the path in that file is
+        ignored: it may come from another machine or have changed since.
 
     Raises:
-        CheckpointError: It names no file there.
+        CheckpointError: ``last_checkpoint`` names no file in ``folder``.
     """
     noted = Path(work_dir) / 'last_checkpoint'
     if not os.path.lexists(noted):
@@ -101,7 +101,7 @@ def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
 
 
 class SafeLoading:
-    """For runners: whatever they read while they run, they read through :func:`load_from_anywhere`."""
+    """Mixin for runners that read everything through :func:`load_from_anywhere`."""
 
     def train(self, *args, **kwargs):
         """Train; see :meth:`mmengine.runner.Runner.train`."""
@@ -129,10 +129,10 @@ class SafeLoading:
             return super().resume(*args, **kwargs)
 
     def load_or_resume(self) -> None:
-        """Load or resume what the config names, or the last checkpoint; see
-        :meth:`mmengine.runner.Runner.load_or_resume`.
+        """Load or resume according to the config; see :meth:`mmengine.runner.Runner.load_or_resume`.
 
-        ``resume`` may name a checkpoint. With ``'auto'`` a run of which nothing is left yet starts from ``load_from``.
+        ``resume`` may name a checkpoint. With ``'auto'``, the last checkpoint is resumed; if there is none yet, the run
+        starts from ``load_from``.
         """
         if not self._has_loaded and self._resume:
             if self._resume == 'auto' or (self._resume is True and self._load_from is None):
@@ -147,16 +147,16 @@ class SafeLoading:
 
 
 def checkpoint_folder(runner) -> str:
-    """Where a run keeps its checkpoints, before and after training has begun."""
+    """Return the folder of a run's checkpoints, before and after training has begun."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
-            folder = os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip('/')))  # MMEngine's way
+            folder = os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip('/')))  # as MMEngine does
             return hook.out_dir if hasattr(hook, 'file_backend') else folder
     return runner.work_dir
 
 
 def _download(url: str, file: BinaryIO) -> None:
-    # the handlers of http and https alone: nothing leads to files or other protocols
+    # only the handlers of http and https, so that no redirect leads to files or other protocols
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
                     urllib.request.HTTPRedirectHandler, urllib.request.HTTPDefaultErrorHandler,

@@ -1,30 +1,30 @@
-"""Room for the batches that the workers of a data loader hand over."""
+"""Check of the shared memory for batches from data loader workers."""
 import os
 
 import torch
 from torch.utils.data import DataLoader
 
 _FOLDER = '/dev/shm'
-_LARGE_ITEM = 2**24  # bytes: where that many fit, nothing has to be measured
+_LARGE_ITEM = 2**24  # bytes: if items of this size fit, nothing has to be measured
 
 
 def check_shared_memory(loader: DataLoader) -> None:
-    """Refuse a data loader whose batches don't fit into shared memory.
+    """Raise an error if the batches of a data loader don't fit into shared memory.
 
-    A worker that finds no room prints an error and goes on, and the process that waits for its batch waits forever.
-    Containers have 64 MB of shared memory where nothing else is said.
+    A worker that runs out of shared memory prints an error and continues, and the process that waits for its batch
+    hangs. Containers have 64 MB of shared memory by default.
 
     Args:
-        loader (DataLoader): The loader; one without workers needs none. Its first item may be read.
+        loader (DataLoader): The data loader; one without workers needs no shared memory. Its first item may be read.
 
     Raises:
-        ValueError: There is less room than its workers may fill.
+        ValueError: There is less shared memory than the workers may use.
     """
     if not loader.num_workers or not os.path.isdir(_FOLDER):
         return
     status = os.statvfs(_FOLDER)
     free = status.f_bavail * status.f_frsize
-    batches = loader.num_workers * loader.prefetch_factor + 1  # one more is being used
+    batches = loader.num_workers * loader.prefetch_factor + 1  # one more is in use
     items = batches * (loader.batch_size or 1) * int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if items * _LARGE_ITEM <= free:
         return
@@ -37,7 +37,7 @@ def check_shared_memory(loader: DataLoader) -> None:
 
 
 def _size(item) -> int:
-    """Bytes of the tensors in an item."""
+    """Return the size of the tensors in an item in bytes."""
     if isinstance(item, torch.Tensor):
         return item.nbytes
     if isinstance(item, dict):

@@ -1,4 +1,4 @@
-"""What a run says before its first step: where it runs, what trains, and what looks wrong about it."""
+"""Log messages and checks before the first step: environment, trainable parameters, likely mistakes."""
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ from vop_mm.version import __version__
 
 def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | None, launcher: str,
                     world_size: int) -> None:
-    """Say where this runs, in lines; the whole config is in the work directory.
+    """Log the environment in a few lines; the whole config is in the work directory.
 
     Args:
-        logger (MMLogger): Where to.
-        cfg (Config): The experiment's.
-        work_dir (str): Where it is written to.
+        logger (MMLogger): The logger.
+        cfg (Config): Config of the experiment.
+        work_dir (str): Folder to which the config is written.
         seed (int, optional): Random seed.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        world_size (int): Processes.
+        world_size (int): Number of processes.
     """
     device = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}' if torch.cuda.is_available() else 'no GPU'
     logger.info(f'vop_mm {__version__}, Python {platform.python_version()}, torch {torch.__version__}, mmengine '
@@ -35,12 +35,12 @@ def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | No
 
 
 def log_what_trains(logger: MMLogger, model: nn.Module, cfg: Config) -> None:
-    """Say how many parameters train, and warn of layers that were left without a prompt.
+    """Log the number of trainable parameters, and warn about layers without a prompt.
 
     Args:
-        logger (MMLogger): Where to.
-        model (nn.Module): The retriever, not yet wrapped.
-        cfg (Config): The experiment's, with ``method``.
+        logger (MMLogger): The logger.
+        model (nn.Module): The retriever, not wrapped yet.
+        cfg (Config): Config of the experiment, with ``method``.
     """
     numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
     total, trainable = sum(n for n, _ in numbers), sum(n for n, trains in numbers if trains)
@@ -51,14 +51,14 @@ def log_what_trains(logger: MMLogger, model: nn.Module, cfg: Config) -> None:
 
 
 def refuse_layers_without_prompts(model: nn.Module, cfg: Config) -> None:
-    """Refuse to train a method that promises prompts in all layers and lacks some.
+    """Raise an error if a method promises prompts in all layers and some layers have none.
 
     Args:
         model (nn.Module): The retriever, wrapped or not.
-        cfg (Config): The experiment's; ``prompts_in_all_layers = True`` is the promise.
+        cfg (Config): Config of the experiment; ``prompts_in_all_layers = True`` is the promise.
 
     Raises:
-        ValueError: Layers have none.
+        ValueError: Some layers have no prompt.
     """
     if cfg.get('prompts_in_all_layers'):
         for message in layers_without_prompts(getattr(model, 'module', model), cfg):
@@ -66,14 +66,14 @@ def refuse_layers_without_prompts(model: nn.Module, cfg: Config) -> None:
 
 
 def layers_without_prompts(model: nn.Module, cfg: Config) -> list[str]:
-    """Layers of an encoder with prompts that have none themselves.
+    """Find layers without a prompt in encoders that have prompts.
 
     Args:
         model (nn.Module): The retriever.
-        cfg (Config): Its config; with ``prompts_in_all_layers = False`` it is meant so.
+        cfg (Config): Its config; ``prompts_in_all_layers = False`` declares such layers intended.
 
     Returns:
-        list[str]: A sentence for each encoder that has such layers.
+        list[str]: One sentence for each encoder with such layers.
     """
     if cfg.get('prompts_in_all_layers') is False or not hasattr(model, 'vision_tower'):
         return []
@@ -92,15 +92,15 @@ def layers_without_prompts(model: nn.Module, cfg: Config) -> list[str]:
 
 
 def check_loop(logger: MMLogger, loop: BaseLoop, validates: bool) -> None:
-    """Refuse a training without steps, and warn of one that never validates though it is to.
+    """Raise an error for a training without steps, and warn if validation is configured but never runs.
 
     Args:
-        logger (MMLogger): Where to.
-        loop (BaseLoop): Of training.
-        validates (bool): There is something to validate with.
+        logger (MMLogger): The logger.
+        loop (BaseLoop): The training loop.
+        validates (bool): Whether validation is configured.
 
     Raises:
-        ValueError: The training split doesn't fill a batch, and batches that aren't full are dropped.
+        ValueError: The training split doesn't fill a batch, and incomplete batches are dropped.
     """
     if len(loop.dataloader) == 0:
         raise ValueError(f'the training split has {len(loop.dataloader.dataset)} pairs of video and caption, of which '
@@ -112,12 +112,12 @@ def check_loop(logger: MMLogger, loop: BaseLoop, validates: bool) -> None:
 
 
 def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | dict, loop: BaseLoop) -> None:
-    """Warn where schedules end before or after training does.
+    """Warn if schedules do not end with training.
 
     Args:
-        logger (MMLogger): Where to.
-        schedulers (Sequence | dict): As the runner built them; a dict has those of several optimizers.
-        loop (BaseLoop): Of training, with ``max_epochs`` and ``max_iters``.
+        logger (MMLogger): The logger.
+        schedulers (Sequence | dict): Schedulers as built by the runner; a dict holds those of several optimizers.
+        loop (BaseLoop): The training loop, with ``max_epochs`` and ``max_iters``.
     """
     steps = len(loop.dataloader)
     for group in schedulers.values() if isinstance(schedulers, dict) else [schedulers]:
@@ -136,7 +136,7 @@ def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | 
 
 
 def _ranges(numbers: list[int]) -> str:
-    """``[0, 1, 2, 5]`` as ``0 to 2, 5``."""
+    """Format ``[0, 1, 2, 5]`` as ``0 to 2, 5``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""Ranks and metrics: pure functions, and a thin MMEngine metric over them."""
+"""Ranks and metrics: pure functions and a thin MMEngine metric on top of them."""
 from .functional import retrieval_metrics
 from .metrics import RetrievalMetric
 

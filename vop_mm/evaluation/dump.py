@@ -1,4 +1,4 @@
-"""Reading what ``tools/test.py --dump`` writes: embeddings of a split, which may be somebody else's."""
+"""Reading of files written by ``tools/test.py --dump``: embeddings of a split, possibly from an untrusted source."""
 import os
 import zipfile
 from pathlib import Path
@@ -7,25 +7,25 @@ import numpy as np
 
 from vop_mm.utils.paths import open_regular
 
-# A small file may expand to any size. Embeddings hardly compress, so these bounds are met by honest files only.
+# A small file may expand to any size. Embeddings barely compress, so regular files never exceed these limits.
 _EXPANDED, _RATIO = 1 << 28, 20
 
 
 def read_dump(path: str | Path, *names: str) -> dict[str, np.ndarray]:
-    """Read arrays of a dump, and check that they fit each other. Pickled objects are refused.
+    """Read the arrays of a dump and check that they are consistent. Pickled objects are rejected.
 
     Args:
         path (str | Path): ``.npz`` file.
-        *names (str): Arrays that have to be there.
+        *names (str): Required arrays.
 
     Returns:
-        dict[str, np.ndarray]: All arrays of the file. Of those that are there, ``text_features`` is [T, D] and
-        ``video_features`` [V, D], both floating point, ``text_to_video`` is [T] with values in [0, V), ``captions`` has
-        T texts and ``video_ids`` V.
+        dict[str, np.ndarray]: All arrays of the file. If present, ``text_features`` is [T, D] and ``video_features``
+        [V, D], both floating point, ``text_to_video`` is [T] with values in [0, V), ``captions`` has T entries and
+        ``video_ids`` V.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file, is damaged, or lacks an array.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a dump, is damaged, or lacks an array.
     """
     try:
         with open_regular(path) as file:
@@ -60,7 +60,7 @@ def _read(file) -> dict[str, np.ndarray]:
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str | None:
-    """What doesn't fit, if anything."""
+    """Return a description of the first inconsistency, or None."""
     texts, videos = (arrays.get(f'{kind}_features') for kind in ('text', 'video'))
     for name, features in (('text_features', texts), ('video_features', videos)):
         if features is not None and (features.ndim != 2 or not np.issubdtype(features.dtype, np.floating)):

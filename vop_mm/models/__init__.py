@@ -1,4 +1,4 @@
-"""Everything with weights, and what decides which of them train."""
+"""Models: backbones, prompts, heads, losses, and the strategies that decide which parameters train."""
 from .backbones import *  # noqa: F401,F403
 from .data_preprocessors import *  # noqa: F401,F403
 from .heads import *  # noqa: F401,F403

@@ -1,21 +1,21 @@
-"""One video with its captions, as model and metric see it."""
+"""Data sample of one video and its captions."""
 from mmengine.structures import BaseDataElement
 
 
 class VideoTextDataSample(BaseDataElement):
-    """A video with one caption (training) or all its captions (evaluation).
+    """Data sample of a video with one caption (training) or all its captions (evaluation).
 
     Data fields:
 
-    * ``tokens`` (Tensor): int64 [n, L], a row per caption;
-    * ``video_feature`` (Tensor): what the model's head keeps of the video, set by the retriever's ``predict``: [D],
-      unit norm, for a cosine;
-    * ``text_features`` (Tensor): of its captions, likewise: [n, D], unit norm, for a cosine;
-    * ``frame_mask`` (Tensor): bool [F], False where a frame is padding, likewise; only where padding is masked.
+    * ``tokens`` (Tensor): int64 [n, L], one row per caption;
+    * ``video_feature`` (Tensor): features that the model's head keeps of the video, set by the retriever's ``predict``:
+      [D], unit norm, for a cosine;
+    * ``text_features`` (Tensor): features that it keeps of the captions, set likewise: [n, D], unit norm, for a cosine;
+    * ``frame_mask`` (Tensor): bool [F], False where a frame is padding, set likewise; only if padding is masked.
 
-    Metainfo: ``video_id``, ``video_index`` (int), ``num_frames`` (frames that are real, <= F), ``captions`` (list of
-    str), ``filename``, ``unreadable`` (list of ``(path, reason)``; in training what this sample stands in for, in
-    evaluation not empty means: this sample is not to be counted), and what else the pipeline packs.
+    Metainfo: ``video_id``, ``video_index`` (int), ``num_frames`` (number of real frames, <= F), ``captions`` (list of
+    str), ``filename``, ``unreadable`` (list of ``(path, reason)``; in training, the videos that this sample replaces;
+    in evaluation, a sample where it is not empty is not counted), and whatever else the pipeline packs.
 
     Examples:
         >>> sample = VideoTextDataSample(metainfo=dict(video_id='video7', video_index=0))

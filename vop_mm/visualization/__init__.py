@@ -1,1 +1,1 @@
-"""Pictures and tables of results."""
+"""Figures and tables of results."""

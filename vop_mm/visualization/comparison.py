@@ -1,4 +1,4 @@
-"""Several methods in one table, and R@1 over trainable parameters as in the paper's Figure 1."""
+"""Comparison of methods in a table, and as R@1 over trainable parameters as in Figure 1 of the paper."""
 import csv
 import io
 import statistics
@@ -6,19 +6,19 @@ from pathlib import Path
 
 from vop_mm.utils.files import atomic_write
 
-# shown in this order, where a run has them
+# shown in this order, if a run has them
 METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R5', 'v2t/R10', 'v2t/MdR', 'v2t/MnR',
            'pair_accuracy')
 
 
 def summarise(outcomes: list[dict]) -> dict:
-    """One method's runs over seeds, as one row.
+    """Summarize a method's runs over several seeds as one row.
 
     Args:
-        outcomes (list[dict]): What :func:`vop_mm.apis.experiment.run_experiment` gave for each seed.
+        outcomes (list[dict]): Results of :func:`vop_mm.apis.experiment.run_experiment`, one per seed.
 
     Returns:
-        dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean of training) and for each metric
+        dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean training time) and, for each metric,
         ``(mean, standard deviation)``; the deviation of a single run is 0.
     """
     first = outcomes[0]
@@ -37,8 +37,8 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     """Write ``table.md`` and ``table.csv``.
 
     Args:
-        rows (list[dict]): From :func:`summarise`.
-        folder (str | Path): Where to.
+        rows (list[dict]): Rows of :func:`summarise`.
+        folder (str | Path): Output folder.
 
     Returns:
         str: The markdown table.
@@ -78,12 +78,12 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
 
 
 def _kinds(row: dict) -> list[str]:
-    """Keys of the pair accuracy of each kind of event."""
+    """Return the keys of the pair accuracy of each kind of event."""
     return [key for key in row if key.startswith('pair_accuracy/')]
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    """A table that is as readable in a terminal: the first line is its head."""
+    """Format a table that is also readable in a terminal; the first line is its header."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ['| ' + ' | '.join(cell.ljust(w) if i == 0 else cell.rjust(w)
                               for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + ' |' for line in lines]
@@ -92,11 +92,11 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 def draw_comparison(rows: list[dict], path: str | Path) -> None:
-    """Text-to-video R@1 over trainable parameters, on a logarithmic axis.
+    """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis.
 
     Args:
-        rows (list[dict]): From :func:`summarise`.
-        path (str | Path): PNG to write.
+        rows (list[dict]): Rows of :func:`summarise`.
+        path (str | Path): PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     labels = []
-    # zero-shot has no place on a logarithmic axis: it is the line that the others start from
+    # zero-shot has no position on a logarithmic axis: it is drawn as a baseline
     for row in rows:
         mean, deviation = row['t2v/R1']
         if row['trainable'] == 0:
@@ -123,7 +123,7 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
     axes.set_ylabel('text-to-video R@1 (%)')
     axes.grid(alpha=0.3)
     axes.margins(x=0.15, y=0.12)
-    canvas.draw()  # lays out
+    canvas.draw()  # computes the layout
     figure.set_layout_engine('none')
     _spread(labels, axes, canvas.get_renderer())
     with atomic_write(path) as file:
@@ -131,7 +131,7 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
 
 
 def _spread(labels: list, axes, renderer) -> None:
-    """Move each label to the nearest place beside its point where it covers no point and no other label."""
+    """Move each label to the position nearest to its point where it covers no point and no other label."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -142,7 +142,7 @@ def _spread(labels: list, axes, renderer) -> None:
                 label.set_position((right, up))
                 label.set_ha(align)
                 label.update_positions(renderer)
-                box = Text.get_window_extent(label, renderer)  # the annotation's own would hold the line to the point
+                box = Text.get_window_extent(label, renderer)  # the annotation's own would include the line
                 inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
                 if inside and not any(box.overlaps(other) for other in taken):
                     break

@@ -1,4 +1,4 @@
-"""Samples of a data set as the model gets them."""
+"""Figure of samples of a dataset as the model sees them."""
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from vop_mm.utils.files import atomic_write
 
 
 class Sample(NamedTuple):
-    """What comes out of a pipeline.
+    """Sample of a dataset after its pipeline.
 
     Attributes:
-        video_id (str): Of the video that the annotation names.
-        captions (list[str]): Of the sample: one in training, all of the video otherwise.
+        video_id (str): Id of the annotated video.
+        captions (list[str]): Captions of the sample: one in training, otherwise all of the video.
         frames (np.ndarray): [F, H, W, 3] uint8 RGB.
-        num_frames (int): Frames that are real; those behind them repeat the last one.
-        times (list[float]): Seconds from the video's first frame, one for each frame.
-        unreadable (list): Videos that couldn't be decoded, in whose place this one stands.
+        num_frames (int): Number of real frames; the frames after them repeat the last one.
+        times (list[float]): Time of each frame in seconds from the video's first frame.
+        unreadable (list): Videos that couldn't be decoded and were replaced by this one.
     """
     video_id: str
     captions: list[str]
@@ -29,19 +29,19 @@ class Sample(NamedTuple):
 
 
 def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> list[Sample]:
-    """Draw samples at random and run the pipeline on them.
+    """Draw random samples and run the pipeline on them.
 
     Args:
-        dataset (dict): Config of the data set.
-        number (int): How many, at most.
-        seed (int): Of the draw, and of what is random in the pipeline. Defaults to 0.
-        epoch (int): Of training, which changes what is random in the pipeline. Defaults to 0.
+        dataset (dict): Config of the dataset.
+        number (int): Maximum number of samples.
+        seed (int): Random seed of the draw and of the pipeline. Defaults to 0.
+        epoch (int): Training epoch, which affects random choices in the pipeline. Defaults to 0.
 
     Returns:
-        list[Sample]: In the data set's order.
+        list[Sample]: Samples in the order of the dataset.
 
     Raises:
-        ValueError: The pipeline is of another form.
+        ValueError: The pipeline has an unsupported form.
     """
     from vop_mm.datasets.transforms import split_pipeline
     from vop_mm.registry import DATASETS
@@ -65,11 +65,11 @@ def _sample(packed: dict) -> Sample:
 
 
 def draw_samples(samples: list[Sample], path: str | Path) -> None:
-    """Draw a row for each sample: its captions above, its frames with their times below.
+    """Draw one row per sample: its captions above, its frames with their times below.
 
     Args:
-        samples (list[Sample]): From :func:`load_samples`.
-        path (str | Path): PNG to write.
+        samples (list[Sample]): Samples of :func:`load_samples`.
+        path (str | Path): PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

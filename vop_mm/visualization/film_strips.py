@@ -1,14 +1,14 @@
-"""Videos as pictures: some frames of each, side by side."""
+"""Videos as film strips: some frames of each, side by side."""
 import numpy as np
 
 
 class FilmStrips:
-    """Film strips of a data set's videos by id, each decoded once.
+    """Film strips of a dataset's videos by id; each video is decoded once.
 
     Args:
-        dataset (dict): Config of the data set that the videos are in.
-        num_frames (int): Frames of a strip.
-        height (int): Of a strip, in pixels. Defaults to 120.
+        dataset (dict): Config of the dataset with the videos.
+        num_frames (int): Number of frames of a strip.
+        height (int): Height of a strip in pixels. Defaults to 120.
     """
 
     def __init__(self, dataset: dict, num_frames: int, height: int = 120) -> None:
@@ -16,7 +16,7 @@ class FilmStrips:
         from vop_mm.utils import register_all_modules
 
         register_all_modules()
-        # what a person looks at is not cropped or flipped
+        # frames for viewing are not cropped or flipped
         pipeline = [dict(type='ReadClip', num_frames=num_frames, pad=None)]
         self._dataset = DATASETS.build({**dataset, 'pipeline': pipeline, 'test_mode': True, 'on_unreadable': 'error'})
         self._index = {self._dataset.get_data_info(i)['video_id']: i for i in range(len(self._dataset))}
@@ -24,17 +24,17 @@ class FilmStrips:
         self._strips: dict[str, np.ndarray] = {}
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """A strip.
+        """Return the film strip of a video.
 
         Args:
-            video_id (str): Of the video.
+            video_id (str): Id of the video.
 
         Returns:
             np.ndarray: Frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8.
 
         Raises:
-            KeyError: The data set has no such video.
-            VideoDecodeError: It can't be decoded.
+            KeyError: The dataset has no such video.
+            VideoDecodeError: The video can't be decoded.
         """
         if video_id not in self._strips:
             import cv2

@@ -1,4 +1,4 @@
-"""What a method finds for the captions of a split."""
+"""Rankings of videos for the captions of a split."""
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from vop_mm.evaluation.dump import read_dump
 
 
 class Rankings(NamedTuple):
-    """One method's results on a split.
+    """Results of a method on a split.
 
     Attributes:
-        video_ids (list[str]): Of the V videos.
-        captions (list[str]): Of the T texts.
+        video_ids (list[str]): Ids of the V videos.
+        captions (list[str]): The T texts.
         text_to_video (np.ndarray): Row of each text's video, [T].
         similarity (np.ndarray): [T, V].
     """
@@ -23,28 +23,28 @@ class Rankings(NamedTuple):
     similarity: np.ndarray
 
     def rank(self, text: int) -> int:
-        """Rank of a text's own video, from 1; of equal ones it comes last."""
+        """Return the rank of a text's own video, from 1; it comes last among equal scores."""
         row = self.similarity[text]
         return int((row >= row[self.text_to_video[text]]).sum())
 
     def top(self, text: int, k: int) -> list[int]:
-        """Columns of the k videos that a text finds first; of equal ones its own comes last."""
+        """Return the columns of a text's k best videos; its own comes last among equal scores."""
         own = np.arange(len(self.video_ids)) == self.text_to_video[text]
         return np.lexsort((own, -self.similarity[text]))[:k].tolist()
 
 
 def load_rankings(path: str | Path) -> Rankings:
-    """Read what the metric dumped.
+    """Read a dump of the metric.
 
     Args:
-        path (str | Path): ``.npz`` of ``tools/test.py --dump``.
+        path (str | Path): ``.npz`` file of ``tools/test.py --dump``.
 
     Returns:
-        Rankings: With the similarities of all texts with all videos.
+        Rankings: Rankings with the similarities of all texts with all videos.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It lacks what the metric writes, or is damaged.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file lacks an array, or is damaged.
     """
     data = read_dump(path, 'video_ids', 'captions', 'text_to_video', 'text_features', 'video_features')
     return Rankings([str(x) for x in data['video_ids']], [str(x) for x in data['captions']], data['text_to_video'],
@@ -52,12 +52,12 @@ def load_rankings(path: str | Path) -> Rankings:
 
 
 def choose_queries(methods: dict[str, Rankings], number: int, seed: int = 0) -> list[int]:
-    """Queries to show: drawn at random, the same for all methods.
+    """Draw random queries to show, the same for all methods.
 
     Args:
-        methods (dict[str, Rankings]): By name, all of one split.
-        number (int): How many.
-        seed (int): Of the draw.
+        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
+        number (int): Maximum number of queries.
+        seed (int): Random seed. Defaults to 0.
 
     Returns:
         list[int]: Rows of the similarity matrices.

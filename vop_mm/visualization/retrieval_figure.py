@@ -1,4 +1,4 @@
-"""What queries find, as film strips: right ones framed green, wrong ones red (VoP, Figure 4)."""
+"""Figure of retrieval results as film strips, framed green if right and red if wrong (Figure 4 of the paper)."""
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,14 @@ _GREEN, _RED, _GREY = '#2ca02c', '#d62728', '#888888'
 
 def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: FilmStrips, path: str | Path,
                    top_k: int = 1) -> None:
-    """Draw methods in columns: under each query the videos that come first, and below the true one where it is missed.
+    """Draw one column per method: the best videos of each query and, if it is missed, the true one below.
 
     Args:
-        methods (dict[str, Rankings]): By name, all of one split.
+        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
         queries (list[int]): Rows of the similarity matrices.
-        strips (FilmStrips): Of the split's videos.
-        path (str | Path): PNG to write.
-        top_k (int): Videos to show of each method. Defaults to 1.
+        strips (FilmStrips): Film strips of the split's videos.
+        path (str | Path): PNG file to write.
+        top_k (int): Number of videos to show per method. Defaults to 1.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

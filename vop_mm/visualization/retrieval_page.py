@@ -1,4 +1,4 @@
-"""What queries find, as one HTML page that needs no server and no other file."""
+"""Retrieval results as a self-contained HTML page."""
 import base64
 from html import escape
 from pathlib import Path
@@ -26,15 +26,15 @@ figcaption { font-size: 0.8em; color: #666; }
 
 def write_page(methods: dict[str, Rankings], queries: list[int], strips: FilmStrips, path: str | Path, title: str,
                top_k: int = 1) -> None:
-    """Write the page: as the picture, with scores and names of videos.
+    """Write the page, with the content of the figure plus scores and video names.
 
     Args:
-        methods (dict[str, Rankings]): By name, all of one split.
+        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
         queries (list[int]): Rows of the similarity matrices.
-        strips (FilmStrips): Of the split's videos.
+        strips (FilmStrips): Film strips of the split's videos.
         path (str | Path): HTML file to write.
-        title (str): What the page is about.
-        top_k (int): Videos to show of each method. Defaults to 1.
+        title (str): Title of the page.
+        top_k (int): Number of videos to show per method. Defaults to 1.
     """
     first = next(iter(methods.values()))
     parts = [f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}',
@@ -55,7 +55,7 @@ def write_page(methods: dict[str, Rankings], queries: list[int], strips: FilmStr
     parts.append('</body></html>\n')
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        file.write('\n'.join(parts).encode(errors='replace'))  # a caption or a name needn't be UTF-8
+        file.write('\n'.join(parts).encode(errors='replace'))  # captions and names may not be valid UTF-8
 
 
 def _figure(method: Rankings, query: int, video: int, strips: FilmStrips, kind: str, place: int) -> str:

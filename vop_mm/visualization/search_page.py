@@ -1,4 +1,4 @@
-"""What a search found, as a page of HTML."""
+"""Search results as an HTML page."""
 import base64
 import html
 import io
@@ -13,8 +13,8 @@ from vop_mm.datasets.transforms import ReadClip
 from vop_mm.index import Hit
 from vop_mm.utils.files import atomic_write
 
-_WIDTH = 320  # of a picture, in pixels
-# Beside escaping: whatever a name or a caption holds, a page that is written to a file runs and fetches nothing.
+_WIDTH = 320  # width of a picture in pixels
+# In addition to escaping: a written page runs and fetches nothing, whatever is in names and captions.
 POLICY = ('<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
           'style-src \'unsafe-inline\'">')
 _PAGE = """<!DOCTYPE html>
@@ -42,18 +42,18 @@ img {{ display: block; width: 100%; }}
 
 
 def moment(start: float, end: float) -> str:
-    """A span of seconds as people write it: ``1:05-1:35``."""
+    """Format a span of seconds as ``1:05-1:35``."""
     return f'{_clock(start)}-{_clock(end)}'
 
 
 def write_search_page(path: str | Path, query: str, hits: Sequence[Hit], note: str = '') -> None:
-    """Write a page with a picture of each moment, which needs no other file; its links open the videos there.
+    """Write a self-contained page with a picture of each moment and links to the videos on this machine.
 
     Args:
-        path (str | Path): The page.
-        query (str): What was asked for.
-        hits (Sequence[Hit]): What was found.
-        note (str): What there is to say of the query. Defaults to ``''``.
+        path (str | Path): HTML file to write.
+        query (str): The query.
+        hits (Sequence[Hit]): The search results.
+        note (str): Remark about the query. Defaults to ``''``.
     """
     pictures = DecodeProcess(picture_of)
     items = []
@@ -70,19 +70,21 @@ def write_search_page(path: str | Path, query: str, hits: Sequence[Hit], note: s
     page = _PAGE.format(query=html.escape(query), items='\n'.join(items), width=_WIDTH, policy=POLICY,
                         note=f'<p>{html.escape(note)}</p>' if note else '')
     with atomic_write(path) as file:
-        file.write(page.encode(errors='replace'))  # a name or a query needn't be UTF-8
+        file.write(page.encode(errors='replace'))  # names and queries may not be valid UTF-8
 
 
 def picture_of(path: str, start: float | None, end: float | None) -> bytes:
-    """JPEG of the frame in the middle of a moment; best called where it may crash and hang.
+    """Encode the frame in the middle of a moment as JPEG.
+
+    Decoding may crash or hang, so this is best called in another process.
 
     Args:
         path (str): The video.
-        start (float, optional): Seconds. None: the video's start.
-        end (float, optional): Seconds. None: the video's end.
+        start (float, optional): Start in seconds. None: the start of the video.
+        end (float, optional): End in seconds. None: the end of the video.
 
     Returns:
-        bytes: Of the file.
+        bytes: Content of the JPEG file.
 
     Raises:
         VideoDecodeError: The video can't be read.

@@ -1,4 +1,4 @@
-"""A prompt module that lives outside vop_mm; a config brings it in with custom_imports."""
+"""Prompt module outside of vop_mm; a config imports it with custom_imports."""
 from .bank_prompt import BankPrompt
 
 __all__ = ['BankPrompt']

@@ -1,4 +1,4 @@
-"""Prompts mixed from a small bank by what a frame shows."""
+"""Prompts mixed from a small bank, depending on the content of a frame."""
 import torch
 from torch import Tensor, nn
 
@@ -8,13 +8,13 @@ from vop_mm.registry import PROMPTS
 
 @PROMPTS.register_module()
 class BankPrompt(PromptProvider):
-    """Each frame's tokens are a mixture of a learned bank's entries, weighted by the frame's CLS token.
+    """Tokens of each frame as a mixture of the entries of a learned bank, weighted by the frame's CLS token.
 
     Args:
-        num_tokens (int): Tokens of a layer and frame (P). Defaults to 4.
-        bank_size (int): Entries of a layer's bank (N). Defaults to 8.
-        init_std (float): Standard deviation of the normal initialisation. Defaults to 0.02.
-        **kwargs: ``layers``, and what the retriever fills in; see :class:`PromptProvider`.
+        num_tokens (int): Number of tokens per layer and frame (P). Defaults to 4.
+        bank_size (int): Number of entries of a layer's bank (N). Defaults to 8.
+        init_std (float): Standard deviation of the normal initialization. Defaults to 0.02.
+        **kwargs: ``layers`` and the arguments filled in by the retriever; see :class:`PromptProvider`.
     """
 
     def __init__(self, num_tokens: int = 4, *, bank_size: int = 8, init_std: float = 0.02, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""The bank's tokens against a mixture written out, and the method in a whole model."""
+"""Tests of the bank's tokens against an explicit mixture, and of the method in a whole model."""
 from pathlib import Path
 
 import torch
@@ -36,4 +36,4 @@ def test_is_found_by_the_config_alone(monkeypatch):
     changed[:, 3] += 1
     difference = (model.encode_frames(changed) - model.encode_frames(frames)).abs().amax(dim=(0, 2))
     assert difference[3] > 1e-4 and difference.argmax() == 3
-    assert (difference[:3] == 0).all() and (difference[4:] == 0).all()  # a frame's tokens are its own
+    assert (difference[:3] == 0).all() and (difference[4:] == 0).all()  # a frame's tokens depend only on that frame

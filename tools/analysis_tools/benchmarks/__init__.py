@@ -1,6 +1,6 @@
-"""What benchmark.py measures. Every module without an underscore in front is a subcommand.
+"""Benchmarks of benchmark.py. Every module without a leading underscore is a subcommand.
 
-Its docstring says what it measures, ``add_arguments(parser)`` what it takes, and ``run(args)`` returns the rows of the
-table: dicts with ``what``, ``figure`` (text), ``value`` (number), and where there is a target ``target`` (text) and
+Its docstring is the help text, ``add_arguments(parser)`` adds its arguments, and ``run(args)`` returns the rows of the
+table: dicts with ``what``, ``figure`` (text), ``value`` (number) and, if there is a target, ``target`` (text) and
 ``met`` (bool).
 """

@@ -1,4 +1,4 @@
-"""Videos to measure with."""
+"""Videos for the benchmarks."""
 from contextlib import closing
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def encode_clip(path: Path, seconds: int = 20, fps: int = 25, height: int = 360, width: int = 640) -> Path:
-    """A clip whose picture moves and turns lighter and darker, with some noise, as a camera's does."""
+    """Encode a clip that moves, varies in brightness and has some noise, like a camera recording."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(40, 216, (height // 40, width // 20, 3)).astype(np.float32)
     scene = coarse.repeat(40, 0).repeat(40, 1)  # [H, 2 W, 3]
@@ -24,7 +24,7 @@ def encode_clip(path: Path, seconds: int = 20, fps: int = 25, height: int = 360,
 
 
 def repeat_clip(source: Path, path: Path, times: int) -> Path:
-    """A clip again and again, without encoding it again."""
+    """Repeat a clip several times without encoding it again."""
     with av.open(str(source)) as whole, av.open(str(path), 'w') as out:
         stream = whole.streams.video[0]
         packets = [packet for packet in whole.demux(stream) if packet.size]
@@ -41,7 +41,7 @@ def repeat_clip(source: Path, path: Path, times: int) -> Path:
 
 
 def store_clips(pipeline: list[dict], clips: list[dict], folder: Path) -> None:
-    """Store the frames that a pipeline reads of clips with ``video`` and ``filename``."""
+    """Store the frames that a pipeline reads from clips with ``video`` and ``filename``."""
     from vop_mm.datasets import FrameStoreWriter
     from vop_mm.datasets.clip_storing import ClipStoring
 

@@ -1,4 +1,4 @@
-"""A hook that measures the loop which calls it."""
+"""Hook that measures the training loop."""
 import time
 import warnings
 from contextlib import ExitStack
@@ -12,18 +12,18 @@ from .loop import STEP, WAIT
 
 
 class MeasureLoopHook(Hook):
-    """Times steps, and then profiles as many.
+    """Hook that times a number of steps and then profiles the same number.
 
     Args:
-        warm_up (int): Steps before that.
-        steps (int): Of each kind.
-        trace (Path): Where the profiler's trace goes.
+        warm_up (int): Number of steps before the measurement.
+        steps (int): Number of timed steps and of profiled steps.
+        trace (Path): File for the profiler's trace.
 
     Attributes:
         gpu (str): Name of the GPU, or empty.
-        step_time (float): Seconds of a timed step.
-        wait_time (float): Seconds of it in which the host waits for data.
-        waits (list[str]): Lines that made the host wait for the GPU in the timed steps.
+        step_time (float): Seconds per timed step.
+        wait_time (float): Seconds per timed step that the host waits for data.
+        waits (list[str]): Source lines that made the host wait for the GPU in the timed steps.
     """
     # a step ends with the last hook
     priority = 'LOWEST'
@@ -36,13 +36,13 @@ class MeasureLoopHook(Hook):
         self._part, self._watch = ExitStack(), ExitStack()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """The data is there."""
+        """Record the wait for data, which has arrived."""
         if self._timed <= batch_idx < self._profiled:
             self.wait_time += (time.perf_counter() - self._left) / self._steps
         self._mark(STEP)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """A step is done: on to the next one, or to the next kind."""
+        """Record the end of a step, and start the next phase if due."""
         self._part.close()
         done = batch_idx + 1
         if done == self._timed:
@@ -68,7 +68,7 @@ class MeasureLoopHook(Hook):
         self._left = time.perf_counter()
 
     def _mark(self, name: str) -> None:
-        """Say to the profiler what goes on from here."""
+        """Mark the start of the next section in the profiler's trace."""
         self._part.close()
         self._part.enter_context(record_function(name))
 

@@ -1,4 +1,4 @@
-"""Models to measure: built from configs, with random weights, which cost what trained ones do."""
+"""Models for the benchmarks, built from configs with random weights, which cost the same as trained ones."""
 import argparse
 from pathlib import Path
 
@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def add_arguments(parser: argparse.ArgumentParser, configs: list[str], batch_size: int, repeat: int) -> None:
-    """What both subcommands take."""
+    """Add the arguments that both subcommands share."""
     parser.add_argument('configs', nargs='*', metavar='CONFIG', default=[str(ROOT / path) for path in configs],
                         help=f'config files (default: {" ".join(configs)})')
     parser.add_argument('--arch', help='another open_clip architecture for all of them, e.g. ViT-B-16-quickgelu')
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, configs: list[str], batch_siz
 
 
 def build_models(args: argparse.Namespace) -> dict:
-    """Retrievers by the name of their method, on the CPU."""
+    """Build the retrievers of the configs on the CPU, by the name of their method."""
     import torch
 
     from vop_mm.apis.config import read_config
@@ -50,18 +50,18 @@ def build_models(args: argparse.Namespace) -> dict:
 
 
 def random_batch(model, args: argparse.Namespace):
-    """Frames [B, F, 3, H, W] and captions of full length [B, L] on the device."""
+    """Return frames [B, F, 3, H, W] and captions of full length [B, L] on the device."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(args.batch_size, args.num_frames, 3, *model.clip.image_size, generator=generator)
     tokens = torch.randint(1, 20, (args.batch_size, model.clip.context_length), generator=generator)
-    tokens[:, -1] = 30  # the largest id is the end of text
+    tokens[:, -1] = 30  # the largest id is end of text
     return frames.to(args.device), tokens.to(args.device)
 
 
 def precision(args: argparse.Namespace):
-    """The autocast to compute under."""
+    """Return the autocast context for the measured computation."""
     import torch
 
     dtype = getattr(torch, args.dtype)

@@ -1,4 +1,4 @@
-"""Times taken in turn, so that what disturbs the machine disturbs all that is compared."""
+"""Interleaved timing, so that disturbances of the machine affect all compared functions alike."""
 import statistics
 import time
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 def measure(ways: dict[str, Callable], repeat: int, what: str, warm_up: int = 0,
             clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
-    """Seconds of every way in every round, behind rounds that are not counted; by ``time.process_time`` of the CPU."""
+    """Measure the seconds of every function in every round, after warm-up rounds that are not counted.
+
+    With ``clock=time.process_time``, CPU time is measured.
+    """
     import torch
     from rich.console import Console
     from rich.progress import track
@@ -25,12 +28,12 @@ def measure(ways: dict[str, Callable], repeat: int, what: str, warm_up: int = 0,
 
 
 def ratio(times: list[float], others: list[float]) -> float:
-    """How many times as long, by the median of neighbours in time."""
+    """Return the median ratio of times measured in the same round."""
     return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def beside(what: str, value: float, at_least: float | None = None, at_most: float | None = None) -> dict:
-    """A row with a ratio beside its target."""
+    """Return a table row with a ratio and its target."""
     row = dict(what=what, figure=f'{value:.2f} x', value=value)
     if at_least is not None:
         row.update(target=f'at least {at_least:.2f} x', met=value >= at_least)

@@ -1,8 +1,8 @@
-"""Decoding: reading a clip as configured beside the bare readers, OpenCV seeking, and stored frames.
+"""Decoding: reading a clip as configured, compared with the bare readers, OpenCV seeking, and stored frames.
 
-Everything reads the same frames of the same file in turn, many times over, and is compared by the median ratio of
-neighbours in time. Without --video that is an H.264 clip of 640x360 and 20 s; one of 1920x1080 is read, too, and 30 s
-in the middle of 2 hours. They are encoded here with x264's defaults.
+All methods read the same frames of the same file in turn, many times, and are compared by the median ratio within a
+round. Without --video, this is an H.264 clip of 640x360 and 20 s; a clip of 1920x1080 and 30 s in the middle of 2 hours
+are read as well. The clips are encoded here with x264's defaults.
 """
 import argparse
 import statistics
@@ -23,14 +23,14 @@ HOURS, WINDOW = 2, (3585., 3615.)  # seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     parser.add_argument('--config', type=Path, default=CONFIG, help='its test pipeline is measured (default: MSR-VTT)')
     parser.add_argument('--video', type=Path, help='read this file alone')
     parser.add_argument('--repeat', type=int, default=30, metavar='N', help='rounds (default: 30)')
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     if args.repeat < 1:
         raise ValueError(f'--repeat must be at least 1, got {args.repeat}')
     if args.video:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 def whole_video(pipeline: list[dict], read: dict, path: str, store: Path, repeat: int) -> list[dict]:
-    """All ways to read one file."""
+    """Measure all methods of reading one file."""
     from vop_mm.registry import TRANSFORMS
 
     stage, alone = TRANSFORMS.build(dict(read, size=None)), bare(read, path)
@@ -77,14 +77,14 @@ def whole_video(pipeline: list[dict], read: dict, path: str, store: Path, repeat
 
 
 def against_decord(what: str, ways: dict[str, Callable], repeat: int, at_most: float) -> dict:
-    """A row: CPU time of opening a file and reading frames, the reader's beside decord's."""
+    """Return a row that compares the CPU time of opening a file and reading frames between the reader and decord."""
     check_same_frames(ways)
     times = measure(ways, repeat, what, warm_up=1, clock=time.process_time)
     return beside(f'its reader against decord, {what}: CPU time', ratio(times[READER], times[DECORD]), at_most=at_most)
 
 
 def bare(read: dict, path: str, window: tuple[float, float] | None = None) -> dict[str, Callable]:
-    """The configured reader and decord, on the same frames of a file or of a part of it."""
+    """Return functions that read the same frames of a file or a part of it, with the configured reader and decord."""
     import numpy as np
 
     indices, first = indices_of(read, path, window), 0
@@ -98,20 +98,20 @@ def bare(read: dict, path: str, window: tuple[float, float] | None = None) -> di
 
 
 def indices_of(read: dict, path: str, window: tuple[float, float] | None = None):
-    """The middle frames of the configured number of segments."""
+    """Return the middle frames of the configured number of segments."""
     from vop_mm.datasets.transforms import sample_frames
     return sample_frames(len(open_reader(read, path, window)), read.get('num_frames', 12))
 
 
 def open_reader(read: dict, path: str, window: tuple[float, float] | None = None):
-    """The configured reader of a file, or of a part of it."""
+    """Open a file, or a part of it, with the configured reader."""
     from vop_mm.registry import READERS
     READERS.import_from_location()
     return READERS.module_dict[read.get('reader', 'PyAVReader')](path, 1, *(window or (None, None)))
 
 
 def stored_frames(pipeline: list[dict], path: str, folder: Path) -> Callable:
-    """What gives the clip's frames from a store, which is made first; the same frames as reading gives."""
+    """Store the clip's frames and return a function that loads them; checks that they equal the decoded frames."""
     import numpy as np
 
     from vop_mm.registry import TRANSFORMS
@@ -128,13 +128,13 @@ def stored_frames(pipeline: list[dict], path: str, folder: Path) -> Callable:
 
 
 def decord_alone(path: str, indices):
-    """Frames, [n, H, W, 3]."""
+    """Read frames with decord, [n, H, W, 3]."""
     import decord
     return decord.VideoReader(path, num_threads=1).get_batch(indices).asnumpy()
 
 
 def opencv_seeking(path: str, indices):
-    """Frames, [n, H, W, 3]."""
+    """Read frames with OpenCV by seeking, [n, H, W, 3]."""
     import cv2
     import numpy as np
 
@@ -148,7 +148,7 @@ def opencv_seeking(path: str, indices):
 
 
 def check_same_frames(ways: dict[str, Callable]) -> None:
-    """Whether all decode the same pictures; decoders convert colours a little differently."""
+    """Check that all functions decode the same frames; decoders differ slightly in color conversion."""
     import numpy as np
 
     reference, *others = ((name, np.stack(way()).astype(np.int16)) for name, way in ways.items())
@@ -158,6 +158,6 @@ def check_same_frames(ways: dict[str, Callable]) -> None:
 
 
 def speed(name: str, times: list[float]) -> dict:
-    """A row: clips per second."""
+    """Return a row with clips per second."""
     value = 1 / statistics.median(times)
     return dict(what=name, figure=f'{value:.2f} clips/s', value=value, fastest=1 / min(times))

@@ -1,14 +1,14 @@
 """Metrics of a large split: time and memory, from embeddings to recalls in both directions.
 
-By default 2,990 videos with 20 captions each, as in MSR-VTT's full test split. Memory is the most that the process ever
-held, with Python, torch and the embeddings.
+The default is 2,990 videos with 20 captions each, as in MSR-VTT's full test split. Memory is the peak of the process,
+including Python, torch and the embeddings.
 """
 import argparse
 import time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     parser.add_argument('--videos', type=int, default=2990, metavar='N', help='(default: 2990)')
     parser.add_argument('--captions', type=int, default=20, metavar='N', help='of each video (default: 20)')
     parser.add_argument('--dim', type=int, default=512, metavar='D', help='of the embeddings (default: 512)')
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     import resource
 
     import numpy as np
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
     start = time.perf_counter()
     similarity = similarity_matrix(texts, videos)
-    ends = {}  # when each row was there
+    ends = {}  # time at which each row was done
     for name, _ in evaluate_retrieval(similarity, text_to_video, postprocess=args.postprocess):
         ends[name] = time.perf_counter()
     plain = ends['v2t'] - start

@@ -1,7 +1,7 @@
-"""Embedding videos: each method beside open_clip's own encode_image on the same frames.
+"""Embedding videos: each method compared with open_clip's own encode_image on the same frames.
 
-The targets follow from what there is to compute: for VoP the ratio of token counts, where layers see whole videos or
-prompts are computed the ratio of counted operations. Weights are random, all models embed the same batch in turn.
+The targets follow from the amount of computation: for VoP, the ratio of token counts; if layers see whole videos or
+prompts are computed, the ratio of counted operations. Weights are random, and all models embed the same batch in turn.
 """
 import argparse
 import copy
@@ -14,13 +14,13 @@ PLAIN = 'open_clip encode_image'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     add_model_arguments(parser, [f'configs/vop/{name}_msrvtt.py' for name in
                                  ('vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c')], batch_size=8, repeat=5)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     import open_clip
     import torch
 
@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 def count(model, method: str, frames) -> int:
-    """Floating point operations of a method of a model, on the meta device: an LSTM on another is not counted."""
+    """Count the floating point operations of a model's method on the meta device; LSTMs are counted only there."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     model = copy.deepcopy(model).to('meta')
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # without, attention's fast path isn't counted
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # else attention's fast path isn't counted
         getattr(model, method)(frames.to('meta'))
     return counter.get_total_flops()

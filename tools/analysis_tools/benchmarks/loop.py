@@ -1,10 +1,10 @@
-"""The training loop itself: whether the GPU, or on a CPU the step, ever waits for data or for the host.
+"""Training loop: whether the GPU, or on a CPU the step, ever waits for data or for the host.
 
-Runs a config's training as tools/train.py does: runner, data loader, hooks, log; frames come from a store of
-tools/data/cache_frames.py. Without --frames-from there are clips that are made for this, 240x320 pixels, and stored.
-Weights are random. N steps are timed, during which CUDA itself says where the host waits for it, and N more are
-profiled; each N steps hold one log line. How busy the GPU is, is the time in which a kernel runs, by the time from the
-first wait for data to the end of all work.
+Runs a config's training like tools/train.py: runner, data loader, hooks, log; frames are read from a store of
+tools/data/cache_frames.py. Without --frames-from, clips of 240x320 pixels are generated and stored first. Weights are
+random. N steps are timed, during which CUDA reports where the host waits for it, and N more are profiled; each N steps
+include one log line. GPU utilization is the time during which a kernel runs, divided by the time from the first wait
+for data to the end of all work.
 """
 import argparse
 import json
@@ -17,7 +17,7 @@ from ._models import ROOT
 
 MOST_CLIPS, WARM_UP = 32, 3
 STEP, WAIT = 'training step', 'waiting for data'
-# rows of the picture: categories of the profiler's trace, beginning of the names, color
+# rows of the picture: categories in the profiler's trace, prefix of the names, color
 ROWS = {WAIT: (('user_annotation', ), WAIT, '#c44e52'), 'step': (('user_annotation', ), STEP, '#4c72b0'),
         'of it backward': (('cpu_op', ), 'autograd::engine::evaluate_function', '#8172b3'),
         'of it optimizer': (('user_annotation', 'cpu_op'), 'Optimizer.step', '#937860'),
@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     default = 'configs/vop/vop_msrvtt.py'
     parser.add_argument('config', nargs='?', default=str(ROOT / default), help=f'config file (default: {default})')
     parser.add_argument('--steps', type=int, default=20, metavar='N', help='of each kind (default: 20)')
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     if args.steps < 2:
         raise ValueError(f'--steps must be at least 2, got {args.steps}')
     import torch
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 def make_data(dataset, folder: Path, count: int) -> None:
-    """Change a data set's config to clips that are made here, with two captions each, and their frames stored."""
+    """Change a dataset's config to generated clips with two captions each and stored frames."""
     from ._clips import encode_clip, store_clips
 
     clip, captions = encode_clip(folder / 'clip.mp4', 3, 12, 240, 320).read_bytes(), ['a red circle moves left'] * 2
@@ -102,8 +102,7 @@ def make_data(dataset, folder: Path, count: int) -> None:
 
 
 def train_so_long(cfg, pairs: int, interval: int) -> None:
-    """Change a config: one epoch of as many pairs, over data that repeats itself, with a log line every so many steps.
-    """
+    """Change a config to one epoch of ``pairs`` pairs of repeated data, with a log line every ``interval`` steps."""
     loader = cfg.train_dataloader
     loader.dataset = dict(type='RepeatDataset', times=pairs, dataset=loader.dataset)
     loader.num_batch_per_epoch = pairs // loader.batch_size
@@ -115,7 +114,7 @@ def train_so_long(cfg, pairs: int, interval: int) -> None:
 
 
 def read_trace(trace: dict) -> dict[str, list[Interval]]:
-    """Find the intervals of every row of :data:`ROWS` in what ``torch.profiler`` exports, in milliseconds."""
+    """Extract the intervals of every row of :data:`ROWS`, in milliseconds, from a trace of ``torch.profiler``."""
     events = [event for event in trace['traceEvents'] if event.get('ph') == 'X']
     return {row: sorted((event['ts'] / 1e3, (event['ts'] + event['dur']) / 1e3) for event in events
                         if event.get('cat') in categories and event['name'].startswith(name))
@@ -123,7 +122,7 @@ def read_trace(trace: dict) -> dict[str, list[Interval]]:
 
 
 def gpu_busy(timeline: dict[str, list[Interval]]) -> float:
-    """Share of the time in which a kernel ran, from the first wait for data to the end of all work, 0..1."""
+    """Return the share of time during which a kernel ran, from the first wait for data to the end of all work, 0..1."""
     kernels = timeline['GPU: kernels']
     start = reached = min(timeline[WAIT] + timeline['step'])[0]
     busy = 0.
@@ -134,7 +133,7 @@ def gpu_busy(timeline: dict[str, list[Interval]]) -> float:
 
 
 def draw(timeline: dict[str, list[Interval]], path: Path, title: str) -> None:
-    """Draw what happens when, over two steps in the middle, as a PNG file."""
+    """Draw a timeline of two steps in the middle as a PNG file."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
@@ -160,7 +159,7 @@ def draw(timeline: dict[str, list[Interval]], path: Path, title: str) -> None:
 
 
 def rows_of(measured, timeline: dict[str, list[Interval]], steps: int) -> list[dict]:
-    """What was found, beside targets."""
+    """Return the results and their targets as table rows."""
     step, wait, waits = measured.step_time, measured.wait_time, len(measured.waits)
     kept = 1 - wait / step
     rows = [dict(what='a step', figure=f'{1000 * step:.1f} ms', value=step),

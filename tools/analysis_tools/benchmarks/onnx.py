@@ -1,7 +1,8 @@
-"""Both towers in onnxruntime beside PyTorch, on the CPU, on the same inputs with as many threads.
+"""Both towers in onnxruntime, compared with PyTorch on the CPU, with the same inputs and number of threads.
 
-Weights are random, which costs what trained ones do. Frames are uint8 and normalised on both sides. Captions have 12
-tokens of 77: PyTorch gets them cut behind the last end of text, as everywhere in this project; the file cuts by itself.
+Weights are random, which cost the same as trained ones. Frames are uint8 and normalized in both cases. Captions have 12
+tokens of 77: PyTorch gets them cut after the last end of text, as everywhere in this project; the ONNX model cuts them
+itself.
 """
 import argparse
 import time
@@ -12,11 +13,11 @@ from ._models import ROOT, build_models
 from ._rounds import beside, measure, ratio
 
 CONFIGS = [f'configs/vop/{name}_msrvtt.py' for name in ('vop', 'vop_c', 'vop_f_c')]
-CAPTION = 12  # tokens, start and end of text included
+CAPTION = 12  # number of tokens, including start and end of text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     parser.add_argument('configs', nargs='*', metavar='CONFIG', default=[str(ROOT / path) for path in CONFIGS],
                         help='config files; captions are measured with the first of them, the text tower of all of '
                         f'VoP being the same (default: {" ".join(CONFIGS)})')
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     from vop_mm.apis.onnx_export import TextEncoder, VideoEncoder
 
     if min(args.captions) < 1:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 def compare(what: str, encoder, batch_sizes: list[int], repeat: int) -> list[dict]:
-    """Rows of one tower: its file, what it computes, and its speed beside the model's."""
+    """Return the rows of one tower: its file, the difference of its outputs, and its speed compared with the model."""
     import torch
 
     from vop_mm.apis.onnx_export import largest_difference, open_session, write_onnx
@@ -79,7 +80,7 @@ def compare(what: str, encoder, batch_sizes: list[int], repeat: int) -> list[dic
 
 
 def captions(tokens):
-    """The same with captions of one length. int64 [B, L] -> [B, L]"""
+    """Change tokens to captions of one length, int64 [B, L] -> [B, L]."""
     tokens = tokens.clone()
     end = tokens.max()
     tokens[tokens == end] = 1

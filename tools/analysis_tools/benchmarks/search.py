@@ -1,7 +1,7 @@
-"""Building and searching an index of made vectors with cluster structure, per back end, beside exact search.
+"""Building and searching an index of synthetic vectors with clusters, per back end, compared with exact search.
 
-It is asked one query after another: queries drawn as the vectors are, as embeddings of videos, and ones that lie apart
-from all vectors, as embeddings of texts do.
+Queries are searched one by one: queries with the same distribution as the vectors, like embeddings of videos, and
+queries that are far from all vectors, like embeddings of texts.
 """
 import argparse
 import time
@@ -11,7 +11,7 @@ import numpy as np
 
 _PART = 100_000
 _RECALL, _P50_MS = 0.95, 10
-_APART = 0.3  # cosine of a query that lies apart with what it is about; CLIP's texts and images have 0.2 to 0.35
+_APART = 0.3  # cosine of a far query with its closest content; CLIP's texts and images have 0.2 to 0.35
 BACKENDS = {
     'faiss': dict(type='FaissIndex'),
     'faiss-exact': dict(type='FaissIndex', exact_up_to=2**62),
@@ -20,7 +20,7 @@ BACKENDS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     parser.add_argument('--num', type=int, default=1_000_000, help='vectors (default: 1000000)')
     parser.add_argument('--dim', type=int, default=512, help='values of a vector (default: 512)')
     parser.add_argument('--queries', type=int, default=500, help='asked one by one (default: 500)')
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     import multiprocessing
 
     from vop_mm.utils.files import temporary_folder
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> list[dict]:
             backend = dict(BACKENDS[name], folder=str(folder), dim=args.dim)
             if name.startswith('milvus') and args.milvus_uri:
                 backend.update(uri=args.milvus_uri, collection='vop_mm_benchmark')
-            # a process each: what it holds is the index's
+            # one process each, so that its memory is that of the index
             results = multiprocessing.get_context('fork').Queue()
             process = multiprocessing.get_context('fork').Process(
                 target=measure, args=(backend, folder / 'vectors.npy', asked, truth,
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 def make_vectors(path: Path, count: int, dim: int, num_queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Write unit vectors around random centres, a hundred around each on average; queries are drawn as they are.
+    """Write unit vectors around random centers, about a hundred per center, and draw queries likewise.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Mapped vectors float32 [count, dim], and queries [num_queries, dim].
+        tuple[np.ndarray, np.ndarray]: Memory-mapped vectors float32 [count, dim], and queries [num_queries, dim].
     """
     rng = np.random.default_rng(seed)
     centres = _unit(rng.standard_normal((max(count // 100, 1), dim), dtype=np.float32))
@@ -84,7 +84,7 @@ def make_vectors(path: Path, count: int, dim: int, num_queries: int, seed: int) 
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Numbers of the ``k`` nearest vectors of each query, by all products: int64 [Q, k], in any order."""
+    """Find the ``k`` nearest vectors of each query by exhaustive search; returns indices int64 [Q, k], in any order."""
     scores, numbers = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for first in range(0, len(vectors), _PART):
         part = queries @ vectors[first:first + _PART].T  # [Q, P]
@@ -97,7 +97,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def move_apart(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """Unit vectors [n, D] that have a cosine of about 0.3 with those given; of the rest half is common to all."""
+    """Return unit vectors [n, D] with a cosine of about 0.3 to the given ones; half of the rest is common to all."""
     rng = np.random.default_rng(seed + 1)
     common, own = (_unit(rng.standard_normal((size, vectors.shape[1]), dtype=np.float32))
                    for size in (1, len(vectors)))
@@ -107,13 +107,13 @@ def move_apart(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict[str, np.ndarray],
             num_probes: list[int], results) -> None:
-    """Build an index as a gallery does, ask it one query after another, and put what that took."""
+    """Build an index as a gallery does, search it query by query, and put the results into a queue."""
     from vop_mm.registry import INDEXES
 
     vectors = np.load(path, mmap_mode='r')
     start = time.perf_counter()
     index = INDEXES.build(backend)
-    before = _held()  # with the libraries
+    before = _held()  # including the libraries
     for first in range(0, len(vectors), 10_000):
         index.add(np.arange(first, min(first + 10_000, len(vectors))), vectors[first:first + 10_000])
     index.save()
@@ -129,7 +129,7 @@ def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict
 
 
 def ask(index, queries: np.ndarray, truth: np.ndarray) -> dict:
-    """One query after another: recall of the truth [Q, k], milliseconds of a query, queries a second."""
+    """Search query by query; returns recall of the truth [Q, k], milliseconds per query, and queries per second."""
     found, times = [], []
     for query in queries:
         start = time.perf_counter()
@@ -141,7 +141,7 @@ def ask(index, queries: np.ndarray, truth: np.ndarray) -> dict:
 
 
 def describe(name: str, result: dict) -> list[dict]:
-    """Rows of the table."""
+    """Return the rows of the table."""
     rows = [
         dict(what=f'{name}: building and saving', figure=f'{result["built"]:.0f} s', value=result['built']),
         dict(what=f'{name}: memory of the index', figure=f'{result["held"] / 1e9:.2f} GB', value=result['held']),
@@ -159,7 +159,7 @@ def describe(name: str, result: dict) -> list[dict]:
 
 
 def _held() -> int:
-    """Bytes of this process's own memory, mapped files apart."""
+    """Return the private memory of this process in bytes, without memory-mapped files."""
     status = Path('/proc/self/status').read_text()
     return 1024 * int(status.partition('RssAnon:')[2].split()[0])
 

@@ -1,7 +1,7 @@
-"""Start-up: what imports take beyond torch's own, and how soon --help is there.
+"""Startup: time of imports in addition to torch, and time until --help is printed.
 
-Everything runs in a process of its own, in turn, many times over; medians, of imports the median difference to torch's
-in the same round. Of several rounds the first is not counted: it brings files into the system's cache.
+Every command runs in its own process, in turn, many times. The results are medians; for imports, the median difference
+to torch in the same round. If there are several rounds, the first is not counted: it fills the file system cache.
 """
 import argparse
 import statistics
@@ -18,12 +18,12 @@ MOST = 3.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds (default: 5)')
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     if args.repeat < 1:
         raise ValueError(f'--repeat must be at least 1, got {args.repeat}')
     commands = {TORCH: ['-c', TORCH], **{name: ['-c', f'{TORCH}, {name}'] for name in IMPORTS},

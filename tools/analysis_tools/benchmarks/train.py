@@ -1,8 +1,8 @@
-"""A training step of each method beside full fine-tuning, on the same batch.
+"""Training step of each method, compared with full fine-tuning on the same batch.
 
-A step is forward, loss, backward and AdamW. Weights are random, frames and captions of full length lie on the device
-already. Memory is the peak of a process that holds this one model on a GPU, and elsewhere what can be counted: weights,
-gradients, AdamW's moments and the activations kept for the way back.
+A step is forward, loss, backward and AdamW. Weights are random; frames and captions of full length are already on the
+device. Memory on a GPU is the peak of a process with only this model, otherwise a count of weights, gradients, AdamW's
+moments and the activations kept for the backward pass.
 """
 import argparse
 
@@ -14,14 +14,14 @@ FULL = 'Full'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the subcommand."""
+    """Add the arguments of the subcommand."""
     add_model_arguments(parser, ['configs/baselines/full_msrvtt.py', *(
         f'configs/vop/{name}_msrvtt.py' for name in ('vop', 'vop_p', 'vop_c', 'vop_f', 'vop_f_p', 'vop_f_c'))],
                         batch_size=2, repeat=5)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
-    """Measure; rows as benchmark.py prints them."""
+    """Run the benchmark and return the rows of the table."""
     models = build_models(args)
     if FULL not in models:
         raise ValueError(f'one of the configs has to be of the method {FULL!r}, which the others are compared with')
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 
 class Step:
-    """One training step, to be called again and again."""
+    """Training step that can be called repeatedly."""
 
     def __init__(self, model, batch, args: argparse.Namespace) -> None:
         import torch
@@ -65,7 +65,7 @@ class Step:
 
 
 def activations(model, batch, args: argparse.Namespace) -> int:
-    """Bytes that the forward pass keeps for the backward pass, weights and the batch itself left out."""
+    """Return the bytes that the forward pass keeps for the backward pass, without weights and the batch itself."""
     import torch
 
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *batch)}
@@ -78,19 +78,19 @@ def activations(model, batch, args: argparse.Namespace) -> int:
         return tensor
 
     with precision(args), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(*batch, mode='loss')['loss']  # as long as this lives, no storage is used again
+        loss = model(*batch, mode='loss')['loss']  # while this exists, no storage is reused
     size = sum(kept.values())
     del loss
     return size
 
 
 def counted(model) -> int:
-    """Bytes of weights, of gradients, and of AdamW's two moments."""
+    """Return the bytes of weights, gradients and AdamW's two moments."""
     return sum(p.nbytes * (4 if p.requires_grad else 1) for p in model.parameters())
 
 
 def peak(model, batch, args: argparse.Namespace) -> int:
-    """The most bytes of GPU memory during a step, of this model alone."""
+    """Return the peak GPU memory of a step with only this model, in bytes."""
     import gc
 
     import torch

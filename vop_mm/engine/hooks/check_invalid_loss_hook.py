@@ -1,4 +1,4 @@
-"""Stops a run that has nothing more to learn from."""
+"""Hook that stops training at an invalid loss."""
 import math
 
 from mmengine.hooks import Hook
@@ -8,22 +8,28 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckInvalidLossHook(Hook):
-    """Ends training at a loss that is infinite or not a number, before anything of it is saved.
+    """Hook that stops training at a loss that is infinite or NaN, before any checkpoint with it is saved.
 
-    It costs no wait for the device: it looks at losses as they are fetched for a log line, at all of them, and names
-    the first bad step. Before a validation and before a checkpoint is written it has those fetched that still wait.
+    Training steps do not wait for the device: all losses are checked when they are fetched for a log line, and the
+    first bad step is named. Before a validation and before a checkpoint is written, pending losses are fetched.
     """
-    # behind the logger, which has losses fetched, and before the hook that saves
+    # after the logger, which has losses fetched, and before the hook that saves
     priority = 'LOW'
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, int]] = []  # epoch and batch of those whose loss was not looked at yet
+        self._steps: list[tuple[int, int]] = []  # epoch and batch of the losses not checked yet
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Look at the losses that have been fetched.
+        """Check the losses that have been fetched.
+
+        Args:
+            runner (Runner): The runner.
+            batch_idx (int): Index of the batch.
+            data_batch (dict, optional): Ignored.
+            outputs (dict, optional): Ignored.
 
         Raises:
-            FloatingPointError: One is infinite or not a number.
+            FloatingPointError: A loss is infinite or NaN.
         """
         self._steps.append((runner.epoch, batch_idx))
         waits_for = getattr(runner.message_hub, 'waits_for', None)  # MMEngine's own hub has fetched everything
@@ -31,15 +37,15 @@ class CheckInvalidLossHook(Hook):
             self._check(runner)
 
     def after_train_epoch(self, runner) -> None:
-        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        """Check all losses; raises as :meth:`after_train_iter`."""
         self._check(runner)
 
     def before_val(self, runner) -> None:
-        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        """Check all losses; raises as :meth:`after_train_iter`."""
         self._check(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Look at all losses; raises as :meth:`after_train_iter` does."""
+        """Check all losses; raises as :meth:`after_train_iter`."""
         self._check(runner)
 
     def _check(self, runner) -> None:

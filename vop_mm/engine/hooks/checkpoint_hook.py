@@ -1,4 +1,4 @@
-"""Saves the trainable part, whole or not at all."""
+"""Hook that saves the trainable part of a model atomically."""
 import os.path as osp
 import re
 
@@ -16,18 +16,19 @@ from ..resuming import check_resumable
 
 @HOOKS.register_module()
 class TrainableCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook for models most of which is frozen.
+    """MMEngine's checkpoint hook, adapted to models that are mostly frozen.
 
-    * a checkpoint holds what trains, and what it belongs to (see :mod:`vop_mm.engine.checkpoint`);
-    * it is plain, so that it is read back with ``weights_only=True``;
-    * it is written beside and renamed, and older ones are removed only then: killed at any moment, the work directory
-      holds a whole checkpoint;
-    * one that was made on another CLIP, or by another method, is refused;
-    * where gradients are accumulated, an epoch ends with a step of the optimiser: a checkpoint owes no half gradient.
+    * A checkpoint holds the trainable parameters and a description of their model (see
+      :mod:`vop_mm.engine.checkpoint`).
+    * It contains plain values only, so that it can be read with ``weights_only=True``.
+    * It is written to a temporary file and renamed, and older ones are removed only then: the work directory holds a
+      complete checkpoint even if the run is killed at any moment.
+    * Checkpoints of another CLIP or another method are rejected.
+    * With accumulated gradients, an epoch ends with an optimizer step, so no partial gradient is lost in a checkpoint.
 
     Args:
-        rule (str): How ``save_best`` compares. Defaults to ``'greater'``, right for recalls.
-        **kwargs: As in :class:`mmengine.hooks.CheckpointHook`.
+        rule (str): How ``save_best`` compares. Defaults to ``'greater'``, which is right for recalls.
+        **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
     """
 
     def __init__(self, rule: str = 'greater', **kwargs) -> None:
@@ -37,35 +38,35 @@ class TrainableCheckpointHook(CheckpointHook):
         super().__init__(rule=rule, **kwargs)
 
     def before_train(self, runner) -> None:
-        """Prepare, and remove what a killed run had half written."""
+        """Prepare for training, and remove the incomplete files of a killed run."""
         super().before_train(runner)
         if is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
                 remove_leftovers(folder)
 
-        # what is removed when there is a better one: a path from the checkpoint that was resumed from
+        # file to remove when there is a better one; its path comes from the checkpoint that was resumed from
         if self.save_best is not None and len(self.key_indicators) == 1:
             self.best_ckpt_path = self._own(self.best_ckpt_path)
         elif self.save_best is not None:
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in self.best_ckpt_path_dict.items()}
 
     def _own(self, path: str | None) -> str | None:
-        """A path if it is that of a best checkpoint in this run's folder."""
+        """Return the path if it is a best checkpoint in this run's folder, otherwise None."""
         if not isinstance(path, str) or not re.fullmatch(r'best_.+\.pth', osp.basename(path)):
             return None
         return path if osp.realpath(osp.dirname(path)) == osp.realpath(self.out_dir) else None
 
     def before_train_epoch(self, runner) -> None:
-        """Count accumulated steps within the epoch; the last ones may be fewer, and are averaged over as many."""
+        """Count accumulated steps within the epoch; the last group may be smaller and is averaged accordingly."""
         if self.by_epoch:
             runner.optim_wrapper.initialize_count_status(runner.model, 0, len(runner.train_dataloader))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep what trains, as plain values."""
+        """Keep only the trainable parameters, as plain values."""
         pack(checkpoint, _model(runner), runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse another model's checkpoint, or one that can't be resumed from; give MMEngine its objects back."""
+        """Check that a loaded checkpoint matches the model and can be resumed from, and restore MMEngine's objects."""
         with naming(runner._load_from):
             if runner._resume and not runner._has_loaded:
                 check_resumable(checkpoint, runner)
@@ -73,7 +74,7 @@ class TrainableCheckpointHook(CheckpointHook):
             unpack(checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        # MMEngine removes the outdated checkpoint, then writes the new one, then last_checkpoint in place.
+        # MMEngine removes the outdated checkpoint first, then writes the new one, then overwrites last_checkpoint.
         outdated = None
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
@@ -96,9 +97,9 @@ class TrainableCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        # Here too MMEngine removes first: its removals are kept back until the new file is there. And it writes the
-        # epoch's checkpoint a second time, with what is best now; a resumed run finds that out by itself, whether or
-        # not it was killed in between (ValidateOnResumeHook).
+        # Here, too, MMEngine removes first: removals are delayed until the new file exists. It also writes the epoch's
+        # checkpoint again with the current best score; a resumed run finds the best score itself
+        # (ValidateOnResumeHook), whether or not the run was killed in between.
         backend, self.file_backend = self.file_backend, _Later(self.file_backend)
         last, self.last_ckpt = self.last_ckpt, None
         try:
@@ -113,7 +114,7 @@ class TrainableCheckpointHook(CheckpointHook):
 
 
 class _Later:
-    """A storage backend that only notes what it is told to remove."""
+    """Storage backend that only records the files to remove."""
 
     def __init__(self, backend) -> None:
         self._backend = backend
@@ -123,7 +124,7 @@ class _Later:
         self.paths.append(path)
 
     def rmtree(self, path: str) -> None:
-        """No checkpoint of ours is a folder."""
+        """Do nothing: no checkpoint of this project is a folder."""
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)

@@ -1,4 +1,4 @@
-"""Tells the training data which epoch it is."""
+"""Hook that passes the epoch to the training dataset."""
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
@@ -7,14 +7,14 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class SetEpochHook(Hook):
-    """Before each training epoch it calls ``set_epoch(epoch, seed)`` of the training data set, or of those that a
-    wrapper (``ConcatDataset``, ``RepeatDataset``, ``Subset`` ...) holds, with the runner's seed.
+    """Hook that calls ``set_epoch(epoch, seed)`` of the training dataset before each epoch, with the runner's seed.
 
-    Random choices of training items depend on both; see :class:`~vop_mm.datasets.VideoTextDataset`.
+    For a wrapper (``ConcatDataset``, ``RepeatDataset``, ``Subset`` ...), the datasets inside it are called. Random
+    choices of training items depend on both values; see :class:`~vop_mm.datasets.VideoTextDataset`.
     """
 
     def before_train_epoch(self, runner) -> None:
-        """Set epoch and seed."""
+        """Set the epoch and the seed."""
         for dataset in _leaves(runner.train_dataloader.dataset):
             if hasattr(dataset, 'set_epoch'):
                 dataset.set_epoch(runner.epoch, runner.seed)

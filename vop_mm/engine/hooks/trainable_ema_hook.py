@@ -1,4 +1,4 @@
-"""A moving average of what trains."""
+"""Hook that keeps a moving average of the trainable parameters."""
 from collections import OrderedDict
 
 import torch
@@ -15,18 +15,18 @@ from ..checkpoint import match, naming
 
 @HOOKS.register_module()
 class TrainableEMAHook(Hook):
-    """Evaluates and saves an exponential moving average of the parameters that train.
+    """Hook that evaluates and saves an exponential moving average of the trainable parameters.
 
-    After every step of the optimiser ``average <- (1 - momentum) * average + momentum * parameters``. Validation, and
-    with it the choice of the best checkpoint, sees the average, and every checkpoint's ``state_dict`` holds it; one to
-    resume from keeps the parameters themselves besides. (MMEngine's ``EMAHook`` averages a copy of the whole model, the
-    frozen backbone included.)
+    After every optimizer step, ``average <- (1 - momentum) * average + momentum * parameters``. Validation, and with it
+    the choice of the best checkpoint, uses the average, and the ``state_dict`` of every checkpoint holds it;
+    checkpoints to resume from also keep the parameters themselves. (MMEngine's ``EMAHook`` averages a copy of the whole
+    model, including the frozen backbone.)
 
     Args:
         momentum (float): Weight of the newest parameters, more than 0 and at most 1. Defaults to 0.01.
 
     Raises:
-        ValueError: Another momentum.
+        ValueError: ``momentum`` is out of range.
 
     Examples:
         >>> custom_hooks = [dict(type='SetEpochHook'), dict(type='TrainableEMAHook', momentum=0.02)]
@@ -38,15 +38,18 @@ class TrainableEMAHook(Hook):
         if not 0 < momentum <= 1:
             raise ValueError(f'momentum must be more than 0 and at most 1, got {momentum}')
         self.momentum = momentum
-        # the average, or while that is in the model the parameters
+        # the average, or the parameters while the model holds the average
         self._other: dict[str, Tensor] | None = None
         self._swapped = False
 
     def before_train(self, runner) -> None:
-        """Start from the parameters, or from a resumed average.
+        """Start from the current parameters, or from a resumed average.
+
+        Args:
+            runner (Runner): The runner.
 
         Raises:
-            ValueError: The model is sharded (FSDP): no average of shards is gathered for a checkpoint.
+            ValueError: The model is sharded (FSDP): averages of shards are not gathered for checkpoints.
         """
         if isinstance(runner.model, FullyShardedDataParallel):
             raise ValueError('TrainableEMAHook doesn\'t work with FSDP: take it out of custom_hooks')
@@ -56,7 +59,7 @@ class TrainableEMAHook(Hook):
 
     @torch.no_grad()
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Move the average; between the steps of an accumulated gradient there is nothing new."""
+        """Update the average, except between the steps of an accumulated gradient."""
         if runner.optim_wrapper.should_update():
             for name, parameter in _parameters(runner).items():
                 self._other[name].lerp_(parameter, self.momentum)
@@ -70,7 +73,7 @@ class TrainableEMAHook(Hook):
         self._swap(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Save the average as the checkpoint's tensors, and in one to resume from the parameters as well."""
+        """Save the average as the checkpoint's tensors and, in checkpoints to resume from, the parameters as well."""
         inside = checkpoint['state_dict']
         outside = OrderedDict(inside, **{name: value.cpu().clone() for name, value in self._other.items()})
         checkpoint['state_dict'], parameters = (inside, outside) if self._swapped else (outside, inside)
@@ -78,16 +81,16 @@ class TrainableEMAHook(Hook):
             checkpoint['not_averaged'] = parameters
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """When resuming, take the average from the checkpoint and give the parameters back."""
+        """Take the average from a checkpoint to resume from, and restore the parameters."""
         if runner._resume and 'not_averaged' in checkpoint:
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')
             with naming(runner._load_from):
-                match(checkpoint, _model(runner))  # of the average, the checkpoint hook has seen to that
+                match(checkpoint, _model(runner))  # the checkpoint hook has already checked the average
 
     @torch.no_grad()
     def _swap(self, runner) -> None:
-        if self._other is None:  # a validation without training
+        if self._other is None:  # validation without training
             return
         for name, parameter in _parameters(runner).items():
             kept = parameter.clone()

@@ -1,4 +1,4 @@
-"""Keeps an eye on videos that can't be decoded."""
+"""Hook that monitors videos that can't be decoded."""
 from collections.abc import Sequence
 
 from mmengine.dist import all_gather_object
@@ -12,17 +12,18 @@ from vop_mm.utils.cli import printable
 
 @HOOKS.register_module()
 class UnreadableVideoHook(Hook):
-    """Logs every video that can't be decoded once, with the reason; counts the training samples that had to be
-    replaced, and stops training when they are too many; reports which videos an evaluation left out.
+    """Hook that logs videos that can't be decoded, and stops training if there are too many of them.
 
-    It reads ``unreadable`` of the data samples' metainfo; see :class:`~vop_mm.datasets.VideoTextDataset`. Every process
-    looks at its own samples; at the end of an epoch they are put together.
+    Each video is logged once, with the reason. In training, the hook counts the samples that had to be replaced; in
+    evaluation, it reports the videos that were left out. It reads ``unreadable`` of the data samples' metainfo; see
+    :class:`~vop_mm.datasets.VideoTextDataset`. Every process checks its own samples; they are combined at the end of an
+    epoch.
 
     Args:
-        max_share (float): Training stops when more than this share of an epoch's samples had to be replaced. Defaults
+        max_share (float): Training stops if more than this share of an epoch's samples had to be replaced. Defaults
             to 0.01.
-        min_samples (int): Within an epoch the share is looked at only after this many samples of a process, at its end
-            always. Defaults to 1000.
+        min_samples (int): Number of samples of a process before the share is checked within an epoch; at its end, it
+            is always checked. Defaults to 1000.
     """
 
     def __init__(self, max_share: float = 0.01, min_samples: int = 1000) -> None:
@@ -36,11 +37,16 @@ class UnreadableVideoHook(Hook):
 
     # -- training ---------------------------------------------------------------------------------------------------
     def before_train_epoch(self, runner) -> None:
-        """Start counting."""
+        """Reset the counters."""
         self._samples = self._replaced = 0
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Count a batch, before it is trained on.
+        """Count the samples of a batch before it is trained on.
+
+        Args:
+            runner (Runner): The runner.
+            batch_idx (int): Ignored.
+            data_batch (dict, optional): The batch.
 
         Raises:
             TooManyUnreadableVideosError: More than ``max_share`` of the samples had to be replaced.
@@ -56,12 +62,15 @@ class UnreadableVideoHook(Hook):
     def after_train_epoch(self, runner) -> None:
         """Sum up the epoch over all processes.
 
+        Args:
+            runner (Runner): The runner.
+
         Raises:
             TooManyUnreadableVideosError: More than ``max_share`` of the samples had to be replaced.
         """
         parts = all_gather_object((self._samples, self._replaced, self._logged))
         samples, replaced = sum(part[0] for part in parts), sum(part[1] for part in parts)
-        for _, _, logged in parts:  # other processes' warnings are not shown where they arise
+        for _, _, logged in parts:  # warnings of other processes are not shown where they occur
             for path, reason in logged.items():
                 self._log(runner.logger, path, reason)
         if replaced:
@@ -78,29 +87,29 @@ class UnreadableVideoHook(Hook):
 
     # -- evaluation -------------------------------------------------------------------------------------------------
     def before_val_epoch(self, runner) -> None:
-        """Forget the last evaluation."""
+        """Reset the list of skipped videos."""
         self._skipped = {}
 
     def before_test_epoch(self, runner) -> None:
-        """Forget the last evaluation."""
+        """Reset the list of skipped videos."""
         self._skipped = {}
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                        outputs: Sequence | None = None) -> None:
-        """Note what was left out."""
+        """Record videos that were left out."""
         self._note(runner, data_batch)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: Sequence | None = None) -> None:
-        """Note what was left out."""
+        """Record videos that were left out."""
         self._note(runner, data_batch)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Report what was left out."""
+        """Report videos that were left out."""
         self._report(runner)
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Report what was left out."""
+        """Report videos that were left out."""
         self._report(runner)
 
     def _note(self, runner, data_batch: dict | None) -> None:
@@ -122,5 +131,5 @@ class UnreadableVideoHook(Hook):
 
 
 def _unreadable(data_batch: dict | None) -> list[list[tuple[str, str]]]:
-    """Of every sample of a batch, what could not be decoded."""
+    """Return the unreadable videos of every sample of a batch."""
     return [sample.get('unreadable', []) for sample in (data_batch or {}).get('data_samples', ())]

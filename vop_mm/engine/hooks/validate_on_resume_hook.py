@@ -1,4 +1,4 @@
-"""Makes up for a validation that a run was killed in."""
+"""Hook that repeats the validation in which a run was killed."""
 from mmengine.hooks import Hook
 
 from vop_mm.registry import HOOKS
@@ -6,17 +6,18 @@ from vop_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ValidateOnResumeHook(Hook):
-    """Validates a resumed model first, if its epoch was one to be validated.
+    """Hook that validates a resumed model first if its epoch is one that is validated.
 
-    A checkpoint is written as soon as an epoch has ended, its validation comes after that. A run that was killed in
-    between would go on without it, and the best checkpoint could be missed; what the validation found is in no
-    checkpoint before the next epoch's. So it is done again, and the run ends with what an undisturbed one ends with.
+    A checkpoint is written right after an epoch, before its validation. A run that was killed in between would continue
+    without the validation and might miss the best checkpoint; the result of a validation is first stored in the next
+    epoch's checkpoint. The validation is therefore repeated, and the run ends with the same result as an uninterrupted
+    one.
     """
-    # behind the hooks that prepare for training: they take part in a validation
+    # after the hooks that prepare for training: they take part in a validation
     priority = 'LOWEST'
 
     def before_train(self, runner) -> None:
-        """Validate, if the checkpoint comes from an epoch whose end is validated."""
+        """Validate if the checkpoint comes from an epoch that is validated at its end."""
         loop = runner.train_loop
         if not runner._resume or runner.val_loop is None or not 0 < loop.epoch:
             return

@@ -1,7 +1,7 @@
-"""Similarity matrices, read in blocks of rows.
+"""Block-wise access to the rows of a similarity matrix.
 
-A block holds a few million elements, whatever the matrix is: an array, a tensor, a memory-mapped file, or features
-whose products are taken as they are asked for. What is needed beside the source stays at a few times 16 MB.
+A block holds a few million elements, regardless of the source: an array, a tensor, a memory-mapped file, or features
+whose products are computed on demand. Memory use beyond the source stays at a few times 16 MB.
 """
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -10,47 +10,48 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_BLOCK = 2**21  # elements that are looked at together
-_HEAD_BLOCK = 2**24  # elements that a head may make of the pairs that it is given together
+_BLOCK = 2**21  # number of elements processed together
+_HEAD_BLOCK = 2**24  # number of elements that a head may compute for one batch of pairs
 
 Array = np.ndarray | Tensor
 
 
 def as_rows(similarity: 'Array | Rows') -> 'Rows':
-    """A matrix, or what gives rows already, as something that gives rows."""
+    """Wrap a matrix so that it can be read by rows; return row readers unchanged."""
     return similarity if isinstance(similarity, Rows) else MatrixRows(similarity)
 
 
 def blocks(rows: 'Rows') -> Iterator[Tensor]:
-    """All rows in their order, in blocks [n, num_videos]."""
+    """Yield all rows in order, in blocks [n, num_videos]."""
     for start, stop in bounds(rows.rows_per_block, rows.shape[0]):
         yield rows.block(slice(start, stop))
 
 
 def bounds(step: int, total: int) -> Iterator[tuple[int, int]]:
-    """``(start, stop)`` of consecutive pieces."""
+    """Return ``(start, stop)`` of consecutive pieces."""
     return ((start, min(start + step, total)) for start in range(0, total, step))
 
 
 def similarity_matrix(text_features: Array, video_features: Array, head: nn.Module | None = None,
                       frame_mask: Tensor | None = None) -> Tensor:
-    """Dot products, rounded once; or what a head says of all pairs.
+    """Compute the similarity matrix: dot products, rounded once, or the scores of a head.
 
-    Sums are taken in float64 and rounded to float32: how a BLAS library splits them (which differs with the number of
-    threads, and between the rows of one matrix) is then lost in the rounding. Equal captions get equal scores, and a
-    rank does not change with the machine's mood.
+    Sums are computed in float64 and rounded to float32. The rounding hides how a BLAS library splits a sum, which
+    depends on the number of threads and differs between the rows of one matrix. Equal captions therefore get equal
+    scores, and ranks are the same on every machine.
 
     Args:
-        text_features (ndarray | Tensor): [num_texts, D]; with a head what it keeps, [num_texts, ...].
-        video_features (ndarray | Tensor): [num_videos, D], on the same device; with a head [num_videos, ...].
-        head (SimilarityHead, optional): Scores them in the place of the dot product; see :class:`HeadRows`.
-        frame_mask (Tensor, optional): For the head, [num_videos, F] bool.
+        text_features (ndarray | Tensor): [num_texts, D]; with a head, the features that it keeps, [num_texts, ...].
+        video_features (ndarray | Tensor): [num_videos, D], on the same device; with a head, [num_videos, ...].
+        head (SimilarityHead, optional): Head that scores the features instead of the dot product; see
+            :class:`HeadRows`.
+        frame_mask (Tensor, optional): Frame mask for the head, [num_videos, F] bool.
 
     Returns:
         Tensor: Float32 [num_texts, num_videos].
 
     Raises:
-        ValueError: Shapes that don't go together, or a feature that is not finite (the message names its row).
+        ValueError: The shapes don't match, or a feature is not finite (the message names its row).
     """
     products = (FeatureRows(text_features, video_features) if head is None else
                 HeadRows(head, text_features, video_features, frame_mask))
@@ -61,14 +62,14 @@ def similarity_matrix(text_features: Array, video_features: Array, head: nn.Modu
 
 
 class FeatureRows:
-    """Rows of the similarity matrix of two sets of features, which is never there as a whole; read block by block only.
+    """Rows of the similarity matrix of two sets of features, computed block by block.
 
     Args:
         text_features (ndarray | Tensor): [num_texts, D], the rows.
         video_features (ndarray | Tensor): [num_videos, D], on the same device.
 
     Raises:
-        ValueError: As for :func:`similarity_matrix`.
+        ValueError: As in :func:`similarity_matrix`.
     """
 
     def __init__(self, text_features: Array, video_features: Array) -> None:
@@ -83,22 +84,23 @@ class FeatureRows:
         self.rows_per_block = max(1, _BLOCK // max(1, len(videos)))
 
     def block(self, rows: slice) -> Tensor:
-        """Some rows, float32 [n, num_videos]."""
+        """Return some rows, float32 [n, num_videos]."""
         return (self._texts[rows].double() @ self._videos).float()
 
 
 class HeadRows:
-    """Rows of what a head says of all pairs, on the head's own device, a few thousand pairs at a time; read block by
-    block only.
+    """Rows of a head's similarity matrix, computed block by block.
+
+    Scores are computed on the head's device, a few thousand pairs at a time.
 
     Args:
         head (SimilarityHead): The head.
-        texts (Tensor): What it keeps of texts, [num_texts, ...], the rows.
-        videos (Tensor): Of videos, [num_videos, ...].
+        texts (Tensor): Features that it keeps of texts, [num_texts, ...], the rows.
+        videos (Tensor): Features that it keeps of videos, [num_videos, ...].
         frame_mask (Tensor, optional): [num_videos, F] bool, False where a frame is padding.
 
     Raises:
-        ValueError: A feature that is not finite (the message names its row).
+        ValueError: A feature is not finite (the message names its row).
     """
 
     def __init__(self, head: nn.Module, texts: Tensor, videos: Tensor, frame_mask: Tensor | None = None) -> None:
@@ -111,7 +113,7 @@ class HeadRows:
 
     @torch.no_grad()
     def block(self, rows: slice) -> Tensor:
-        """Some rows, float32 [n, num_videos]."""
+        """Return some rows, float32 [n, num_videos]."""
         texts = self._texts[rows]
         block = torch.empty(len(texts), self.shape[1], device=self.device)
         pairs = max(1, _HEAD_BLOCK // max(1, texts[:1].numel(), self._videos[:1].numel()))
@@ -129,13 +131,13 @@ class HeadRows:
 
 
 class MatrixRows:
-    """Rows of a matrix, as float tensors that are known to be finite.
+    """Rows of a matrix, as float tensors that are checked to be finite.
 
     Args:
         similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers.
 
     Raises:
-        ValueError: Wrong shape or type; when it is read, an element that is not finite (the message names its place).
+        ValueError: Wrong shape or type; on reading, an element that is not finite (the message names its position).
     """
 
     def __init__(self, similarity: Array) -> None:
@@ -150,19 +152,19 @@ class MatrixRows:
         self.rows_per_block = max(1, _BLOCK // self.shape[1])
 
     def on_device(self, indices: np.ndarray) -> Tensor:
-        """Indices [n] as a tensor where the matrix is."""
+        """Return indices [n] as a tensor on the device of the matrix."""
         return torch.as_tensor(indices, device=self._source.device if isinstance(self._source, Tensor) else None)
 
     def block(self, rows: slice | np.ndarray) -> Tensor:
-        """Some rows, [n, num_videos]."""
+        """Return some rows, [n, num_videos]."""
         block = self._read(rows)
-        # one sum is much quicker than a look at every element, and not finite if any of them isn't
+        # one sum is much faster than checking every element, and is not finite if any of them isn't
         if not torch.isfinite(block.sum()):
             self._check_finite(block, rows)
         return block
 
     def at(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
-        """One element of each row, [n]."""
+        """Return one element of each row, [n]."""
         if rows is None:
             rows = torch.arange(self.shape[0], device=columns.device)
         values = self._read((rows, columns) if isinstance(self._source, Tensor) else (rows.numpy(), columns.numpy()))
@@ -174,24 +176,24 @@ class MatrixRows:
     def _read(self, index) -> Tensor:
         if isinstance(self._source, Tensor):
             return self._source[index].to(self._dtype)
-        # a copy: the source may be read-only, of another byte order, or a file
+        # a copy: the source may be read-only, have another byte order, or be a file
         return torch.from_numpy(np.array(self._source[index], dtype=self._dtype))
 
     def _check_finite(self, block: Tensor, rows: slice | np.ndarray) -> None:
         wrong = torch.isfinite(block).logical_not().nonzero()
-        if len(wrong):  # else the sum was too large, and nothing is wrong
+        if len(wrong):  # otherwise only the sum overflowed, which is no error
             row, column = wrong[0].tolist()
             name = rows.start + row if isinstance(rows, slice) else rows[row]
             raise _not_finite(name, column, block[row, column])
 
 
 class ChangedRows:
-    """Rows of a matrix of which every element is changed as it is read, in float64.
+    """Rows of a matrix whose elements are transformed, in float64, as they are read.
 
     Args:
         rows (MatrixRows): The matrix.
-        change (Callable): ``change(values, text, video)``: the new values, of the values and of the numbers of their
-            texts and videos, all of shapes that broadcast together.
+        change (Callable): ``change(values, text, video)`` returns the new values, given the values and the indices of
+            their texts and videos, all of shapes that broadcast together.
     """
 
     def __init__(self, rows: MatrixRows, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
@@ -200,11 +202,11 @@ class ChangedRows:
         self._texts, self._videos = (rows.on_device(np.arange(n)) for n in rows.shape)
 
     def block(self, rows: slice | np.ndarray) -> Tensor:
-        """Some rows, [n, num_videos]."""
+        """Return some rows, [n, num_videos]."""
         return self._change(self._rows.block(rows).double(), self._texts[rows][:, None], self._videos[None])
 
     def at(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
-        """One element of each row, [n]."""
+        """Return one element of each row, [n]."""
         return self._change(self._rows.at(columns, rows).double(), self._texts if rows is None else rows, columns)
 
 
@@ -223,7 +225,7 @@ def _not_finite(row, column, value) -> ValueError:
 
 
 def _dtype_to_compare(similarity: Array):
-    """The matrix's own type where it can be compared quickly, else one that holds its values exactly."""
+    """Return the matrix's dtype if it is fast to compare, otherwise one that represents its values exactly."""
     if isinstance(similarity, Tensor):
         if similarity.is_floating_point():
             return similarity.dtype if similarity.dtype in (torch.float32, torch.float64) else torch.float32

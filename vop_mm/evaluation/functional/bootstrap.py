@@ -6,29 +6,30 @@ import numpy as np
 from .retrieval import RECALL_AT
 
 _LEVEL = 95.  # percent
-_ELEMENTS = 2**22  # that are looked at together
+_ELEMENTS = 2**22  # number of elements processed together
 
 
 def bootstrap_intervals(ranks: np.ndarray, groups: np.ndarray | Sequence[int] | None = None, samples: int = 1000,
                         seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95% percentile bootstrap intervals of all metrics of a set of queries.
+    """Compute 95% percentile bootstrap intervals of all metrics of a set of queries.
 
-    Ranks are resampled, not the matrix: the gallery stays as it is. Captions of one video are hard or easy together;
-    where a video has several, videos are drawn with all their captions, because drawing captions one by one would take
-    them for independent and give intervals that are too narrow.
+    Ranks are resampled, not the matrix: the gallery stays the same. Captions of one video are hard or easy together.
+    If a video has several, videos are therefore drawn with all their captions: drawing single captions would treat
+    them as independent and give intervals that are too narrow.
 
     Args:
         ranks (ndarray): [num_queries], from 1.
-        groups (ndarray | Sequence[int], optional): Which queries are drawn together, [num_queries] from 0 without gaps:
-            each text's video. None: every query for itself.
-        samples (int): How many times to draw as many groups as there are, with replacement. Defaults to 1000.
-        seed (int): Of the draws. Defaults to 0.
+        groups (ndarray | Sequence[int], optional): Group of each query, [num_queries] from 0 without gaps; queries of a
+            group are drawn together (the group is the text's video). None: every query is its own group.
+        samples (int): Number of bootstrap samples, each of as many groups as there are, with replacement. Defaults to
+            1000.
+        seed (int): Random seed. Defaults to 0.
 
     Returns:
         dict: ``(low, high)`` for each metric of :func:`.retrieval.rank_metrics`.
 
     Raises:
-        ValueError: No ranks, groups of another length, or no samples.
+        ValueError: No ranks, groups of a different length, or no samples.
     """
     ranks = np.asarray(ranks, np.float64)
     groups = np.arange(len(ranks)) if groups is None else np.asarray(groups)
@@ -52,12 +53,12 @@ def bootstrap_intervals(ranks: np.ndarray, groups: np.ndarray | Sequence[int] | 
 
 
 def _metrics(ranks: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics, [n] each, of sorted ranks [num_queries] that occur so many times, [n, num_queries]."""
-    until = np.cumsum(times, axis=1)  # how many queries have at most this rank
+    """Compute metrics [n] of sorted ranks [num_queries], given how often each occurs [n, num_queries]."""
+    until = np.cumsum(times, axis=1)  # number of queries up to this rank
     total = until[:, -1]
     last = {k: np.searchsorted(ranks, k, side='right') for k in RECALL_AT}
     recall = {k: 100. * (until[:, i - 1] if i else np.zeros_like(total)) / total for k, i in last.items()}
-    # the middle one, or the two middle ones
+    # the middle rank, or the two middle ranks
     low, high = (ranks[(until > at[:, None]).argmax(axis=1)] for at in ((total - 1) // 2, total // 2))
     return {
         **{f'R{k}': value for k, value in recall.items()}, 'Rsum': recall[1] + recall[5] + recall[10],

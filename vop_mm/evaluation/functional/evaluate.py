@@ -1,4 +1,4 @@
-"""A whole evaluation: both directions, plain and post-processed, with confidence intervals."""
+"""Complete evaluation: both directions, plain and post-processed, with confidence intervals."""
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +9,7 @@ from .postprocessing import dual_softmax, qb_norm, sinkhorn
 from .retrieval import rank_metrics, text_to_video_ranks, video_to_text_ranks
 
 POSTPROCESSING = ('dsl', 'sinkhorn', 'qbnorm')
-_LARGEST_COSINE = 1.01  # of half-precision features
+_LARGEST_COSINE = 1.01  # upper limit for cosines of half-precision features
 
 
 def evaluate_retrieval(similarity: Array,
@@ -20,25 +20,28 @@ def evaluate_retrieval(similarity: Array,
                        query_bank: dict[str, Array | Rows] | None = None,
                        bootstrap: int = 0,
                        seed: int = 0) -> Iterator[tuple[str, dict[str, float]]]:
-    """All rows of an evaluation, one after the other.
+    """Yield the metrics of a complete evaluation, row by row.
 
     Args:
-        similarity (ndarray | Tensor): [num_texts, num_videos], as for :func:`.retrieval.retrieval_metrics`, and so are
-            ``text_to_video``, ``ties`` and ``v2t_protocol``. For post-processing they must be cosines.
+        similarity (ndarray | Tensor): [num_texts, num_videos], as in :func:`.retrieval.retrieval_metrics`.
+            Post-processing requires cosines.
+        text_to_video (ndarray | Sequence[int], optional): As in :func:`.retrieval.retrieval_metrics`.
+        ties (str): As in :func:`.retrieval.retrieval_metrics`.
+        v2t_protocol (str): As in :func:`.retrieval.retrieval_metrics`.
         postprocess (Sequence[str]): Any of ``'dsl'`` (:func:`.postprocessing.dual_softmax`), ``'sinkhorn'`` and
-            ``'qbnorm'`` (:func:`.postprocessing.qb_norm`). Each gets rows of its own.
-        query_bank (dict, optional): For ``'qbnorm'``: under ``'t2v'`` and ``'v2t'`` the bank of that direction; a
-            direction without one gets no row.
-        bootstrap (int): Samples of the confidence intervals (:func:`.bootstrap.bootstrap_intervals`); 0: none.
-        seed (int): Of the bootstrap. Defaults to 0.
+            ``'qbnorm'`` (:func:`.postprocessing.qb_norm`). Each gets its own rows.
+        query_bank (dict, optional): Query banks for ``'qbnorm'``, under ``'t2v'`` and ``'v2t'``; a direction without a
+            bank gets no row.
+        bootstrap (int): Number of samples for confidence intervals (:func:`.bootstrap.bootstrap_intervals`); 0: none.
+        seed (int): Random seed of the bootstrap. Defaults to 0.
 
     Yields:
         tuple[str, dict]: ``'t2v'``, ``'v2t'``, then ``'t2v_dsl'`` and so on, with the metrics of
-        :func:`.retrieval.rank_metrics` and, where asked for, their intervals under ``'R1_low'``, ``'R1_high'`` ...
+        :func:`.retrieval.rank_metrics` and, if requested, their intervals under ``'R1_low'``, ``'R1_high'`` ...
 
     Raises:
-        ValueError: As for :func:`.retrieval.retrieval_metrics`, and for unknown names, ``'qbnorm'`` without a bank, or
-            post-processing of what are no cosines.
+        ValueError: As in :func:`.retrieval.retrieval_metrics`; or for unknown names, ``'qbnorm'`` without a bank, or
+            post-processing of similarities that are not cosines.
     """
     check_postprocess(postprocess, bool(query_bank))
     if postprocess:
@@ -64,7 +67,7 @@ def evaluate_retrieval(similarity: Array,
 
 
 def _check_cosines(similarity: Array) -> None:
-    # 100 times cosines, which many codes save, would be post-processed at a hundredth of the temperature without a word
+    # cosines times 100, which many codebases save, would silently be post-processed at a hundredth of the temperature
     for block in blocks(as_rows(similarity)):
         largest = float(block.abs().max())
         if largest > _LARGEST_COSINE:
@@ -73,14 +76,14 @@ def _check_cosines(similarity: Array) -> None:
 
 
 def check_postprocess(names: Sequence[str], has_bank: bool) -> None:
-    """Refuse what can't be done before anything is computed.
+    """Raise an error for invalid post-processing options before anything is computed.
 
     Args:
-        names (Sequence[str]): Of post-processings.
+        names (Sequence[str]): Names of post-processing methods.
         has_bank (bool): Whether there is a query bank.
 
     Raises:
-        ValueError: An unknown name, or ``'qbnorm'`` and a bank without each other.
+        ValueError: An unknown name, or only one of ``'qbnorm'`` and a bank.
     """
     unknown = [name for name in names if name not in POSTPROCESSING]
     if unknown:

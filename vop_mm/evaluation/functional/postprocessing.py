@@ -1,29 +1,29 @@
-"""Post-processing of similarities against hubs: videos (or captions) that are near to everything.
+"""Post-processing of similarities against hubs: videos (or captions) that are close to everything.
 
-Each function takes the plain similarities and a direction, and gives what the ranks of that direction are taken of. In
-``'t2v'`` captions are queries and videos the gallery, and scores are made comparable between the videos of a row; in
-``'v2t'`` it is the other way round, between the captions of a column. The two are never the same matrix: a prior over
-the wrong axis multiplies all that one query looks at by the same number, and reorders nothing.
+Each function takes the plain similarities and a direction, and returns the similarities for the ranks of that
+direction. In ``'t2v'``, captions are queries and videos the gallery, and scores are made comparable between the videos
+of a row; in ``'v2t'``, between the captions of a column. The two matrices are never the same: a prior over the wrong
+axis multiplies all scores of one query by the same number, and reorders nothing.
 
-Nothing as large as the matrix is made: results are computed as they are read (:class:`.blocks.ChangedRows`), and are as
-good as the formula for the order within a query, which is all that ranks look at. Sums of exponentials are kept as
-logarithms, and rounded to 1e-6, so that equal scores stay equal whatever order they were summed in.
+Nothing as large as the matrix is allocated: results are computed as they are read (:class:`.blocks.ChangedRows`), and
+rank the items of a query in the same order as the formula does. Sums of exponentials are kept as logarithms and rounded
+to 1e-6, so that equal scores stay equal regardless of the order of summation.
 """
 import torch
 from torch import Tensor
 
 from .blocks import Array, ChangedRows, Rows, as_rows, blocks
 
-# Of the publications, for cosines. They are fixed: what is chosen by looking at a test split is tuned on it.
-_CLIP_SCALE = 100.  # the logit scale of CLIP's published weights, and the upper bound that CLIP trains with
+# Values of the publications, for cosines. They are fixed: values chosen on a test split would be tuned on it.
+_CLIP_SCALE = 100.  # logit scale of CLIP's published weights, and the maximum in CLIP's training
 _BANK_SCALE = 20.  # inverse temperature of QB-Norm's dynamic inverted softmax
 _DIRECTIONS = ('t2v', 'v2t')
 
 
 def dual_softmax(similarity: Array | Rows, direction: str, scale: float = _CLIP_SCALE) -> ChangedRows:
-    """Similarities times their softmax over the queries (Cheng et al., arXiv 2109.04290, as it is used in evaluation).
+    """Multiply similarities by their softmax over the queries (Cheng et al., arXiv 2109.04290, as used in evaluation).
 
-    ``s[t, v] * softmax_t(scale * s)[t, v]`` for t2v, and ``s[t, v] * softmax_v(scale * s)[t, v]`` for v2t. It sees all
+    ``s[t, v] * softmax_t(scale * s)[t, v]`` for t2v, and ``s[t, v] * softmax_v(scale * s)[t, v]`` for v2t. It uses all
     queries of the split at once.
 
     Args:
@@ -35,7 +35,7 @@ def dual_softmax(similarity: Array | Rows, direction: str, scale: float = _CLIP_
         ChangedRows: [num_texts, num_videos], for the ranks of this direction.
 
     Raises:
-        ValueError: An unknown direction.
+        ValueError: Unknown direction.
     """
     rows = as_rows(similarity)
     if _check(direction) == 't2v':
@@ -47,24 +47,24 @@ def dual_softmax(similarity: Array | Rows, direction: str, scale: float = _CLIP_
 
 def sinkhorn(similarity: Array | Rows, direction: str, scale: float = _CLIP_SCALE,
              iterations: int = 10) -> ChangedRows:
-    """Similarities as a transport plan between captions and videos (Yakovlev et al., arXiv 2311.08143).
+    """Turn similarities into a transport plan between captions and videos (Yakovlev et al., arXiv 2311.08143).
 
-    ``exp(scale * s)`` is scaled until all its rows have the same sum and all its columns have the same sum (Sinkhorn's
-    algorithm with uniform marginals: how many captions a video has is not used, it would give answers away). t2v is
-    ranked after a scaling of columns, v2t after one of rows. It sees all queries of the split at once.
+    ``exp(scale * s)`` is scaled until all rows have the same sum and all columns have the same sum (Sinkhorn's
+    algorithm with uniform marginals: the number of captions per video is not used, since it would leak answers). t2v
+    is ranked after scaling columns, v2t after scaling rows. It uses all queries of the split at once.
 
     Args:
         similarity (ndarray | Tensor | MatrixRows): Cosines [num_texts, num_videos].
         direction (str): ``'t2v'`` or ``'v2t'``.
         scale (float): Inverse temperature. Defaults to 100.
-        iterations (int): How often rows and then columns are scaled. Defaults to 10.
+        iterations (int): Number of times that rows and then columns are scaled. Defaults to 10.
 
     Returns:
-        ChangedRows: [num_texts, num_videos], for the ranks of this direction: the plan's logarithm, without what is the
-        same for all that a query looks at.
+        ChangedRows: [num_texts, num_videos], for the ranks of this direction: the logarithm of the plan, without terms
+        that are constant within a query.
 
     Raises:
-        ValueError: An unknown direction.
+        ValueError: Unknown direction.
     """
     _check(direction)
     rows = as_rows(similarity)
@@ -84,25 +84,25 @@ def sinkhorn(similarity: Array | Rows, direction: str, scale: float = _CLIP_SCAL
 
 def qb_norm(similarity: Array | Rows, bank: Array | Rows, direction: str, scale: float = _BANK_SCALE,
             k: int = 1) -> ChangedRows:
-    """Querybank normalisation with the dynamic inverted softmax (Bogolin et al., CVPR 2022, arXiv 2112.12777).
+    """Apply querybank normalization with the dynamic inverted softmax (Bogolin et al., CVPR 2022, arXiv 2112.12777).
 
-    ``exp(scale * s[q, g]) / sum_b exp(scale * bank[b, g])`` for the queries q whose best item of the gallery is among
-    the k best ones of any query b of the bank; other queries keep their similarities. It sees one test query at a time,
-    and the bank, which is of the training split.
+    ``exp(scale * s[q, g]) / sum_b exp(scale * bank[b, g])`` for queries q whose best gallery item is among the k best
+    items of any bank query b; other queries keep their similarities. It uses one test query at a time and the bank,
+    which comes from the training split.
 
     Args:
         similarity (ndarray | Tensor | MatrixRows): Cosines [num_texts, num_videos].
         bank (ndarray | Tensor | FeatureRows): Cosines of the bank's queries with the gallery: [num_bank, num_videos] of
             training captions for t2v, [num_bank, num_texts] of training videos for v2t.
         direction (str): ``'t2v'`` or ``'v2t'``.
-        scale (float): The inverse temperature, called beta there. Defaults to 20.
-        k (int): See above. Defaults to 1.
+        scale (float): Inverse temperature, beta in the paper. Defaults to 20.
+        k (int): Number of best items per bank query that form the activation set. Defaults to 1.
 
     Returns:
-        ChangedRows: [num_texts, num_videos], for the ranks of this direction; of a normalised query the logarithm.
+        ChangedRows: [num_texts, num_videos], for the ranks of this direction; logarithms for normalized queries.
 
     Raises:
-        ValueError: An unknown direction, or a bank of another gallery or of none.
+        ValueError: Unknown direction, or a bank that is empty or of another gallery.
     """
     rows, bank = as_rows(similarity), as_rows(bank)
     gallery = rows.shape[1 if _check(direction) == 't2v' else 0]
@@ -127,7 +127,7 @@ def qb_norm(similarity: Array | Rows, bank: Array | Rows, direction: str, scale:
 
 
 def _mass_of_columns(rows: Rows, scale: float) -> Tensor:
-    """For each column the logarithm of its sum of exponentials, [num_videos]."""
+    """Compute the log-sum-exp of each column, [num_videos]."""
     mass = None
     for block in blocks(rows):
         part = torch.logsumexp(scale * block.double(), dim=0)
@@ -136,7 +136,7 @@ def _mass_of_columns(rows: Rows, scale: float) -> Tensor:
 
 
 def _mass_of_rows(rows: Rows, scale: float, potential: Tensor | float = 0.) -> Tensor:
-    """For each row the logarithm of its sum of exponentials, with the columns' potentials, [num_texts]."""
+    """Compute the log-sum-exp of each row, including the columns' potentials, [num_texts]."""
     return torch.cat([torch.logsumexp(scale * block.double() + potential, dim=1)
                       for block in blocks(rows)]).round(decimals=6)
 

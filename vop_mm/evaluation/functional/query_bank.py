@@ -1,4 +1,4 @@
-"""Queries of the training split, for QB-Norm."""
+"""Query banks from the training split, for QB-Norm."""
 from pathlib import Path
 
 from ..dump import read_dump
@@ -6,21 +6,21 @@ from .blocks import Array, FeatureRows
 
 
 def load_query_bank(path: str | Path, text_features: Array, video_features: Array) -> dict[str, FeatureRows]:
-    """The bank of both directions, from embeddings of the training split.
+    """Load the query banks of both directions from embeddings of the training split.
 
     Args:
         path (str | Path): ``.npz`` with ``text_features`` [B, D] and ``video_features`` [W, D] of the same model, as
-            ``tools/test.py --dump`` writes it; if it has a ``split``, that has to be a training split.
-        text_features (ndarray | Tensor): Of the split that is evaluated, [num_texts, D].
-        video_features (ndarray | Tensor): Of its videos, [num_videos, D].
+            written by ``tools/test.py --dump``; if it has a ``split``, this must be a training split.
+        text_features (ndarray | Tensor): Text features of the evaluated split, [num_texts, D].
+        video_features (ndarray | Tensor): Video features of the evaluated split, [num_videos, D].
 
     Returns:
         dict[str, FeatureRows]: ``t2v``: training captions with the videos, [B, num_videos]; ``v2t``: training videos
         with the captions, [W, num_texts].
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file, of another split than training, or of a model with another size of features.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a dump, is not of a training split, or has features of another size.
     """
     try:
         data = read_dump(path, 'text_features', 'video_features')

@@ -1,12 +1,12 @@
 """Ranks and metrics of text-video retrieval.
 
-Everything here takes a similarity matrix [num_texts, num_videos], higher is more similar, and reads it in blocks of
-rows (:mod:`.blocks`): what is needed beside it stays small, so a memory-mapped file is as good as an array. The two
-directions are functions of their own, because post-processing gives each direction its own matrix.
+All functions take a similarity matrix [num_texts, num_videos], where higher means more similar, and read it in blocks
+of rows (:mod:`.blocks`): memory use beyond the matrix stays small, so a memory-mapped file works as well as an array.
+The two directions are separate functions because post-processing gives each direction its own matrix.
 
-A rank is 1 + (number of strictly better) + share * (number of equal ones). Counting is all that is done, nothing is
-sorted, so ties can't fall one way or the other by chance, and a query has exactly one rank. (The usual
-``np.where(sorted - diagonal == 0)`` gives several ranks per tie, and a better score than is true.)
+A rank is 1 + (number of strictly better items) + share * (number of equal ones). Items are counted, not sorted, so
+ties are not broken by chance, and a query has exactly one rank. (The usual ``np.where(sorted - diagonal == 0)`` gives
+several ranks per tie, and a score that is too good.)
 """
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .blocks import Array, Rows, as_rows, blocks, bounds
 
-_SHARE = dict(pessimistic=1., optimistic=0., mean=0.5)  # of the equal ones, how many rank before the true one
+_SHARE = dict(pessimistic=1., optimistic=0., mean=0.5)  # share of the equal items that rank before the true one
 _V2T_PROTOCOLS = ('video', 'caption')
 RECALL_AT = (1, 5, 10, 50)
 
@@ -25,15 +25,15 @@ def retrieval_metrics(similarity: Array,
                       text_to_video: Array | Sequence[int] | None = None,
                       ties: str = 'pessimistic',
                       v2t_protocol: str = 'video') -> dict[str, dict[str, float]]:
-    """Recalls and ranks in both directions.
+    """Compute recalls and ranks in both directions.
 
     Args:
-        similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers, all finite. Compared
-            as it is; a tensor stays on its device.
+        similarity (ndarray | Tensor): [num_texts, num_videos], float16 to float64 or integers, all finite. Values
+            are compared exactly; a tensor stays on its device.
         text_to_video (ndarray | Tensor | Sequence[int], optional): Column of each text's video, [num_texts]; every
             video needs a text. None: the matrix is square, and text i belongs to video i.
-        ties (str): ``'pessimistic'``: equal ones count as better; ``'optimistic'``: as worse; ``'mean'``: half of
-            them. Defaults to ``'pessimistic'``.
+        ties (str): ``'pessimistic'``: equal items count as better; ``'optimistic'``: as worse; ``'mean'``: half of
+            them as better. Defaults to ``'pessimistic'``.
         v2t_protocol (str): See :func:`video_to_text_ranks`. Defaults to ``'video'``.
 
     Returns:
@@ -56,17 +56,20 @@ def retrieval_ranks(similarity: Array,
                     text_to_video: Array | Sequence[int] | None = None,
                     ties: str = 'pessimistic',
                     v2t_protocol: str = 'video') -> dict[str, np.ndarray]:
-    """Every query's rank in both directions.
+    """Compute the rank of every query in both directions.
 
     Args:
-        similarity (ndarray | Tensor): As for :func:`retrieval_metrics`, and so are the other arguments.
+        similarity (ndarray | Tensor): As in :func:`retrieval_metrics`.
+        text_to_video (ndarray | Tensor | Sequence[int], optional): As in :func:`retrieval_metrics`.
+        ties (str): As in :func:`retrieval_metrics`.
+        v2t_protocol (str): As in :func:`retrieval_metrics`.
 
     Returns:
         dict: ``'t2v'``: float64 [num_texts], a rank per row; ``'v2t'``: float64 [num_videos], a rank per column.
         Ranks start at 1.
 
     Raises:
-        ValueError: As for :func:`retrieval_metrics`.
+        ValueError: As in :func:`retrieval_metrics`.
     """
     return dict(
         t2v=text_to_video_ranks(similarity, text_to_video, ties),
@@ -76,26 +79,28 @@ def retrieval_ranks(similarity: Array,
 def text_to_video_ranks(similarity: Array,
                         text_to_video: Array | Sequence[int] | None = None,
                         ties: str = 'pessimistic') -> np.ndarray:
-    """The rank of each text's video among all videos.
+    """Compute the rank of each text's video among all videos.
 
     Args:
-        similarity (ndarray | Tensor): As for :func:`retrieval_metrics`, and so are the other arguments.
+        similarity (ndarray | Tensor): As in :func:`retrieval_metrics`.
+        text_to_video (ndarray | Tensor | Sequence[int], optional): As in :func:`retrieval_metrics`.
+        ties (str): As in :func:`retrieval_metrics`.
 
     Returns:
         ndarray: Float64 [num_texts], from 1.
 
     Raises:
-        ValueError: As for :func:`retrieval_metrics`.
+        ValueError: As in :func:`retrieval_metrics`.
     """
     share = _choose('ties', ties, _SHARE)
     rows = as_rows(similarity)
     video = rows.on_device(_check_text_to_video(text_to_video, rows.shape))
     own = rows.at(video)
-    ranks = torch.empty_like(own, dtype=torch.float64)  # one piece: small ones would keep freed blocks from going back
+    ranks = torch.empty_like(own, dtype=torch.float64)  # one allocation: small ones would keep freed blocks alive
     for start, stop in bounds(rows.rows_per_block, rows.shape[0]):
         block, true = rows.block(slice(start, stop)), own[start:stop, None]
         better = torch.count_nonzero(block > true, dim=1)
-        equal = torch.count_nonzero(block == true, dim=1) - 1  # without the true one itself
+        equal = torch.count_nonzero(block == true, dim=1) - 1  # excluding the true one itself
         ranks[start:stop] = 1 + better + share * equal.double()
     return ranks.cpu().numpy()
 
@@ -104,23 +109,25 @@ def video_to_text_ranks(similarity: Array,
                         text_to_video: Array | Sequence[int] | None = None,
                         ties: str = 'pessimistic',
                         protocol: str = 'video') -> np.ndarray:
-    """The rank of each video's texts.
+    """Compute the rank of each video's texts.
 
-    With one text per video both protocols are the same. With several, the field reads "rank" in two ways:
+    With one text per video, both protocols are the same. With several, "rank" has two meanings in the field:
 
     * ``'video'`` (CLIP4Clip, X-Pool): a video's score for another video's texts is the maximum over them; the rank is
       that of its own group of texts among the num_videos groups;
-    * ``'caption'``: the rank of its best text among all num_texts texts; its other texts are no competitors.
+    * ``'caption'``: the rank of its best text among all num_texts texts; its other texts do not compete.
 
     Args:
-        similarity (ndarray | Tensor): As for :func:`retrieval_metrics`, and so are ``text_to_video`` and ``ties``.
+        similarity (ndarray | Tensor): As in :func:`retrieval_metrics`.
+        text_to_video (ndarray | Tensor | Sequence[int], optional): As in :func:`retrieval_metrics`.
+        ties (str): As in :func:`retrieval_metrics`.
         protocol (str): ``'video'`` or ``'caption'``. Defaults to ``'video'``.
 
     Returns:
         ndarray: Float64 [num_videos], from 1.
 
     Raises:
-        ValueError: As for :func:`retrieval_metrics`.
+        ValueError: As in :func:`retrieval_metrics`.
     """
     share = _choose('ties', ties, _SHARE)
     _choose('v2t_protocol', protocol, _V2T_PROTOCOLS)
@@ -143,13 +150,13 @@ def video_to_text_ranks(similarity: Array,
 
 
 def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
-    """Metrics of a set of queries.
+    """Compute the metrics of a set of queries.
 
     Args:
         ranks (ndarray): [num_queries], from 1.
 
     Returns:
-        dict: ``R1, R5, R10, R50`` (percent of queries whose rank is at most that), ``Rsum`` (R1 + R5 + R10), ``MdR``
+        dict: ``R1, R5, R10, R50`` (percentage of queries with at most this rank), ``Rsum`` (R1 + R5 + R10), ``MdR``
         and ``MnR`` (median and mean rank).
 
     Raises:
@@ -168,21 +175,22 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
 
 def pair_accuracy(similarity: Array, text_to_video: Array | Sequence[int] | None,
                   twins: Array | Sequence[int]) -> float:
-    """How often a caption scores its own video above that video's twin, which differs in nothing but what is said.
+    """Compute how often a caption scores its own video higher than that video's twin.
 
-    For a clip and its reverse, 50 is what a method gets that can't see the order of frames.
+    A twin differs from its video only in what the captions describe. For a clip and its reverse, a method that ignores
+    the order of frames gets 50.
 
     Args:
-        similarity (ndarray | Tensor): [num_texts, num_videos], as for :func:`retrieval_metrics`.
-        text_to_video (ndarray | Tensor | Sequence[int], optional): As for :func:`retrieval_metrics`.
-        twins (ndarray | Tensor | Sequence[int]): Column of each video's twin, [num_videos], -1 where it has none.
+        similarity (ndarray | Tensor): [num_texts, num_videos], as in :func:`retrieval_metrics`.
+        text_to_video (ndarray | Tensor | Sequence[int], optional): As in :func:`retrieval_metrics`.
+        twins (ndarray | Tensor | Sequence[int]): Column of each video's twin, [num_videos], -1 if it has none.
 
     Returns:
-        float: Percent of the captions of videos with a twin; equal scores count half.
+        float: Percentage of the captions of videos with a twin; equal scores count half.
 
     Raises:
-        ValueError: As for :func:`retrieval_metrics`; and for twins out of range, a video that is its own twin, or no
-            twins at all.
+        ValueError: As in :func:`retrieval_metrics`; also if a twin is out of range, a video is its own twin, or there
+            are no twins.
     """
     rows = as_rows(similarity)
     text_to_video = _check_text_to_video(text_to_video, rows.shape)
@@ -200,7 +208,7 @@ def pair_accuracy(similarity: Array, text_to_video: Array | Sequence[int] | None
 
 
 def _group_maxima(rows: Rows, text_to_video: np.ndarray) -> Iterator[Tensor]:
-    """For blocks of videos the maximum over each one's texts, [n, num_videos]."""
+    """Yield blocks of the maximum over each video's texts, [n, num_videos]."""
     order = np.argsort(text_to_video, kind='stable')
     in_order = bool((order[:-1] < order[1:]).all())
     counts = np.bincount(text_to_video)
@@ -225,7 +233,7 @@ def _choose(name: str, value: str, choices):
 
 
 def _check_text_to_video(text_to_video: Array | Sequence[int] | None, shape: tuple[int, int]) -> np.ndarray:
-    """As int64 [num_texts], every video at least once."""
+    """Validate the indices and return them as int64 [num_texts], with every video at least once."""
     num_texts, num_videos = shape
     if text_to_video is None:
         if num_texts != num_videos:

@@ -1,4 +1,4 @@
-"""Metrics that configs can name."""
+"""Metrics that can be named in configs."""
 from .retrieval_metric import RetrievalMetric
 
 __all__ = ['RetrievalMetric']

@@ -23,43 +23,44 @@ _META = ('dataset', 'split', 'protocol')
 class RetrievalMetric(BaseMetric):
     """Recalls and ranks in both directions, over all captions and unique videos.
 
-    Samples are matched by their ``video_id`` and sorted by it before anything is computed: their order, the batch size
-    and the number of processes change nothing, to the last bit. Of each data sample it reads ``video_id``,
-    ``video_feature`` [D], ``text_features`` [n, D] and, where they are there, ``captions`` (list of n str), ``twin``
-    (``video_id`` of the video that only its event tells apart), ``kind`` (of that event, str) and ``unreadable``: not
-    empty, and the sample is left out of the gallery, counted and named. With a head (:meth:`use_head`) the features are
-    of any shape, and ``frame_mask`` [F] is read as well.
+    Samples are identified by their ``video_id`` and sorted by it before anything is computed: results do not depend on
+    their order, the batch size or the number of processes, down to the last bit. The metric reads ``video_id``,
+    ``video_feature`` [D] and ``text_features`` [n, D] of each data sample and, if present, ``captions`` (list of n
+    str), ``twin`` (``video_id`` of the video that differs only in its event), ``kind`` (kind of this event, str) and
+    ``unreadable`` (if not empty, the sample is left out of the gallery, counted and reported). With a head
+    (:meth:`use_head`), the features may have any shape, and ``frame_mask`` [F] is read as well.
 
-    Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, the
-    same under ``v2t``; with post-processing under ``t2v_dsl`` and so on as well, with a bootstrap also ``t2v/R1_low``,
-    ``t2v/R1_high`` and so on, the ends of 95% intervals; and ``pair_accuracy`` if videos have twins, also for each kind
-    of event as ``pair_accuracy/<kind>``. Recalls and accuracy are in percent.
+    Keys of the result: ``t2v/R1``, ``t2v/R5``, ``t2v/R10``, ``t2v/R50``, ``t2v/Rsum``, ``t2v/MdR``, ``t2v/MnR``, and
+    the same for ``v2t``; with post-processing, also ``t2v_dsl`` and so on; with a bootstrap, also ``t2v/R1_low``,
+    ``t2v/R1_high`` and so on, the ends of 95% intervals; ``pair_accuracy`` if videos have twins, and
+    ``pair_accuracy/<kind>`` for each kind of event. Recalls and accuracy are percentages.
 
     Args:
-        ties (str): Where equal scores rank; see :func:`~vop_mm.evaluation.functional.retrieval_metrics`. Defaults to
+        ties (str): Ranking of equal scores; see :func:`~vop_mm.evaluation.functional.retrieval_metrics`. Defaults to
             ``'pessimistic'``.
-        v2t_protocol (str): How v2t reads several captions of a video; see
+        v2t_protocol (str): Treatment of several captions of a video in v2t; see
             :func:`~vop_mm.evaluation.functional.video_to_text_ranks`. Defaults to ``'video'``.
-        postprocess (Sequence[str]): Post-processing in rows apart from the plain ones: any of ``'dsl'``, ``'sinkhorn'``
-            and ``'qbnorm'``; see :func:`~vop_mm.evaluation.functional.evaluate_retrieval`. Defaults to none.
-        query_bank (str, optional): For ``'qbnorm'``: what ``dump`` wrote for the training split.
-        bootstrap (int): Samples of the intervals; 0: none. Defaults to 0.
-        dump (str, optional): ``.npz`` file to write: ``video_ids`` [V], ``captions`` [T] (where the samples have
-            them), ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D], and those of ``dataset``,
-            ``split`` and ``protocol`` that the data set's metainfo says.
-        collect_device (str): ``'gpu'`` collects over the process group, wherever it is (gloo on a CPU as well);
+        postprocess (Sequence[str]): Post-processing methods, reported in rows of their own: any of ``'dsl'``,
+            ``'sinkhorn'`` and ``'qbnorm'``; see :func:`~vop_mm.evaluation.functional.evaluate_retrieval`. Defaults to
+            none.
+        query_bank (str, optional): Dump of the training split, for ``'qbnorm'``.
+        bootstrap (int): Number of samples for the intervals; 0: none. Defaults to 0.
+        dump (str, optional): ``.npz`` file to write: ``video_ids`` [V], ``captions`` [T] (if the samples have them),
+            ``text_to_video`` [T], ``text_features`` [T, D], ``video_features`` [V, D], and ``dataset``, ``split`` and
+            ``protocol`` if they are in the dataset's metainfo.
+        collect_device (str): ``'gpu'`` collects over the process group, on any device (including gloo on a CPU);
             ``'cpu'`` over files in ``collect_dir``, which all processes must share. Defaults to ``'gpu'``.
-        prefix (str, optional): Comes before the keys, with a slash. Defaults to None: keys as above.
+        prefix (str, optional): Prefix of the keys, followed by a slash. Defaults to None: keys as above.
         collect_dir (str, optional): See ``collect_device``.
 
     Attributes:
-        summary (dict): What the last evaluation measured, in the main process: ``dataset, split, protocol`` (of the
-            data set's metainfo, or None), ``num_texts, num_videos, ties, v2t_protocol, left_out`` (sorted ids).
+        summary (dict): Description of the last evaluation, in the main process: ``dataset, split, protocol`` (from the
+            dataset's metainfo, or None), ``num_texts, num_videos, ties, v2t_protocol, left_out`` (sorted ids).
 
     Examples:
         >>> val_evaluator = dict(type='RetrievalMetric', dump='features.npz')
     """
-    default_prefix = ''  # not None, about which MMEngine warns; and no prefix
+    default_prefix = ''  # empty: None would make MMEngine warn
 
     def __init__(self,
                  ties: str = 'pessimistic',
@@ -72,7 +73,7 @@ class RetrievalMetric(BaseMetric):
                  prefix: str | None = None,
                  collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        for name, value in (('ties', ties), ('v2t_protocol', v2t_protocol)):  # now, not after an epoch
+        for name, value in (('ties', ties), ('v2t_protocol', v2t_protocol)):  # checked now, not after an epoch
             if value not in _OPTIONS[name]:
                 raise ValueError(f'{name} must be one of {", ".join(map(repr, _OPTIONS[name]))}, got {value!r}')
         check_postprocess(postprocess, query_bank is not None)
@@ -88,13 +89,13 @@ class RetrievalMetric(BaseMetric):
         self.head: nn.Module | None = None
 
     def use_head(self, head: nn.Module) -> None:
-        """Score as a model's head does. The runner calls it with the head of the model that it evaluates.
+        """Use a model's head for scoring; called by the runner with the head of the evaluated model.
 
         Args:
-            head (SimilarityHead): The head. A cosine is computed here, as without a head.
+            head (SimilarityHead): The head. Cosines are computed by the metric itself, as without a head.
 
         Raises:
-            ValueError: The head is no cosine, and a dump or a query bank is asked for.
+            ValueError: The head is not a cosine, and a dump or a query bank is requested.
         """
         for what, asked in (('a dump', self.dump), ('a query bank', self.query_bank)):
             if asked is not None:
@@ -102,30 +103,30 @@ class RetrievalMetric(BaseMetric):
         self.head = None if head.is_cosine else head
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Keep what is needed of a batch.
+        """Store the required values of a batch.
 
         Args:
-            data_batch (dict, optional): Not looked at.
-            data_samples (Sequence[dict]): See the class.
+            data_batch (dict, optional): Ignored.
+            data_samples (Sequence[dict]): Data samples; see the class.
 
         Raises:
             ValueError: A sample lacks a feature, its features have the wrong shape, or one is not finite; the message
-                names the ``video_id``, and whether it is the video or which text.
+                names the ``video_id`` and whether it is the video or which text.
         """
-        # exactly one record a sample, whatever it holds: MMEngine finds a sampler's padding by counting them
+        # exactly one record per sample in all cases: MMEngine removes a sampler's padding by counting records
         self.results.extend(_record(sample, self.head is None) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Metrics of all samples.
+        """Compute the metrics of all samples.
 
         Args:
             results (list[dict]): Records of :meth:`process`, in any order.
 
         Returns:
-            dict: See the class.
+            dict: Metrics; see the class.
 
         Raises:
-            ValueError: A ``video_id`` twice, features of different size, or nothing to evaluate.
+            ValueError: A duplicate ``video_id``, features of different sizes, or nothing to evaluate.
         """
         results = sorted(results, key=lambda record: record['video_id'])
         for record, following in zip(results[:-1], results[1:], strict=True):
@@ -175,20 +176,20 @@ class RetrievalMetric(BaseMetric):
             arrays['captions'] = np.array([caption for record in results for caption in record['captions']])
         arrays |= {key: np.array(str(self.summary[key])) for key in _META if self.summary[key] is not None}
         Path(self.dump).parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # a zip file that fails half-way, on a full disk, prints a traceback of its own
+        content = io.BytesIO()  # np.savez to a file prints its own traceback if it fails half-way, e.g. on a full disk
         np.savez(content, **arrays)
         with atomic_write(self.dump) as file:
             file.write(content.getbuffer())
 
 
 def what_was_evaluated(metric: BaseMetric) -> str:
-    """Data set, split, protocol, number of captions and size of the gallery, of a metric's last evaluation.
+    """Describe the dataset, split, protocol, number of captions and gallery size of a metric's last evaluation.
 
     Args:
         metric (BaseMetric): Any metric.
 
     Returns:
-        str: ``'msrvtt test, 1:1, 1000 captions, gallery of 1000 videos'``; empty where the metric has not said it.
+        str: ``'msrvtt test, 1:1, 1000 captions, gallery of 1000 videos'``; empty if the metric has no summary.
     """
     summary = getattr(metric, 'summary', None)
     if not summary:
@@ -214,8 +215,8 @@ def _record(sample: dict, cosine: bool) -> dict:
     captions = sample.get('captions')
     if captions is not None and len(captions) != len(texts):
         raise ValueError(f'{video_id}: {len(captions)} captions, but {len(texts)} text_features')
-    # Copied: these are views of a whole batch, and pickle, which takes them to the main process, would send the batch
-    # along with each of them.
+    # Copied: these are views of a whole batch, and pickle, which sends them to the main process, would send the whole
+    # batch with each of them.
     video, texts = (x.detach().to('cpu', torch.float32, copy=True) for x in (video, texts))
     if not torch.isfinite(video).all():
         raise ValueError(f'{video_id}: the feature of the video is not finite')
@@ -229,7 +230,7 @@ def _record(sample: dict, cosine: bool) -> dict:
 
 
 def _stack(results: list[dict]) -> tuple[Tensor, Tensor]:
-    """Features of the videos, [V, ...], and of all their texts, [T, ...]."""
+    """Stack the features of the videos, [V, ...], and of all their texts, [T, ...]."""
     sizes = [[' x '.join(map(str, x.shape)) for x in (record['video'], record['texts'][0])] for record in results]
     for record, (video, text) in zip(results, sizes, strict=True):
         if [video, text] != sizes[0]:
@@ -240,7 +241,7 @@ def _stack(results: list[dict]) -> tuple[Tensor, Tensor]:
 
 
 def _masks(results: list[dict]) -> Tensor | None:
-    """Which frames are no padding, [V, F]; None where no video has any."""
+    """Return the mask of frames that are not padding, [V, F], or None if no video has padding."""
     known = next((record['mask'] for record in results if record['mask'] is not None), None)
     if known is None:
         return None
@@ -249,6 +250,6 @@ def _masks(results: list[dict]) -> Tensor | None:
 
 
 def _twins(results: list[dict]) -> np.ndarray:
-    """Column of each video's twin, [V] int64, -1 where it has none or the twin is not in the gallery."""
+    """Return the column of each video's twin, [V] int64, or -1 if it has none or the twin is not in the gallery."""
     columns = {record['video_id']: i for i, record in enumerate(results)}
     return np.array([columns.get(record['twin'], -1) for record in results])

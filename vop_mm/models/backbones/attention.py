@@ -1,17 +1,17 @@
-"""Self-attention in memory that grows with the tokens, not with their square."""
+"""Self-attention whose memory grows linearly with the number of tokens."""
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class SelfAttention(nn.Module):
-    """What ``nn.MultiheadAttention`` computes over one sequence, always through ``scaled_dot_product_attention``.
+    """Self-attention equivalent to ``nn.MultiheadAttention`` that always uses ``scaled_dot_product_attention``.
 
-    Without gradients ``nn.MultiheadAttention`` leaves that function for a path of its own, which on a CPU holds the
-    whole attention matrix; and it takes masks of keys only as [N * heads, T, T], which mixed precision copies in full.
-    Parameters, their names, and what the block passes and gets back stay the same.
+    Without gradients, ``nn.MultiheadAttention`` takes its own fast path, which on a CPU materializes the whole
+    attention matrix. It also takes key masks only as [N * heads, T, T], which mixed precision copies in full.
+    The parameters, their names, and the call signature stay the same.
 
     Args:
-        attn (nn.MultiheadAttention): Whose parameters to take over; ``batch_first``, without dropout.
+        attn (nn.MultiheadAttention): Attention whose parameters are reused; ``batch_first``, without dropout.
     """
 
     def __init__(self, attn: nn.MultiheadAttention) -> None:
@@ -22,17 +22,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor | None = None, value: Tensor | None = None, need_weights: bool = False,
                 attn_mask: Tensor | None = None) -> tuple[Tensor, None]:
-        """Attend.
+        """Compute self-attention.
 
         Args:
             x (Tensor): Tokens [N, T, C].
-            key (Tensor, optional): Not looked at: the block passes ``x`` again.
-            value (Tensor, optional): As ``key``.
-            need_weights (bool): Not looked at: there are no weights to return.
-            attn_mask (Tensor, optional): Added to the logits, of any shape that broadcasts to [N, heads, T, T].
+            key (Tensor, optional): Ignored: the block passes ``x`` again.
+            value (Tensor, optional): Ignored, like ``key``.
+            need_weights (bool): Ignored: no weights are returned.
+            attn_mask (Tensor, optional): Added to the logits; any shape that broadcasts to [N, heads, T, T].
 
         Returns:
-            tuple[Tensor, None]: [N, T, C], and nothing in the place of weights.
+            tuple[Tensor, None]: Output [N, T, C], and None in place of the weights.
         """
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each [N, heads, T, C / heads]

@@ -1,4 +1,4 @@
-"""Reading CLIP weights from a file, safely, whatever form they were published in."""
+"""Safe reading of CLIP weights in every format in which they are published."""
 import hashlib
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ from vop_mm.utils.tensor_files import check_tensors, read_archive, read_safetens
 
 from .torchscript_weights import is_torchscript, read_torchscript
 
-# An OpenAI archive stores three numbers beside its weights.
+# OpenAI's archives store three numbers along with the weights.
 _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
 
 
 class ClipWeights(NamedTuple):
-    """A state dict with open_clip's names, in float32.
+    """State dict with open_clip's names, in float32.
 
     Attributes:
         state_dict (dict[str, Tensor]): The weights.
-        from_openai (bool): Whether the file has OpenAI's form; such weights were trained with quick-GELU.
+        from_openai (bool): Whether the file is in OpenAI's format; such weights were trained with quick-GELU.
     """
     state_dict: dict[str, Tensor]
     from_openai: bool
@@ -29,18 +29,18 @@ class ClipWeights(NamedTuple):
 def read_clip_weights(path: str | Path) -> ClipWeights:
     """Read a local file of CLIP weights.
 
-    Understood are OpenAI's TorchScript archives, plain state dicts (``torch.save``), training checkpoints that hold one
-    under ``state_dict``, and safetensors. Nothing in a file is executed: pickles are read with ``weights_only=True``,
-    and of archives only the tensors.
+    Supported are OpenAI's TorchScript archives, plain state dicts (``torch.save``), training checkpoints with a
+    ``state_dict`` entry, and safetensors. No code in a file is executed: pickles are read with
+    ``weights_only=True``, and only the tensors of an archive are read.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): File to read.
 
     Returns:
         ClipWeights: The weights in float32.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The file can't be read as weights.
     """
     path = Path(os.path.expanduser(path))
@@ -52,7 +52,7 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
             if path.suffix == '.safetensors':
                 state = read_safetensors(file)[0]
             elif from_openai := is_torchscript(file):
-                # not open_clip's load_openai_model: it runs what is in there, and rounds float32 weights to float16
+                # not open_clip's load_openai_model: it executes the file's code and rounds float32 weights to float16
                 state = read_torchscript(file)
             else:
                 state = read_archive(file, 'cpu')
@@ -71,7 +71,9 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
 
 
 def fingerprint(state_dict: dict[str, Tensor]) -> str:
-    """Hash of a state dict's names, shapes and float32 values: the same for the same CLIP, whatever file it came from.
+    """Return a hash of a state dict's names, shapes and float32 values.
+
+    The hash is the same for the same CLIP, whatever file it was read from.
 
     Args:
         state_dict (dict[str, Tensor]): Weights.
@@ -83,6 +85,6 @@ def fingerprint(state_dict: dict[str, Tensor]) -> str:
     for name in sorted(state_dict):
         value = state_dict[name].detach()
         digest.update(f'{name}{tuple(value.shape)}'.encode())
-        if not value.is_meta:  # a model that is only counted has no values
+        if not value.is_meta:  # a model built on the meta device, for counting only, has no values
             digest.update(value.float().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The one file that knows open_clip: builds a CLIP, loads its weights, and names its pieces for the towers."""
+"""Adapter to open_clip: builds a CLIP model, loads its weights and exposes its parts to the towers."""
 import copy
 import difflib
 from pathlib import Path
@@ -17,27 +17,28 @@ ARCHITECTURES = Path(__file__).with_name('architectures')
 
 @MODELS.register_module()
 class OpenCLIP(BaseModule):
-    """A CLIP model of open_clip, taken apart for the towers that run its blocks one by one.
+    """CLIP model of open_clip, split into parts so that the towers can run its blocks one by one.
 
-    The weights stay under open_clip's own names (``model.visual...``), and every block is open_clip's own module, with
-    :class:`~vop_mm.models.backbones.attention.SelfAttention` in the place of its attention.
+    The weights keep open_clip's names (``model.visual...``), and every block is open_clip's own module, with its
+    attention replaced by :class:`~vop_mm.models.backbones.attention.SelfAttention`.
 
     Args:
         arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``; small ones of this project
             are registered as well), or an open_clip model config: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
         weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
             tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
-        cache_dir (str, optional): Where downloaded weights are kept; None is open_clip's default.
-        compile (bool | dict): Compile every block with ``torch.compile`` when it first runs, which takes a C++ compiler
-            and a minute or so; a dict holds its options, e.g. ``dict(mode='max-autotune')``. Defaults to False.
+        cache_dir (str, optional): Folder for downloaded weights. Defaults to None, open_clip's default.
+        compile (bool | dict): Compile every block with ``torch.compile`` when it first runs, which requires a C++
+            compiler and about a minute; a dict holds its options, e.g. ``dict(mode='max-autotune')``.
+            Defaults to False.
 
     Attributes:
-        file (str, optional): Where the weights were read from.
+        file (str, optional): File from which the weights were read.
 
     Raises:
         ValueError: Unknown or unsupported architecture, unknown tag, or weights that don't fit the architecture.
-        FileNotFoundError: ``weights`` looks like a path and there is no such file.
-        ConnectionError: A tag's weights can't be downloaded.
+        FileNotFoundError: ``weights`` looks like a path, and the file does not exist.
+        ConnectionError: The weights of a tag can't be downloaded.
     """
 
     def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None,
@@ -60,40 +61,40 @@ class OpenCLIP(BaseModule):
                 raise ValueError(f'{self.arch_name}: only CLIP\'s own kind of blocks is supported, not '
                                  f'{type(block).__name__}')
             block.attn = SelfAttention(block.attn)
-            if compile:  # in place, a block at a time: names stay, and layers of one shape share the code
+            if compile:  # in place, block by block: names stay, and layers of the same shape share the compiled code
                 block.compile(**(compile if isinstance(compile, dict) else {}))
 
-    # -- what it is -------------------------------------------------------------------------------------------------
+    # -- properties -------------------------------------------------------------------------------------------------
     @property
     def arch_name(self) -> str:
-        """Name of the architecture, ``'custom'`` for one given as a dict."""
+        """Name of the architecture; ``'custom'`` if it was given as a dict."""
         return self.arch if isinstance(self.arch, str) else 'custom'
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights as they were when first asked for; ask before training changes them."""
+        """Hash of the weights, cached on first access; read it before training changes them."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.model.state_dict())
         return self._fingerprint
 
     @property
     def _text(self) -> nn.Module:
-        # open_clip keeps the text tower either at top level (CLIP) or under .text (CustomTextCLIP)
+        # open_clip keeps the text tower either at the top level (CLIP) or under .text (CustomTextCLIP)
         return getattr(self.model, 'text', self.model)
 
     @property
     def logit_scale(self) -> nn.Parameter:
-        """Log of the factor on cosine similarities."""
+        """Logarithm of the scale applied to cosine similarities."""
         return self.model.logit_scale
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the frames, in pixels."""
+        """Height and width of the frames in pixels."""
         return tuple(self.model.visual.image_size)
 
     @property
     def num_patches(self) -> int:
-        """Patches of a frame (M)."""
+        """Number of patches of a frame (M)."""
         return self.model.visual.grid_size[0] * self.model.visual.grid_size[1]
 
     @property
@@ -108,27 +109,27 @@ class OpenCLIP(BaseModule):
 
     @property
     def vision_width(self) -> int:
-        """Channels of the vision tower (C)."""
+        """Number of channels of the vision tower (C)."""
         return self.model.visual.class_embedding.shape[-1]
 
     @property
     def text_width(self) -> int:
-        """Channels of the text tower."""
+        """Number of channels of the text tower."""
         return self._text.token_embedding.weight.shape[-1]
 
     @property
     def embed_dim(self) -> int:
-        """Dimensions of the embeddings that both towers hand over (D)."""
+        """Number of dimensions of the embeddings of both towers (D)."""
         return self.projections[0].shape[1]
 
     @property
     def context_length(self) -> int:
-        """Tokens that the text tower takes, prompts included (77 in CLIP)."""
+        """Maximum number of text tokens, prompts included (77 in CLIP)."""
         return self._text.positional_embedding.shape[0]
 
     @property
     def vocab_size(self) -> int:
-        """Token ids there are; the largest is end of text."""
+        """Number of token ids; the largest id is end of text."""
         return self._text.token_embedding.num_embeddings
 
     @property
@@ -139,16 +140,16 @@ class OpenCLIP(BaseModule):
 
     # -- vision -----------------------------------------------------------------------------------------------------
     def embed_frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames to the tokens that enter the first block (CLS and patches, positions added, after ln_pre).
+        """Convert frames to the tokens of the first block (CLS and patches, with positions added, after ln_pre).
 
         Args:
-            frames (Tensor): CLIP-normalised pixels [N, 3, H, W].
+            frames (Tensor): CLIP-normalized pixels [N, 3, H, W].
 
         Returns:
             tuple[Tensor, Tensor]: CLS [N, 1, C] and patches [N, M, C].
 
         Raises:
-            ValueError: The frames have another size than the model's.
+            ValueError: The frames don't have the model's image size.
         """
         visual = self.model.visual
         if tuple(frames.shape[-2:]) != self.image_size:
@@ -161,16 +162,16 @@ class OpenCLIP(BaseModule):
         return visual.ln_pre(cls), visual.ln_pre(patches)
 
     def norm_vision_prompts(self, prompts: Tensor) -> Tensor:
-        """ln_pre, which prompts of the first layer pass like all its tokens. [..., C] -> [..., C]"""
+        """Apply ln_pre to prompts of the first layer, [..., C] -> [..., C], as to all other tokens of that layer."""
         return self.model.visual.ln_pre(prompts)
 
     def run_vision_block(self, layer: int, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """One frozen block.
+        """Run one frozen vision block.
 
         Args:
-            layer (int): Index from 0.
+            layer (int): Layer index, from 0.
             x (Tensor): Tokens [N, T, C].
-            key_mask (Tensor, optional): [N, T] bool, False where no token may look. None: nothing is masked.
+            key_mask (Tensor, optional): [N, T] bool, False for tokens that must not be attended to. None masks nothing.
 
         Returns:
             Tensor: [N, T, C].
@@ -178,31 +179,31 @@ class OpenCLIP(BaseModule):
         block = self.vision_blocks[layer]
         if key_mask is None:
             return block(x)
-        # open_clip takes additive masks only: a boolean one would be cast to 0 and 1, silently
+        # open_clip supports additive masks only: a boolean mask would silently be cast to 0 and 1
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
-        return block(x, attn_mask=bias[:, None, None])  # [N, T] -> [N, 1, 1, T]: no [T, T] in memory
+        return block(x, attn_mask=bias[:, None, None])  # [N, T] -> [N, 1, 1, T]: avoids a [T, T] mask in memory
 
     def project_frames(self, cls: Tensor) -> Tensor:
-        """CLS tokens to frame embeddings, not normalised. [..., C] -> [..., D]"""
+        """Project CLS tokens to frame embeddings that are not normalized, [..., C] -> [..., D]."""
         visual = self.model.visual
         return visual.ln_post(cls) @ visual.proj
 
     # -- text -------------------------------------------------------------------------------------------------------
     def embed_words(self, tokens: Tensor) -> Tensor:
-        """Token ids to word embeddings, without positions. [n, L] -> [n, L, C]"""
+        """Look up word embeddings of token ids, without positions, [n, L] -> [n, L, C]."""
         return self._text.token_embedding(tokens)
 
     def text_positions(self, length: int) -> Tensor:
-        """Positional embedding of the first ``length`` positions, [length, C]."""
+        """Return the positional embedding of the first ``length`` positions, [length, C]."""
         return self._text.positional_embedding[:length]
 
     def run_text_block(self, layer: int, x: Tensor) -> Tensor:
-        """One frozen block under the causal mask. [n, T, C] -> [n, T, C]"""
+        """Run one frozen text block with the causal mask, [n, T, C] -> [n, T, C]."""
         length = x.shape[1]
         return self.text_blocks[layer](x, attn_mask=self._text.attn_mask[:length, :length])
 
     def project_text(self, x: Tensor) -> Tensor:
-        """States at the end of text to text embeddings, not normalised. [n, C] -> [n, D]"""
+        """Project the states at end of text to text embeddings that are not normalized, [n, C] -> [n, D]."""
         text = self._text
         x = text.ln_final(x)
         projection = text.text_projection
@@ -237,14 +238,14 @@ def _build(arch: str | dict) -> nn.Module:
 
 
 def _reads_largest_id(text: nn.Module) -> bool:
-    # open_clip's CLIP names these attributes otherwise than its TextTransformer does
+    # open_clip's CLIP and TextTransformer use different names for these attributes
     pool = getattr(text, 'text_pool_type', None) or text.pool_type
     eos = getattr(text, 'text_eos_id', getattr(text, 'eos_id', None))
     return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
 
 
 def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> str:
-    """Load weights, from a file or by tag, into ``model``. Returns the file."""
+    """Load weights from a file or by tag into ``model`` and return the path of the file."""
     name = arch if isinstance(arch, str) else 'custom'
     path, quick_gelu = (weights, False) if _is_path(weights) else _download(name, weights, cache_dir)
     state, from_openai = read_clip_weights(path)
@@ -265,7 +266,7 @@ def _is_path(weights: str) -> bool:
 
 
 def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
-    # the file, and whether its weights are quick-GELU ones
+    # returns the file and whether its weights use quick-GELU
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
@@ -275,7 +276,7 @@ def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
         raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')
     try:
         path = download_pretrained(cfg, cache_dir=cache_dir)
-    except Exception as e:  # hub clients raise their own errors, which differ from version to version
+    except Exception as e:  # hub clients raise their own errors, which differ between versions
         raise ConnectionError(
             f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
             'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '

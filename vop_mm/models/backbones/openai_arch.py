@@ -1,19 +1,19 @@
-"""Which architecture weights with OpenAI's names belong to."""
+"""Detection of the architecture of weights with OpenAI's names."""
 from torch import Tensor
 
 
 def openai_arch(state_dict: dict[str, Tensor]) -> str | dict:
-    """Architecture of weights that have OpenAI's names, read off their shapes.
+    """Infer the architecture of weights with OpenAI's names from their shapes.
 
     Args:
         state_dict (dict[str, Tensor]): Weights of a ViT.
 
     Returns:
-        str | dict: Name of the open_clip architecture, or a config of that form where no published one has these
-        shapes. Quick-GELU and heads of 64 channels, as in all of OpenAI's.
+        str | dict: Name of the open_clip architecture, or a config in open_clip's format if no published architecture
+        has these shapes. Quick-GELU and attention heads of 64 channels, as in all of OpenAI's models.
 
     Raises:
-        ValueError: Not a ViT with OpenAI's names.
+        ValueError: The weights are not those of a ViT with OpenAI's names.
     """
     import open_clip
 

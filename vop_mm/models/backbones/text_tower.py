@@ -1,4 +1,4 @@
-"""The text tower: CLIP's frozen blocks, with prompts, over captions."""
+"""Text tower: CLIP's frozen blocks, with prompts, over captions."""
 from collections.abc import Iterable
 
 import torch
@@ -14,20 +14,21 @@ from .open_clip_port import OpenCLIP
 
 
 class TextTower(BaseModule):
-    """Runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
+    """Tower that runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
 
-    The order in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer are
-    inserted before the positional embedding is added, so words move up by as many positions.
+    The order of tokens in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer
+    are inserted before the positional embedding is added, which increases the positions of the words.
 
     Args:
-        prompts (Iterable[PromptProvider]): Providers after the start-of-text token. May be empty: stock CLIP.
+        prompts (Iterable[PromptProvider]): Providers after the start-of-text token. If empty, the tower is plain CLIP.
         suffix_prompts (Iterable[PromptProvider]): Providers before the last position, as in some published
             checkpoints. Defaults to none.
-        published_eot (bool): Read the embedding where the published VoP code reads it, at the end-of-text index plus
-            all prompts, suffix included. For captions shorter than the limit that is after end of text. Only for
-            published checkpoints that have a suffix. Defaults to False: at the end-of-text token.
-        context_length (int): Positions of the tower (77 in CLIP).
-        recompute (bool): Keep no activations inside blocks, compute them again on the way back. Defaults to False.
+        published_eot (bool): Read the embedding where the published VoP code reads it: at the end-of-text index plus
+            the number of all prompts, suffix included. In captions shorter than the limit, that is after end of text.
+            Only for published checkpoints with a suffix. Defaults to False: at the end-of-text token.
+        context_length (int): Number of positions of the tower (77 in CLIP).
+        recompute (bool): Recompute activations inside blocks in the backward pass instead of storing them. Defaults to
+            False.
     """
 
     def __init__(self, prompts: Iterable[PromptProvider] = (), suffix_prompts: Iterable[PromptProvider] = (), *,
@@ -50,21 +51,21 @@ class TextTower(BaseModule):
 
         Args:
             clip (OpenCLIP): The frozen backbone.
-            tokens (Tensor): Token ids [n, L] int64, end of text the largest id, padded with 0. More than
-                :attr:`max_words` are cut, keeping end of text.
+            tokens (Tensor): Token ids [n, L] int64; end of text is the largest id, padding is 0. Longer captions are
+                cut to :attr:`max_words`, keeping end of text.
             words (bool): Embed all tokens as well. Defaults to False.
 
         Returns:
             tuple[Tensor, Tensor | None, Tensor | None]: Raw embeddings of the captions, [n, D]; of all their tokens,
-            [n, max_words, D], 0 behind end of text; which of those are there, [n, max_words] bool. None where not
-            asked for.
+            [n, max_words, D], 0 after end of text; mask of the tokens that exist, [n, max_words] bool. The last two are
+            None unless ``words`` is set.
         """
         tokens = fit_tokens(tokens, self.max_words)
         suffix = len(self.suffix_prompts) > 0
-        if suffix:  # the suffix stands before the last of all positions, so padding takes part
+        if suffix:  # the suffix goes before the very last position, so padding takes part
             tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
         eot = tokens.argmax(dim=-1)  # [n]
-        # words are what is left of a layer's output: [n, L, C], split where prompts go
+        # the words are what remains of a layer's output without prompts: [n, L, C], split where prompts are inserted
         x = clip.embed_words(tokens)
         end = x.shape[1] - 1 if suffix else x.shape[1]
         first, middle, last = x[:, :1], x[:, 1:end], x[:, end:]
@@ -85,7 +86,7 @@ class TextTower(BaseModule):
         position = eot + num_before
         if self.published_eot:
             position = position + num_after
-        elif suffix:  # end of text in the last position has moved behind the suffix
+        elif suffix:  # end of text in the last position has moved after the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
         x = x[torch.arange(x.shape[0], device=x.device), position]  # [n, P + L + S, C] -> [n, C]
         sentence = at_least_float32(clip.project_text(x))
@@ -102,13 +103,13 @@ class TextTower(BaseModule):
 
 
 def fit_tokens(tokens: Tensor, length: int) -> Tensor:
-    """Cut token ids to a length, keeping end of text as the last one of every caption that was too long.
+    """Truncate token ids, keeping end of text as the last token of every caption that was too long.
 
-    The same ids as tokenising to that length gives.
+    The result is the same as tokenizing to that length.
 
     Args:
-        tokens (Tensor): [n, L] int64, end of text the largest id of each row, padding 0 behind it.
-        length (int): The most tokens to keep.
+        tokens (Tensor): [n, L] int64; end of text is the largest id of each row, followed by padding 0.
+        length (int): Maximum number of tokens to keep.
 
     Returns:
         Tensor: [n, min(L, length)].

@@ -1,4 +1,7 @@
-"""The weights in a TorchScript archive, without running the code in it (``torch.jit.load`` does, on some archives)."""
+"""Reading of weights from a TorchScript archive without executing its code.
+
+``torch.jit.load`` does execute code for some archives.
+"""
 import collections
 import io
 import os
@@ -23,7 +26,7 @@ _DECLARED = re.compile(r'\s*__(?:parameters|buffers)__ = \[(.*)\]')
 
 
 def is_torchscript(file: BinaryIO) -> bool:
-    """Whether a file is a TorchScript archive: a zip file with code in it."""
+    """Return whether a file is a TorchScript archive, that is, a zip file with code in it."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
@@ -31,17 +34,17 @@ def is_torchscript(file: BinaryIO) -> bool:
 
 
 def read_torchscript(file: BinaryIO) -> dict[str, Tensor]:
-    """Parameters and buffers of a TorchScript archive.
+    """Read the parameters and buffers of a TorchScript archive.
 
     Args:
-        file (BinaryIO): The file.
+        file (BinaryIO): File to read.
 
     Returns:
-        dict[str, Tensor]: Its state dict, as it is stored (OpenAI's archives: in float16).
+        dict[str, Tensor]: State dict in the stored dtype (float16 in OpenAI's archives).
 
     Raises:
-        pickle.UnpicklingError: It holds more than modules with tensors and plain values.
-        ValueError: It would take much more memory or time than such a file is large.
+        pickle.UnpicklingError: The archive holds more than modules with tensors and plain values.
+        ValueError: Reading the archive would take far more memory or time than its size warrants.
     """
     with zipfile.ZipFile(file) as archive:
         files = archive.namelist()
@@ -54,14 +57,14 @@ def read_torchscript(file: BinaryIO) -> dict[str, Tensor]:
         if (any(member.compress_type != zipfile.ZIP_STORED for member in tensors)
                 or sum(member.file_size for member in tensors) > os.fstat(file.fileno()).st_size):
             raise ValueError('its tensors are compressed, or overlap')
-        # other attributes may be tensors as well; which ones belong to the state dict stands in the code, as text
+        # other attributes may be tensors as well; the code, read as text, says which ones belong to the state dict
         lines = [line for name in files if name.endswith('.py') for line in archive.read(name).decode().splitlines()]
         declared = {name for line in lines if (found := _DECLARED.match(line))
                     for name in re.findall(r'"(\w+)"', found[1])}
         pickled = archive.read(f'{root}data.pkl')
         for code, number, _ in pickletools.genops(pickled):
             if code.name.endswith('PUT') and isinstance(number, int) and number > len(pickled):
-                raise ValueError('it counts further than it is long')  # Python makes a list of that length
+                raise ValueError('it counts further than it is long')  # Python would allocate a list of that length
         module = _Unpickler(io.BytesIO(pickled), archive, root).load()
     state = {}
     for count, (name, value) in enumerate(_attributes(module), 1):
@@ -73,7 +76,7 @@ def read_torchscript(file: BinaryIO) -> dict[str, Tensor]:
 
 
 def _attributes(module) -> Iterator[tuple[str, Any]]:
-    """All attributes of a module and of those in it, by name."""
+    """Yield the names and values of all attributes of a module and its submodules."""
     for name, value in vars(module).items():
         yield name, value
         if isinstance(value, _Module):
@@ -81,7 +84,7 @@ def _attributes(module) -> Iterator[tuple[str, Any]]:
 
 
 class _Module:
-    """Stands in for every class that an archive brings: it keeps attributes and has no code."""
+    """Placeholder for every class named in an archive: it keeps attributes and has no code."""
 
     def __setstate__(self, state) -> None:
         if not isinstance(state, dict):
@@ -105,7 +108,7 @@ class _Unpickler(pickle.Unpickler):
         if module == 'torch' and name in _DTYPES:
             return _DTYPES[name]
         if module == 'torch.jit._pickle' and name.startswith(('build_', 'restore_')):
-            return lambda value, *_: value  # lists of plain values, marked with their type
+            return lambda value, *_: value  # lists of plain values, annotated with their type
         if (module, name) == ('collections', 'OrderedDict'):
             return collections.OrderedDict
         raise pickle.UnpicklingError(f'it names {module}.{name}')

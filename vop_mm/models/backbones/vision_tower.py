@@ -1,4 +1,4 @@
-"""The vision tower: CLIP's frozen blocks, with prompts, over the frames of videos."""
+"""Vision tower: CLIP's frozen blocks, with prompts, over the frames of videos."""
 from collections.abc import Iterable
 
 import torch
@@ -13,22 +13,24 @@ from .open_clip_port import OpenCLIP
 
 
 class VisionTower(BaseModule):
-    """Runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
+    """Tower that runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
 
-    Layer by layer, the providers' tokens stand between CLS and the patches, in the order given; what the block puts out
-    at their positions is thrown away. The order in a layer is always ``[CLS, prompts, patches]``.
+    In each layer, the providers' tokens are inserted between CLS and the patches, in the order given, and the block's
+    outputs at their positions are discarded. The order in a layer is always ``[CLS, prompts, patches]``.
 
-    Layers below ``video_from`` see one sequence per frame, ``[CLS, P, E]``. Layers from there on see one sequence per
-    video, ``[CLS_1 .. CLS_F, P, E_1 .. E_F]``, the tokens of frame j marked by row j of a trainable frame position.
+    Layers below ``video_from`` see one sequence per frame, ``[CLS, P, E]``. Layers from ``video_from`` on see one
+    sequence per video, ``[CLS_1 .. CLS_F, P, E_1 .. E_F]``, where row j of a trainable frame position is added to the
+    tokens of frame j.
 
     Args:
-        prompts (Iterable[PromptProvider]): Providers; each stands in its own layers. May be empty: stock CLIP.
+        prompts (Iterable[PromptProvider]): Providers, each with its own layers. If empty, the tower is plain CLIP.
         cls_updates (Iterable[ContextUpdate]): Modules that change the CLS tokens before a layer. Defaults to none.
-        depth (int): Layers of the tower.
-        width (int): Channels (C).
-        num_frames (int): Frames of a video (F).
-        video_from (int): First layer of video scope, 0 .. depth. With ``depth`` every layer sees frames.
-        recompute (bool): Keep no activations inside blocks, compute them again on the way back. Defaults to False.
+        depth (int): Number of layers of the tower.
+        width (int): Number of channels (C).
+        num_frames (int): Number of frames of a video (F).
+        video_from (int): First layer of video scope, 0 .. depth. With ``depth``, every layer sees single frames.
+        recompute (bool): Recompute activations inside blocks in the backward pass instead of storing them. Defaults to
+            False.
     """
 
     def __init__(self, prompts: Iterable[PromptProvider] = (), cls_updates: Iterable[ContextUpdate] = (), *,
@@ -48,14 +50,14 @@ class VisionTower(BaseModule):
 
         Args:
             clip (OpenCLIP): The frozen backbone.
-            frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
+            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
             Tensor: Raw frame embeddings [B, F, D].
 
         Raises:
-            ValueError: More frames than there are frame positions.
+            ValueError: There are more frames than frame positions.
         """
         shape = frames.shape[:2]
         cls, patches = clip.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
@@ -71,7 +73,8 @@ class VisionTower(BaseModule):
             tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
             if layer == 0:
                 tokens = [clip.norm_vision_prompts(t) for t in tokens]
-            # expanded, not repeated: what videos and frames share stays a view until the layer's one concatenation
+            # expanded, not repeated: tensors shared by videos and frames stay views until the layer's single
+            # concatenation
             if joined:
                 prompts = [t.expand(shape[0], -1, -1, -1).flatten(1, 2) for t in tokens]  # [B, P, C], or [B, F * P, C]
             else:
@@ -84,7 +87,7 @@ class VisionTower(BaseModule):
         return at_least_float32(clip.project_frames(cls.reshape(*shape, -1)))  # [B, F, D]
 
     def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """From one sequence per frame to one per video. [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]"""
+        """Join the frames' sequences into one per video, [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]."""
         num_frames = cls.shape[1]
         if num_frames > len(self.frame_position):
             raise ValueError(f'{num_frames} frames, but this model has positions for {len(self.frame_position)}')
@@ -98,9 +101,9 @@ class VisionTower(BaseModule):
 
 
 def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_patches: int) -> Tensor:
-    """Which tokens of a video's sequence may be looked at: not those of padding frames, prompts of their own included.
+    """Return a mask of the tokens of a video that may be attended to, [B, F] -> [B, F + P + F * M].
 
-    [B, F] -> [B, F + P + F * M]
+    Tokens of padding frames are masked, including prompts that belong to these frames.
     """
     num_videos, num_frames = frame_mask.shape
     prompts = [frame_mask.repeat_interleave(t.shape[2], dim=1) if t.shape[1] > 1

@@ -1,4 +1,4 @@
-"""From collated samples to a batch on the device."""
+"""Data preprocessor that turns collated samples into a batch on the device."""
 from collections.abc import Sequence
 
 import torch
@@ -7,21 +7,21 @@ from torch import Tensor
 
 from vop_mm.registry import MODELS
 
-# of OpenAI's CLIP, in 0..1
+# normalization of OpenAI's CLIP, for pixels in 0..1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @MODELS.register_module()
 class VideoTextPreprocessor(BaseDataPreprocessor):
-    """Stacks a batch, moves it to the device, and normalises the frames there: they travel as uint8.
+    """Data preprocessor that builds a batch on the device; frames are copied as uint8 and normalized there.
 
     Args:
-        mean (Sequence[float]): Per channel, of pixels in 0..1. Defaults to CLIP's.
-        std (Sequence[float]): Per channel. Defaults to CLIP's.
-        short_videos (str): What the filled-up frames of a video with fewer than F frames are. ``'repeat'``: frames
-            like the others (the last one, repeated), as in the published code. ``'mask'``: padding, left out of the
-            video. Defaults to ``'repeat'``.
+        mean (Sequence[float]): Mean of each channel, for pixels in 0..1. Defaults to CLIP's.
+        std (Sequence[float]): Standard deviation of each channel. Defaults to CLIP's.
+        short_videos (str): Treatment of videos with fewer than F frames, which are filled up by repeating the last
+            frame. ``'repeat'``: the repeated frames count like the others, as in the published code. ``'mask'``: they
+            are padding and masked out. Defaults to ``'repeat'``.
         non_blocking (bool): Don't wait for copies to the device. Defaults to True.
     """
 
@@ -35,9 +35,9 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def cast_data(self, data):
-        """Copy to the device; see :meth:`mmengine.model.BaseDataPreprocessor.cast_data`.
+        """Copy data to the device; see :meth:`mmengine.model.BaseDataPreprocessor.cast_data`.
 
-        To a GPU always from pinned memory: a copy from any other may wait until the GPU has come to it.
+        Tensors are always copied to a GPU from pinned memory: a copy from pageable memory may block the host.
         """
         if (isinstance(data, Tensor) and self._non_blocking and self.device.type == 'cuda'
                 and data.device.type == 'cpu' and not data.is_pinned()):
@@ -45,28 +45,28 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         return super().cast_data(data)
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """uint8 frames [..., 3, H, W] to CLIP-normalised float32 ones."""
+        """Convert uint8 frames [..., 3, H, W] to CLIP-normalized float32 frames."""
         return (frames.float() / 255 - self.mean) / self.std
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Make a batch.
+        """Build a batch.
 
         Args:
             data (dict): ``inputs``: list of B uint8 tensors [F, 3, H, W]; ``data_samples``: list of B
                 :class:`VideoTextDataSample` with ``tokens`` [n, L] and metainfo ``video_index``, ``num_frames``.
-            training (bool): Not used; both ways are the same.
+            training (bool): Ignored; training and evaluation use the same batch.
 
         Returns:
             dict: ``frames`` [B, F, 3, H, W] float32, ``frame_mask`` [B, F] bool or None, ``tokens`` [T, L'] int64 cut
-            behind the last end of text, ``text_video`` [T] int64 (row of each text's video), ``video_index`` [B]
+            after the last end of text, ``text_video`` [T] int64 (row of each text's video), ``video_index`` [B]
             int64, ``data_samples``.
         """
         samples = data['data_samples']
-        # stacked on the device: what the data loader has pinned is copied from where it is
+        # stacked on the device: tensors that the data loader has pinned are copied directly
         frames = torch.stack([self.cast_data(video) for video in data['inputs']])  # B x [F, 3, H, W] -> [B, F, 3, H, W]
         tokens = torch.cat([s.tokens for s in samples])  # B x [n, L] -> [T, L]
-        # Attention is causal: nothing behind end of text reaches the embedding. Cut here, where the ids are still on
-        # the CPU and looking at them costs no synchronisation.
+        # Attention is causal: nothing after end of text affects the embedding. Tokens are cut here, while the ids are
+        # still on the CPU and reading them needs no synchronization.
         tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1] if len(tokens) else tokens
         counts = torch.tensor([len(s.tokens) for s in samples])
         return dict(
@@ -78,14 +78,14 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             data_samples=samples)
 
     def frame_mask(self, real: Sequence[int], num_frames: int) -> Tensor | None:
-        """Which frames are the videos' own.
+        """Return a mask of the frames that are not padding.
 
         Args:
-            real (Sequence[int]): How many frames each video has before it is filled up, [B].
-            num_frames (int): And behind that (F).
+            real (Sequence[int]): Number of frames of each video before it is filled up, [B].
+            num_frames (int): Number of frames after it is filled up (F).
 
         Returns:
-            Tensor | None: [B, F] bool, False where a frame is padding; None where none is to be left out.
+            Tensor | None: [B, F] bool, False where a frame is padding; None if nothing is masked.
         """
         real = torch.tensor(real)
         if self.short_videos == 'repeat' or bool((real >= num_frames).all()):

@@ -1,4 +1,4 @@
-"""Heads: what is kept of captions and videos, and how similar they are."""
+"""Heads: which features of captions and videos are kept, and how their similarity is computed."""
 from .base import SimilarityHead, mean_of_frames
 from .mean_pool_similarity import MeanPoolSimilarity
 

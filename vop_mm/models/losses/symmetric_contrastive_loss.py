@@ -1,4 +1,4 @@
-"""The loss of text-video retrieval: both directions' cross-entropy over a batch."""
+"""Loss of text-video retrieval: cross-entropy over a batch in both directions."""
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -10,15 +10,15 @@ from vop_mm.utils.precision import at_least_float32
 
 @MODELS.register_module()
 class SymmetricContrastiveLoss(BaseModule):
-    """Mean of the text-to-video and the video-to-text cross-entropy (VoP, eq. 3), knowing which pairs share a video.
+    """Mean of text-to-video and video-to-text cross-entropy (VoP, eq. 3), aware of pairs that share a video.
 
     Args:
-        same_video (str): What two captions of one video in a batch are to each other. ``'mask'``: nothing, they are
-            left out of each other's denominators. ``'soft'``: positives, the target is shared out among them.
-            ``'negative'``: negatives, the plain diagonal loss of the paper. Defaults to ``'mask'``.
+        same_video (str): Treatment of two captions of the same video in a batch. ``'mask'``: they are left out of each
+            other's denominators. ``'soft'``: they are positives that share the target equally. ``'negative'``: they
+            are negatives, as in the plain diagonal loss of the paper. Defaults to ``'mask'``.
 
     Raises:
-        ValueError: Another ``same_video``.
+        ValueError: Unknown value of ``same_video``.
     """
 
     def __init__(self, same_video: str = 'mask') -> None:
@@ -28,11 +28,11 @@ class SymmetricContrastiveLoss(BaseModule):
         self.same_video = same_video
 
     def forward(self, logits: Tensor, video_ids: Tensor) -> Tensor:
-        """Loss of a batch of pairs.
+        """Compute the loss of a batch of pairs.
 
         Args:
-            logits (Tensor): Scaled similarities of N texts with their N videos, [N, N]; pair i stands on the diagonal.
-            video_ids (Tensor): Which video pair i is of, [N] int64.
+            logits (Tensor): Scaled similarities of N texts with their N videos, [N, N]; pair i is on the diagonal.
+            video_ids (Tensor): Id of the video of each pair, [N] int64.
 
         Returns:
             Tensor: Scalar.
@@ -43,7 +43,7 @@ class SymmetricContrastiveLoss(BaseModule):
         if self.same_video == 'mask':
             logits = logits.masked_fill(same & ~diagonal, float('-inf'))
         if self.same_video == 'soft':
-            target = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)  # symmetric: columns share out like rows
+            target = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)  # symmetric: also valid for columns
         else:
             target = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -1,4 +1,4 @@
-"""Prompt providers, one a file."""
+"""Prompt providers, one per file."""
 from .base import LayerContext, PromptProvider
 from .context_prompt import ContextPrompt
 from .context_update import ContextUpdate

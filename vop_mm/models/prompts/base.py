@@ -1,4 +1,4 @@
-"""What a prompt provider is."""
+"""Base class of the prompt providers."""
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class LayerContext(NamedTuple):
-    """What a provider may look at when it is asked for a layer's tokens.
+    """Inputs available to a provider when it generates the tokens of a layer.
 
     Attributes:
-        layer (int): Index of the layer, from 0.
-        cls (Tensor): CLS tokens of all frames as they enter the layer, [B, F, C]. On the text side the start-of-text
+        layer (int): Layer index, from 0.
+        cls (Tensor): CLS tokens of all frames as they enter the layer, [B, F, C]. In the text tower, the start-of-text
             tokens, [n, 1, C].
         frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding. None: every frame is real.
     """
@@ -22,18 +22,19 @@ class LayerContext(NamedTuple):
 
 
 class PromptProvider(BaseModule, metaclass=ABCMeta):
-    """Gives the prompt tokens of the layers it stands in. It knows nothing of CLIP.
+    """Base class of modules that generate the prompt tokens of some layers. It is independent of CLIP.
 
-    A subclass sets ``num_tokens`` and implements :meth:`tokens`. Every parameter it holds is trained by
-    ``PromptTuning`` and saved, with nothing to declare.
+    A subclass sets ``num_tokens`` and implements :meth:`tokens`. All its parameters are trained by ``PromptTuning``
+    and saved, without further declaration.
 
     Args:
-        num_tokens (int): Tokens that it adds to each of its layers (P).
-        width (int): Channels of a token (C). The retriever fills it in from the tower.
-        depth (int): Layers of the tower. The retriever fills it in.
-        num_frames (int): Frames of a video (F). The retriever fills it in.
-        layers (Sequence, optional): Where it stands: a half-open range ``(start, stop)`` counted from 0, or several,
-            ``[(0, 2), (5, 6)]``. None is every layer. The retriever fills in those of the scope. Defaults to None.
+        num_tokens (int): Number of tokens added to each of its layers (P).
+        width (int): Number of channels of a token (C). Filled in by the retriever.
+        depth (int): Number of layers of the tower. Filled in by the retriever.
+        num_frames (int): Number of frames of a video (F). Filled in by the retriever.
+        layers (Sequence, optional): Layers with these prompts: a half-open range ``(start, stop)`` counted from 0, or
+            several, ``[(0, 2), (5, 6)]``. None means every layer; the retriever fills in the layers of the scope.
+            Defaults to None.
 
     Raises:
         ValueError: A layer that the tower doesn't have, or fewer than one token.
@@ -51,33 +52,33 @@ class PromptProvider(BaseModule, metaclass=ABCMeta):
         self._row = {layer: row for row, layer in enumerate(self.layers)}
 
     def row(self, layer: int) -> int:
-        """Row of a table with one row for each of :attr:`layers`."""
+        """Return the row of a layer in a table with one row for each of :attr:`layers`."""
         return self._row[layer]
 
     @abstractmethod
     def tokens(self, context: LayerContext) -> Tensor:
-        """Tokens of one layer.
+        """Generate the tokens of one layer.
 
         Args:
-            context (LayerContext): The layer and what enters it.
+            context (LayerContext): The layer and its inputs.
 
         Returns:
-            Tensor: [1 or B, 1 or F, P, C]; dimensions of size 1 are shared by all videos, or all frames.
+            Tensor: [1 or B, 1 or F, P, C]; dimensions of size 1 are shared by all videos or all frames.
         """
 
 
 def parse_layers(layers: Sequence | None, depth: int) -> tuple[int, ...]:
-    """Layer indices of a half-open range, of several, or of all.
+    """Return the layer indices of one half-open range, of several, or of all layers.
 
     Args:
         layers (Sequence, optional): ``None``, ``(start, stop)`` or ``[(start, stop), ...]``.
-        depth (int): Layers of the tower.
+        depth (int): Number of layers of the tower.
 
     Returns:
         tuple[int, ...]: Sorted indices.
 
     Raises:
-        ValueError: No range, an empty or reversed one, an overlap, or a layer outside 0 .. depth - 1.
+        ValueError: Not a range, an empty or reversed range, an overlap, or a layer outside 0 .. depth - 1.
     """
     if layers is None:
         return tuple(range(depth))

@@ -1,4 +1,4 @@
-"""VoP^C: prompts generated from what the frames of a video show."""
+"""VoP^C: prompts generated from the content of a video's frames."""
 from torch import Tensor, nn
 
 from vop_mm.registry import MIXERS, PROMPTS
@@ -8,15 +8,15 @@ from .base import LayerContext, PromptProvider
 
 @PROMPTS.register_module()
 class ContextPrompt(PromptProvider):
-    """Tokens made of the sequence of a video's CLS tokens (VoP, section 3.3).
+    """Tokens generated from the sequence of a video's CLS tokens (VoP, section 3.3).
 
-    Before each layer a context module runs over the CLS tokens of all frames, and one linear layer turns each frame's
-    output into its tokens. Both are shared by the layers. The context module's output itself goes no further.
+    Before each layer, a context module runs over the CLS tokens of all frames, and a linear layer turns each frame's
+    output into its tokens. Both are shared by all layers. The context module's output is used for nothing else.
 
     Args:
-        num_tokens (int): Tokens of a layer and frame. Defaults to 4.
-        mixer (dict): The context module. Defaults to ``dict(type='BiLSTM')``.
-        **kwargs: ``layers``, and what the retriever fills in; see :class:`PromptProvider`.
+        num_tokens (int): Number of tokens per layer and frame. Defaults to 4.
+        mixer (dict): Config of the context module. Defaults to ``dict(type='BiLSTM')``.
+        **kwargs: ``layers`` and the arguments filled in by the retriever; see :class:`PromptProvider`.
     """
 
     def __init__(self, num_tokens: int = 4, *, mixer: dict = dict(type='BiLSTM'), **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""The other role of the context module: it changes the CLS tokens in place of making prompts."""
+"""Context module that changes the CLS tokens instead of generating prompts."""
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
@@ -11,17 +11,17 @@ from .base import LayerContext, parse_layers
 
 @UPDATES.register_module()
 class ContextUpdate(BaseModule):
-    """Adds to every frame's CLS token what the context module makes of all of them (VoP, ablation of section 4.3).
+    """Update that adds the output of a context module to each frame's CLS token (VoP, ablation of section 4.3).
 
-    The context module and the linear layer behind it are shared by the layers. The linear layer starts at zero: a new
-    module changes nothing.
+    The context module and the linear layer after it are shared by all layers. The linear layer is initialized to zero:
+    a new module changes nothing.
 
     Args:
-        width (int): Channels (C). The retriever fills it in.
-        depth (int): Layers of the tower. The retriever fills it in.
-        mixer (dict): The context module. Defaults to ``dict(type='BiLSTM')``.
-        layers (Sequence, optional): As in :class:`PromptProvider`. Defaults to every layer.
-        num_frames (int): Not used; the retriever fills it in.
+        width (int): Number of channels (C). Filled in by the retriever.
+        depth (int): Number of layers of the tower. Filled in by the retriever.
+        mixer (dict): Config of the context module. Defaults to ``dict(type='BiLSTM')``.
+        layers (Sequence, optional): Layers to update, as in :class:`PromptProvider`. Defaults to every layer.
+        num_frames (int): Ignored; filled in by the retriever.
     """
 
     def __init__(self, *, width: int, depth: int, mixer: dict = dict(type='BiLSTM'), layers: Sequence | None = None,
@@ -34,5 +34,5 @@ class ContextUpdate(BaseModule):
         nn.init.zeros_(self.fc.bias)
 
     def update(self, context: LayerContext) -> Tensor:
-        """CLS tokens with context. [B, F, C] -> [B, F, C]"""
+        """Return the CLS tokens with context added, [B, F, C] -> [B, F, C]."""
         return context.cls + self.fc(self.mixer(context.cls, context.frame_mask))

@@ -1,4 +1,4 @@
-"""Context modules: they mix a sequence of one vector per frame."""
+"""Context modules, which mix a sequence with one vector per frame."""
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class _Recurrent(BaseModule):
 
         Args:
             x (Tensor): [B, F, C].
-            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding; padding stands last.
+            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding; padding comes last.
 
         Returns:
             Tensor: [B, F, ``out_width``]; 0 where a frame is padding.
@@ -27,8 +27,8 @@ class _Recurrent(BaseModule):
         if frame_mask is None:
             return out
         if self.lstm.bidirectional:
-            # Backwards, padding would be carried into the real frames: that half is computed with the padding in front.
-            # (Packed sequences would do it at once, but wait for the device to know their lengths.)
+            # Backwards, padding would leak into the real frames: that half is computed with the padding moved to the
+            # front. (Packed sequences would do this in one pass, but have to wait for the device to know the lengths.)
             places = torch.arange(x.shape[1], device=x.device)[None]  # [1, F]
             padding = (~frame_mask).sum(dim=1, keepdim=True)  # [B, 1]
             moved = _take(x, (places - padding) % x.shape[1])
@@ -39,16 +39,16 @@ class _Recurrent(BaseModule):
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:
-    """Frames in another order, each video's own. [B, F, C], [B, F] -> [B, F, C]"""
+    """Reorder the frames of each video, [B, F, C], [B, F] -> [B, F, C]."""
     return x.gather(1, places[..., None].expand_as(x))
 
 
 @MIXERS.register_module()
 class BiLSTM(_Recurrent):
-    """One bidirectional LSTM layer, hidden width C each way (the paper's choice).
+    """One bidirectional LSTM layer with hidden width C in each direction (the paper's choice).
 
     Args:
-        width (int): Channels of a frame's vector (C).
+        width (int): Number of channels of a frame's vector (C).
     """
 
     def __init__(self, width: int) -> None:
@@ -57,10 +57,10 @@ class BiLSTM(_Recurrent):
 
 @MIXERS.register_module()
 class LSTM(_Recurrent):
-    """One LSTM layer, hidden width C (ablation).
+    """One LSTM layer with hidden width C (ablation).
 
     Args:
-        width (int): Channels of a frame's vector (C).
+        width (int): Number of channels of a frame's vector (C).
     """
 
     def __init__(self, width: int) -> None:
@@ -69,26 +69,26 @@ class LSTM(_Recurrent):
 
 @MIXERS.register_module()
 class FrameTransformer(BaseModule):
-    """A transformer over the frames (ablation). It tells frames apart by a learnable position.
+    """Transformer over the frames with a learnable position embedding (ablation).
 
     Args:
-        width (int): Channels of a frame's vector (C).
-        num_layers (int): Defaults to 4.
-        num_heads (int, optional): Heads; None takes heads of 64 channels, or one.
-        max_frames (int): Rows of the position table. Defaults to 128.
+        width (int): Number of channels of a frame's vector (C).
+        num_layers (int): Number of layers. Defaults to 4.
+        num_heads (int, optional): Number of heads. Defaults to None: heads of 64 channels, but at least one.
+        max_frames (int): Number of rows of the position table. Defaults to 128.
     """
 
     def __init__(self, width: int, num_layers: int = 4, num_heads: int | None = None, max_frames: int = 128) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(width, num_heads or max(width // 64, 1), 4 * width, dropout=0.,
                                            activation='gelu', batch_first=True, norm_first=True)
-        # nested tensors drop padded rows at the end, which the callers count on being there
+        # nested tensors drop padded rows at the end, which callers rely on
         self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.position = nn.Parameter(torch.empty(max_frames, width))
         nn.init.normal_(self.position, std=0.02)
         self.out_width = width
 
     def forward(self, x: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """Mix frames. [B, F, C], [B, F] bool -> [B, F, C]"""
+        """Mix frames, [B, F, C], [B, F] bool -> [B, F, C]."""
         padding = None if frame_mask is None else ~frame_mask
         return self.encoder(x + self.position[:x.shape[1]].to(x.dtype), src_key_padding_mask=padding)

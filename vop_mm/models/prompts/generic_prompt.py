@@ -1,4 +1,4 @@
-"""Prompts of the base VoP: the same for every video and frame."""
+"""Prompts of the base VoP, which are the same for every video and frame."""
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +9,12 @@ from .base import LayerContext, PromptProvider
 
 @PROMPTS.register_module()
 class GenericPrompt(PromptProvider):
-    """Learnable tokens, its own for every layer, shared by all videos and frames (VoP, section 3.2).
+    """Learnable tokens, separate for every layer, shared by all videos and frames (VoP, section 3.2).
 
     Args:
-        num_tokens (int): Tokens of a layer. Defaults to 8.
-        init_std (float): Standard deviation of the normal initialisation. Defaults to 0.02.
-        **kwargs: ``layers``, and what the retriever fills in; see :class:`PromptProvider`.
+        num_tokens (int): Number of tokens per layer. Defaults to 8.
+        init_std (float): Standard deviation of the normal initialization. Defaults to 0.02.
+        **kwargs: ``layers`` and the arguments filled in by the retriever; see :class:`PromptProvider`.
     """
 
     def __init__(self, num_tokens: int = 8, *, init_std: float = 0.02, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""VoP^P: prompts for each position of a frame in its video."""
+"""VoP^P: prompts for each frame position in a video."""
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +9,12 @@ from .base import LayerContext, PromptProvider
 
 @PROMPTS.register_module()
 class PositionPrompt(PromptProvider):
-    """Learnable tokens from a table with a row per frame position, its own for every layer (VoP, section 3.3).
+    """Learnable tokens from a table with a row per frame position, separate for every layer (VoP, section 3.3).
 
     Args:
-        num_tokens (int): Tokens of a layer and position. Defaults to 4.
-        init_std (float): Standard deviation of the normal initialisation. Defaults to 0.02.
-        **kwargs: ``layers``, and what the retriever fills in; see :class:`PromptProvider`.
+        num_tokens (int): Number of tokens per layer and position. Defaults to 4.
+        init_std (float): Standard deviation of the normal initialization. Defaults to 0.02.
+        **kwargs: ``layers`` and the arguments filled in by the retriever; see :class:`PromptProvider`.
     """
 
     def __init__(self, num_tokens: int = 4, *, init_std: float = 0.02, **kwargs) -> None:

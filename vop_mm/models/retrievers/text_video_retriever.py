@@ -1,4 +1,4 @@
-"""The retriever: CLIP, its two towers with prompts, a head and a loss."""
+"""Text-video retriever: CLIP, its two towers with prompts, a head and a loss."""
 import math
 from collections.abc import Sequence
 
@@ -13,36 +13,37 @@ from vop_mm.utils.dist import gather_with_grad, world_size
 from ..backbones import TextTower, VisionTower
 from ..tuning import frozen_names
 
-_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
+_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit
 
 
 @MODELS.register_module()
 class TextVideoRetriever(BaseModel):
-    """Text-video retrieval with a CLIP backbone. It knows no method: a method is the parts that a config names.
+    """Text-video retrieval model with a CLIP backbone.
+
+    It implements no method itself: a method is the combination of parts in a config.
 
     Args:
-        clip (dict | nn.Module): The backbone, ``dict(type='OpenCLIP', arch=..., weights=...)``, or one that is built
-            and that several retrievers share.
+        clip (dict | nn.Module): The backbone: ``dict(type='OpenCLIP', arch=..., weights=...)``, or a module that
+            several retrievers share.
         frame_prompts (Sequence[dict], optional): Prompt providers of the vision tower's layers below ``video_from``, in
-            the order of their tokens; ``layers`` of one names others. None, as in configs from before there were
-            scopes: ``video_prompts`` stand in all layers. Defaults to None.
-        video_prompts (Sequence[dict]): The same of the layers from ``video_from`` on, which see whole videos.
+            the order of their tokens; a provider's ``layers`` overrides its layers. None, as in configs older than
+            scopes: ``video_prompts`` are inserted in all layers. Defaults to None.
+        video_prompts (Sequence[dict]): Prompt providers of the layers from ``video_from`` on, which see whole videos.
         cls_updates (Sequence[dict]): Modules that change the frames' CLS tokens between layers.
         text_prompts (Sequence[dict]): Prompt providers of the text tower.
         text_suffix_prompts (Sequence[dict]): Providers before the text's last position, for published checkpoints.
-        published_eot (bool): Where text is read; see :class:`TextTower`. Defaults to False.
-        num_frames (int): Frames of a video (F). Defaults to 12.
-        video_from (int, optional): First layer of the vision tower that sees whole videos (VoP^F, there K_s); None:
-            every layer sees single frames. Defaults to None.
-        recompute (bool): Activation checkpointing of both towers. Defaults to False.
-        tuning (dict): What trains. Defaults to ``dict(type='PromptTuning')``.
-        head (dict): How similar captions and videos are, of the registry ``HEADS``. Defaults to
-            ``dict(type='MeanPoolSimilarity')``.
-        loss (dict): Defaults to ``dict(type='SymmetricContrastiveLoss')``.
-        data_preprocessor (dict): Defaults to ``dict(type='VideoTextPreprocessor')``.
+        published_eot (bool): Position at which the text is read; see :class:`TextTower`. Defaults to False.
+        num_frames (int): Number of frames of a video (F). Defaults to 12.
+        video_from (int, optional): First layer of the vision tower that sees whole videos (VoP^F, K_s in the paper);
+            None: every layer sees single frames. Defaults to None.
+        recompute (bool): Use activation checkpointing in both towers. Defaults to False.
+        tuning (dict): Config of the tuning strategy. Defaults to ``dict(type='PromptTuning')``.
+        head (dict): Config of the head, from the registry ``HEADS``. Defaults to ``dict(type='MeanPoolSimilarity')``.
+        loss (dict): Config of the loss. Defaults to ``dict(type='SymmetricContrastiveLoss')``.
+        data_preprocessor (dict): Config of the data preprocessor. Defaults to ``dict(type='VideoTextPreprocessor')``.
 
     Raises:
-        ValueError: ``video_from`` outside the tower, or prompts whose scope has no layer.
+        ValueError: ``video_from`` is not in the tower, or there are prompts whose scope has no layer.
     """
 
     def __init__(self,
@@ -89,14 +90,14 @@ class TextVideoRetriever(BaseModel):
         self.tuning.apply(self)
         self.register_load_state_dict_post_hook(_frozen_may_be_missing)
         if any(p.requires_grad for p in self.clip.parameters()):
-            self.clip.fingerprint  # noqa: B018 - taken now, before training changes the weights
+            self.clip.fingerprint  # noqa: B018 - computed now, before training changes the weights
 
     # -- embeddings -------------------------------------------------------------------------------------------------
     def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed every frame.
 
         Args:
-            frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
+            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
@@ -105,10 +106,10 @@ class TextVideoRetriever(BaseModel):
         return F.normalize(self.vision_tower(self.clip, frames, frame_mask), dim=-1)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """Embed videos, each in the one vector by which an index finds it.
+        """Embed each video as the single vector that an index uses.
 
         Args:
-            frames (Tensor): CLIP-normalised pixels [B, F, 3, H, W].
+            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
@@ -120,7 +121,7 @@ class TextVideoRetriever(BaseModel):
         """Embed captions.
 
         Args:
-            tokens (Tensor): Token ids [n, L] int64; more than the tower has room for are cut, keeping end of text.
+            tokens (Tensor): Token ids [n, L] int64; captions too long for the tower are cut, keeping end of text.
 
         Returns:
             Tensor: [n, D], unit norm.
@@ -131,19 +132,19 @@ class TextVideoRetriever(BaseModel):
 
     # -- similarities -----------------------------------------------------------------------------------------------
     def keep_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """What the head keeps of videos, [B, ...]; arguments as for :meth:`encode_video`."""
+        """Return the features that the head keeps of videos, [B, ...]; arguments as in :meth:`encode_video`."""
         return self.head.video(self.vision_tower(self.clip, frames, frame_mask), frame_mask)
 
     def keep_text(self, tokens: Tensor) -> Tensor:
-        """What the head keeps of captions, [n, ...]; arguments as for :meth:`encode_text`."""
+        """Return the features that the head keeps of captions, [n, ...]; arguments as in :meth:`encode_text`."""
         return self.head.text(*self.text_tower(self.clip, tokens, words=self.head.reads_words))
 
     def similarity(self, tokens: Tensor, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """Score every caption with every video, as the head does.
+        """Score every caption with every video, using the head.
 
         Args:
             tokens (Tensor): Token ids [T, L] int64.
-            frames (Tensor): CLIP-normalised pixels [V, F, 3, H, W].
+            frames (Tensor): CLIP-normalized pixels [V, F, 3, H, W].
             frame_mask (Tensor, optional): [V, F] bool, False where a frame is padding.
 
         Returns:
@@ -160,21 +161,21 @@ class TextVideoRetriever(BaseModel):
                 frame_mask: Tensor | None = None,
                 data_samples: list | None = None,
                 mode: str = 'tensor') -> dict | list:
-        """One batch, as :class:`VideoTextPreprocessor` makes it.
+        """Run a batch of :class:`VideoTextPreprocessor` in one of MMEngine's modes.
 
         Args:
-            frames (Tensor): [B, F, 3, H, W], CLIP-normalised.
+            frames (Tensor): [B, F, 3, H, W], CLIP-normalized.
             tokens (Tensor): [T, L] int64.
-            text_video (Tensor, optional): Row of each text's video, [T] int64. None: text i is of video i.
-            video_index (Tensor, optional): The data set's number of each video, [B] int64. None: all different.
-            frame_mask (Tensor, optional): [B, F] bool.
+            text_video (Tensor, optional): Row of each text's video, [T] int64. None: text i belongs to video i.
+            video_index (Tensor, optional): Number of each video in the dataset, [B] int64. None: all different.
+            frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
             data_samples (list, optional): The samples, which ``predict`` fills in.
             mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``.
 
         Returns:
-            dict | list: ``tensor``: ``dict(video_features [B, ...], text_features [T, ...])``, what the head keeps.
-            ``loss``: ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [...],
-            ``text_features`` [n, ...] and, where there is a mask, ``frame_mask`` [F], on the CPU.
+            dict | list: ``tensor``: ``dict(video_features [B, ...], text_features [T, ...])``, the features that the
+            head keeps. ``loss``: ``dict(loss=scalar)``. ``predict``: the data samples with ``video_feature`` [...],
+            ``text_features`` [n, ...] and, if there is a mask, ``frame_mask`` [F], on the CPU.
         """
         if mode not in ('tensor', 'predict', 'loss'):
             raise ValueError(f"mode must be 'tensor', 'predict' or 'loss', got {mode!r}")
@@ -184,13 +185,13 @@ class TextVideoRetriever(BaseModel):
             return dict(video_features=video_features, text_features=text_features)
         if mode == 'loss':
             if self.head.is_cosine:
-                frame_mask = None  # a vector has no frames any more
-            elif frame_mask is None:  # another rank may have one, and all have to gather the same
+                frame_mask = None  # a pooled vector has no frames
+            elif frame_mask is None:  # another rank may have a mask, and all ranks have to gather the same tensors
                 frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
             return self._loss(video_features, text_features, text_video, video_index, frame_mask)
         if text_video is None:
             text_video = torch.arange(len(frames), device=frames.device)
-        # to the CPU by the batch: sample by sample the metric would wait for the device as many times
+        # moved to the CPU per batch: per sample, the metric would synchronize with the device as many times
         videos, texts, rows = (x.cpu() for x in (video_features, text_features, text_video))
         counts = rows.bincount(minlength=len(frames)).tolist()
         for sample, video, own in zip(data_samples, videos, texts.split(counts), strict=True):
@@ -201,7 +202,7 @@ class TextVideoRetriever(BaseModel):
         return data_samples
 
     def _dump_init_info(self) -> None:
-        # MMEngine's lists every tensor in the log, frozen ones too
+        # MMEngine's version logs every tensor, including frozen ones
         pass
 
     def _loss(self, video_features: Tensor, text_features: Tensor, text_video: Tensor | None,
@@ -215,7 +216,7 @@ class TextVideoRetriever(BaseModel):
             frame_mask = None if frame_mask is None else frame_mask[text_video]
         text_features, video_features = gather_with_grad(text_features), gather_with_grad(video_features)
         mask = None if frame_mask is None else gather_with_grad(frame_mask.byte()).bool()
-        # [N, N], N pairs over all ranks
+        # [N, N] for N pairs over all ranks
         logits = self._scale() * self.head.similarity(text_features, video_features, mask)
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
 
@@ -223,13 +224,13 @@ class TextVideoRetriever(BaseModel):
         log = self.clip.logit_scale
         if not log.requires_grad:
             return log.clamp(max=_MAX_LOGIT_SCALE).exp()
-        # In place: a clamp in the graph has no gradient at its bound, which is where OpenAI's weights start from.
+        # In place: a clamp in the graph has no gradient at its bound, which is where OpenAI's weights start.
         with torch.no_grad():
             log.clamp_(max=_MAX_LOGIT_SCALE)
         return log.exp()
 
 
 def _frozen_may_be_missing(model: TextVideoRetriever, incompatible_keys) -> None:
-    """What the backbone brings itself isn't in checkpoints, and isn't missing."""
+    """Allow checkpoints without the parameters that the backbone provides."""
     frozen = frozen_names(model)
     incompatible_keys.missing_keys[:] = [name for name in incompatible_keys.missing_keys if name not in frozen]

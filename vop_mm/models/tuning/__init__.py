@@ -1,4 +1,4 @@
-"""Tuning strategies: what trains, one small class each."""
+"""Tuning strategies, which decide which parameters train."""
 from .adapters import AdapterTuning
 from .base import TuningStrategy, frozen_names, trainable_parameters, trainable_state_dict
 from .strategies import BiasTuning, FullTuning, PartialTuning, ProjTuning, PromptTuning, ZeroShot

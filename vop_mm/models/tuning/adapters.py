@@ -11,15 +11,15 @@ from .base import TuningStrategy
 
 
 class ParallelAdapter(BaseModule):
-    """Wraps a sub-layer and adds a bottleneck MLP of the same input to its output (VoP, baselines of section 4.1).
+    """Sub-layer with a parallel bottleneck MLP whose output is added (VoP, baselines of section 4.1).
 
-    It takes the place of a block's ``attn`` or ``mlp`` and is called as that is. The up-projection starts at zero:
+    It replaces a block's ``attn`` or ``mlp`` and has the same call signature. The up-projection is initialized to zero:
     a new adapter changes nothing.
 
     Args:
         inner (nn.Module): The sub-layer: an ``nn.MultiheadAttention``, which returns a tuple, or an MLP.
-        width (int): Channels in and out (C).
-        hidden (int): Channels of the bottleneck. Defaults to 64.
+        width (int): Number of input and output channels (C).
+        hidden (int): Number of channels of the bottleneck. Defaults to 64.
     """
 
     def __init__(self, inner: nn.Module, width: int, hidden: int = 64) -> None:
@@ -32,7 +32,7 @@ class ParallelAdapter(BaseModule):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor | tuple:
-        """The sub-layer's output plus the bottleneck's. [N, T, C] -> [N, T, C], or a tuple that starts with it"""
+        """Return the sum of sub-layer and bottleneck, [N, T, C] -> [N, T, C], or a tuple that starts with it."""
         beside = self.up(self.act(self.down(x)))
         out = self.inner(x, *args, **kwargs)
         return (out[0] + beside, *out[1:]) if isinstance(out, tuple) else out + beside
@@ -40,15 +40,15 @@ class ParallelAdapter(BaseModule):
 
 @TUNING.register_module()
 class AdapterTuning(TuningStrategy):
-    """Puts a bottleneck in parallel to the attention or the MLP of every block of both encoders, and trains those.
+    """Strategy that trains a bottleneck parallel to the attention or the MLP of every block of both encoders.
 
     Args:
-        beside (str): ``'attn'`` or ``'mlp'``: Adapter^ATTN, Adapter^FFN.
-        hidden (int): Channels of the bottleneck. Defaults to 64.
-        **kwargs: Of :class:`TuningStrategy`.
+        beside (str): ``'attn'`` for Adapter^ATTN or ``'mlp'`` for Adapter^FFN.
+        hidden (int): Number of channels of the bottleneck. Defaults to 64.
+        **kwargs: Arguments of :class:`TuningStrategy`.
 
     Raises:
-        ValueError: Another ``beside``.
+        ValueError: Unknown value of ``beside``.
     """
 
     def __init__(self, beside: str, hidden: int = 64, **kwargs) -> None:
@@ -61,7 +61,7 @@ class AdapterTuning(TuningStrategy):
     def prepare(self, model: nn.Module) -> None:
         """Wrap the sub-layers."""
         clip = model.clip
-        clip.fingerprint  # noqa: B018 - taken of CLIP alone
+        clip.fingerprint  # noqa: B018 - computed for CLIP alone, before adapters are added
         for blocks, width in ((clip.vision_blocks, clip.vision_width), (clip.text_blocks, clip.text_width)):
             for block in blocks:
                 setattr(block, self.beside, ParallelAdapter(getattr(block, self.beside), width, self.hidden))

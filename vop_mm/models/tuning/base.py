@@ -1,4 +1,4 @@
-"""What a tuning strategy is: the one place that decides what trains."""
+"""Base class of the tuning strategies, which decide which parameters train."""
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from torch.nn import Parameter
 
 
 class TuningStrategy(metaclass=ABCMeta):
-    """Decides which parameters of a retriever train.
+    """Base class of strategies that choose the parameters of a retriever to train.
 
-    A subclass answers :meth:`trainable`, finding parameters by structure (the modules it walks), never by their names.
-    Freezing, counting, the optimiser and saving all follow from the ``requires_grad`` that :meth:`apply` sets. The head
-    trains with every strategy that trains anything.
+    A subclass implements :meth:`trainable` and finds parameters by structure (the modules it walks), never by name.
+    Freezing, counting, the optimizer and saving all follow from the ``requires_grad`` that :meth:`apply` sets. The head
+    is trained by every strategy that trains anything.
 
     Args:
         logit_scale (bool): Train CLIP's logit scale as well. Defaults to False.
@@ -21,7 +21,7 @@ class TuningStrategy(metaclass=ABCMeta):
         self.logit_scale = logit_scale
 
     def prepare(self, model: nn.Module) -> None:
-        """Add what the method needs inside the model, before anything is frozen. Nothing by default.
+        """Add the modules that the method needs, before anything is frozen. Does nothing by default.
 
         Args:
             model (TextVideoRetriever): The retriever.
@@ -29,7 +29,7 @@ class TuningStrategy(metaclass=ABCMeta):
 
     @abstractmethod
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        """Parameters that train.
+        """Return the parameters to train.
 
         Args:
             model (TextVideoRetriever): The retriever, with its ``clip``, ``vision_tower`` and ``text_tower``.
@@ -39,14 +39,14 @@ class TuningStrategy(metaclass=ABCMeta):
         """
 
     def apply(self, model: nn.Module) -> None:
-        """Prepare the model, then freeze everything but what :meth:`trainable` names.
+        """Prepare the model, then freeze all parameters except those of :meth:`trainable`.
 
         Args:
             model (TextVideoRetriever): The retriever.
         """
         self.prepare(model)
         chosen = {id(p) for p in self.trainable(model)}
-        if chosen:  # a head of its own starts at random: only where nothing trains it has to do without
+        if chosen:  # a head with weights starts at random: it is trained unless nothing is
             chosen.update(id(p) for p in model.head.parameters())
         if self.logit_scale:
             chosen.add(id(model.clip.logit_scale))
@@ -55,7 +55,7 @@ class TuningStrategy(metaclass=ABCMeta):
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, Parameter]:
-    """Parameters that train, by name.
+    """Return the parameters that train, by name.
 
     Args:
         model (nn.Module): A retriever.
@@ -67,20 +67,20 @@ def trainable_parameters(model: nn.Module) -> dict[str, Parameter]:
 
 
 def trainable_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint has to hold: the state dict without frozen parameters and without CLIP's buffers.
+    """Return the state dict without frozen parameters and CLIP's buffers, as a checkpoint stores it.
 
     Args:
         model (TextVideoRetriever): A retriever.
 
     Returns:
-        dict[str, Tensor]: Tensors under the names that ``model.state_dict()`` has for them.
+        dict[str, Tensor]: Tensors under their names in ``model.state_dict()``.
     """
     left_out = frozen_names(model)
     return {name: value for name, value in model.state_dict().items() if name not in left_out}
 
 
 def frozen_names(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` that come with the backbone and never change.
+    """Return the names in ``model.state_dict()`` that come with the backbone and never change.
 
     Args:
         model (TextVideoRetriever): A retriever.

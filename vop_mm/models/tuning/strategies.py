@@ -1,4 +1,4 @@
-"""The strategies that choose among parameters which are there already."""
+"""Strategies that select among existing parameters."""
 from collections.abc import Iterable
 
 from torch import nn
@@ -11,7 +11,7 @@ from .base import TuningStrategy
 
 @TUNING.register_module()
 class ZeroShot(TuningStrategy):
-    """Trains nothing."""
+    """Strategy that trains nothing."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         return ()
@@ -19,7 +19,7 @@ class ZeroShot(TuningStrategy):
 
 @TUNING.register_module()
 class FullTuning(TuningStrategy):
-    """Trains everything, CLIP and its logit scale included, and therefore takes no ``logit_scale``."""
+    """Strategy that trains all parameters of the model; takes no ``logit_scale``, which always trains."""
 
     def __init__(self) -> None:
         super().__init__(logit_scale=True)
@@ -30,7 +30,7 @@ class FullTuning(TuningStrategy):
 
 @TUNING.register_module()
 class PromptTuning(TuningStrategy):
-    """Trains every parameter that isn't CLIP's: prompts, and whatever else a config adds around the frozen backbone."""
+    """Strategy that trains every parameter that isn't CLIP's: prompts and any other additions of a config."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         clip = {id(p) for p in model.clip.parameters()}
@@ -39,7 +39,7 @@ class PromptTuning(TuningStrategy):
 
 @TUNING.register_module()
 class ProjTuning(TuningStrategy):
-    """Trains the two projections into the shared space."""
+    """Strategy that trains the two projections into the shared space."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         return model.clip.projections
@@ -47,7 +47,7 @@ class ProjTuning(TuningStrategy):
 
 @TUNING.register_module()
 class BiasTuning(TuningStrategy):
-    """Trains every bias term of CLIP: of linear layers, normalizations, and attention's input projection."""
+    """Strategy that trains every bias of CLIP: in linear layers, normalizations and attention input projections."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         for module in model.clip.modules():
@@ -57,11 +57,11 @@ class BiasTuning(TuningStrategy):
 
 @TUNING.register_module()
 class PartialTuning(TuningStrategy):
-    """Trains the last blocks of both encoders.
+    """Strategy that trains the last blocks of both encoders.
 
     Args:
         num_blocks (int): Number of blocks of each encoder. Defaults to 1.
-        **kwargs: Of :class:`TuningStrategy`.
+        **kwargs: Arguments of :class:`TuningStrategy`.
     """
 
     def __init__(self, num_blocks: int = 1, **kwargs) -> None:
