@@ -57,7 +57,7 @@ class Layers:
             if use is not None:
                 self._uses.append((number, use))
 
-    # -- queries -------------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------------
     def last(self, keys: Keys) -> int | None:
         """Return the layer that last set keys, directly or as part of a list; None if unknown."""
         return next((self._last[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in self._last), None)
@@ -86,7 +86,7 @@ class Layers:
                    for number, layer in enumerate(self.items)) or any(
             source[0] == name for _, use in self._uses for source in use.sources)
 
-    # -- propagating changes -------------------------------------------------------------------------------------------
+    # -- propagating changes ------------------------------------------------------------------------------------------
     def set(self, config: Config, keys: Keys, value, layer: int) -> None:
         """Set a value on behalf of a layer that implies it.
 

@@ -178,7 +178,7 @@ class VideoSource:
                     self._ends[end] = None if end in self._ends else full  # ambiguous: neither is meant
         return self._ends.get(name)
 
-    # -- readers -------------------------------------------------------------------------------------------------------
+    # -- readers ------------------------------------------------------------------------------------------------------
     def _reader(self, root: str) -> BackendFiles | FsspecFiles | HttpFiles | None:
         if 'backend' in self._options:
             reader = BackendFiles(self._options)

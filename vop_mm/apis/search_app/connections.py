@@ -43,8 +43,7 @@ class Connection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._ignored: int | None = None  # bytes after an answer to an incomplete request
 
-    # -- callbacks of the event loop
-    # ------------------------------------------------------------------------------------
+    # -- callbacks of the event loop ----------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Register the connection, and close another one if there are too many."""
         super().connection_made(transport)

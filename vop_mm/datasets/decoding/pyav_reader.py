@@ -125,7 +125,7 @@ class PyAVReader(VideoReader):
         if note and note not in self.notes:
             self.notes.append(note)
 
-    # -- public properties -------------------------------------------------------------------------------------------
+    # -- public properties --------------------------------------------------------------------------------------------
     @property
     def shown_size(self) -> tuple[int, int]:
         """Height and width of frames as a player shows them; decodes one frame."""
@@ -159,7 +159,7 @@ class PyAVReader(VideoReader):
             self._note(hdr_note(self._transfer(frame)))
         return frame and display_matrix(frame)
 
-    # -- frame times -------------------------------------------------------------------------------------------------
+    # -- frame times --------------------------------------------------------------------------------------------------
     def _full_index(self) -> FrameIndex:
         self._open_container()
         # these do not store presentation times, and FFmpeg makes up wrong ones if there are B-frames

@@ -46,7 +46,7 @@ class VideoReader(abc.ABC):
         self._index = self._ask(self._open)
         self._limits.check_length(path, len(self._index), self._index.duration)
 
-    # -- implemented by each decoder -----------------------------------------------------------------------------------
+    # -- implemented by each decoder ----------------------------------------------------------------------------------
     @abc.abstractmethod
     def _open(self) -> FrameIndex:
         """Open the file and return the index of the frames from ``_start`` to ``_end``."""

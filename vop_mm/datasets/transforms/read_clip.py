@@ -121,8 +121,7 @@ class ReadClip(BaseTransform):
         results.update(found)
         return results
 
-    # -- in the child process, or wherever else there are limits
-    # --------------------------------------------------------
+    # -- in the child process, or wherever else there are limits ------------------------------------------------------
     def open(self, path: str, start: float | None = None, end: float | None = None) -> VideoReader:
         """Open a video, or the part of it between two times in seconds; raises VideoDecodeError."""
         return self._reader(path, self.num_threads, start, end)
@@ -170,7 +169,7 @@ class ReadClip(BaseTransform):
         chosen = sample_frames(len(frames), self.num_frames)
         return self._finish(frames[chosen], len(frames), np.full(len(chosen), np.nan))
 
-    # -- in any process ------------------------------------------------------------------------------------------------
+    # -- in any process -----------------------------------------------------------------------------------------------
     def _stored(self, results: dict, draws: np.ndarray | None) -> dict:
         store, clip = self.store, (results.get('start'), results.get('end'))
         named = ', '.join([results['video'], *(f'{key} {value:g} s' for key, value in zip(('start', 'end'), clip)
