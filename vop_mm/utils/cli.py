@@ -122,7 +122,7 @@ def _has_no_reader() -> bool:
 
 
 def _part_being_built(error: BaseException) -> str | None:
-    """Return the component that was being built from a config when a library refused an argument; None if there was none.
+    """Return the component being built from a config when a library refused an argument; None if there was none.
 
     A ``ValueError`` raised by this project names its subject itself.
     """
