@@ -52,7 +52,7 @@ def _one_kind_of_error(path: str | Path) -> Iterator[None]:
     try:
         yield
     except _lmdb().Error as e:
-        if 'Input/output error' in str(e) and shutil.disk_usage(path).free < 2**20:  # LMDB's truncated write
+        if 'Input/output error' in str(e) and shutil.disk_usage(path).free < 2**20:  # LMDB's word for a short write
             raise full_disk_error(path) from None
         reason = str(e).removeprefix(f'{path}: ')
         if type(e).__name__ in _OF_DAMAGE:
@@ -67,7 +67,7 @@ def _refuse_links(path: str) -> None:
 
 
 def _check_file(path: str, writing: bool = False) -> None:
-    """Raise an error if LMDB might crash on the file; takes the same short time for every size."""
+    """Raise an error if LMDB might crash on the file; fast for files of any size."""
     file = os.path.join(path, _FILE)
     try:
         check_lmdb(file, writing)

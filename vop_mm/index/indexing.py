@@ -137,7 +137,6 @@ def index_folder(gallery: Gallery,
 
 
 def _state_of(path: str) -> FileState:
-    """Return size and modification time of a file."""
     try:
         status = os.stat(path)
     except OSError:  # reading it will report the reason

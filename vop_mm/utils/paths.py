@@ -109,7 +109,6 @@ def open_below(folder: str | Path, name: str, follow_links: bool = False) -> Bin
 
 
 def _place_of(file: BinaryIO) -> str:
-    """Return the real path of an open file."""
     if os.path.isdir('/proc/self/fd'):
         return os.readlink(f'/proc/self/fd/{file.fileno()}')
     return os.path.realpath(file.name)

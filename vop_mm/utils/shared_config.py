@@ -257,7 +257,6 @@ def building(what: str) -> Iterator[None]:
 
 
 def _check_types(value, where: str, registry: Registry) -> None:
-    """Check every ``type`` in a tree of plain values."""
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             _check_types(item, f'{where}.{i}', registry)
@@ -275,7 +274,6 @@ def _check_types(value, where: str, registry: Registry) -> None:
 
 
 def _registered(name, where: str, registry: Registry) -> type:
-    """Return the class that a ``type`` names."""
     if isinstance(name, str):
         registry.import_from_location()
         own = name.removeprefix(f'{_SCOPE}.')

@@ -32,7 +32,6 @@ def without_paths(text: str) -> str:
 
 
 def _text(value: object) -> str:
-    """Convert an external value of any type to HTML."""
     return escape(printable(str(value)))
 
 

@@ -54,7 +54,7 @@ class DecordReader(VideoReader):
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
         frames = self._reader.get_batch(indices + self._index.offset)
-        return frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # a bridge of decord
+        return frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges return others
 
     def _release(self) -> None:
         self._reader = None
