@@ -60,6 +60,7 @@ class FaissIndex(VectorIndex):
                 raise DamagedVectorsError(f'{self._file} is damaged ({e})') from None
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        """Add vectors; see :meth:`VectorIndex.add`."""
         ids, vectors = np.asarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {vectors.shape}')
@@ -72,19 +73,23 @@ class FaissIndex(VectorIndex):
             self._index.add_with_ids(vectors, ids)
 
     def remove(self, ids: Sequence[int]) -> None:
+        """Remove vectors; see :meth:`VectorIndex.remove`."""
         if len(self) and len(ids):
             self._index.remove_ids(self._faiss.IDSelectorBatch(np.asarray(ids, np.int64)))
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         if self._is_grouped:
             self._index.nprobe = self.num_probes
         return self._index.search(vectors, k)
 
     def save(self) -> None:
+        """Save everything; see :meth:`VectorIndex.save`."""
         write_vectors(self._index, self._file)
 
     def clear(self) -> None:
+        """Remove everything; see :meth:`VectorIndex.clear`."""
         self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
 
     def __len__(self) -> int:

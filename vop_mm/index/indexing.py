@@ -100,8 +100,8 @@ def index_folder(gallery: Gallery,
     Args:
         gallery (Gallery): The index.
         loader (ClipLoader): Loader of videos.
-        encode (Callable): Maps frames uint8 [n, F, 3, H, W] and the number of real frames of each clip to float32 [n,
-            D], or [n, D + kept], see :meth:`Catalogue.put_file`.
+        encode (Callable): Maps frames, uint8 [n, F, 3, H, W], and the number of real frames of each clip to vectors,
+            float32 [n, D] or [n, D + kept] (see :meth:`Catalogue.put_file`).
         batch_size (int): Number of clips per batch. Defaults to 32.
         num_workers (int): Number of videos read in parallel. Defaults to 2.
         progress (Callable): Called with the number of finished files, the total, and the current item.

@@ -104,6 +104,7 @@ class MilvusIndex(VectorIndex):
             raise ValueError(f'the collection {collection} at {self.uri} holds no vectors of {dim} values')
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        """Add vectors; see :meth:`VectorIndex.add`."""
         if np.shape(vectors) != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {np.shape(vectors)}')
         check_vectors(np.asarray(vectors, np.float32), self.dim)
@@ -114,12 +115,14 @@ class MilvusIndex(VectorIndex):
                 self._client.upsert(self.collection, rows)
 
     def remove(self, ids: Sequence[int]) -> None:
+        """Remove vectors; see :meth:`VectorIndex.remove`."""
         ids = [int(i) for i in ids]
         with self._asking():
             for first in range(0, len(ids), _AT_ONCE):
                 self._client.delete(self.collection, ids=ids[first:first + _AT_ONCE])
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         ids = np.full((len(vectors), k), -1, np.int64)
         with self._asking():
@@ -131,10 +134,12 @@ class MilvusIndex(VectorIndex):
         return scores, ids
 
     def save(self) -> None:
+        """Save everything; see :meth:`VectorIndex.save`."""
         with self._asking():
             self._client.flush(self.collection)
 
     def clear(self) -> None:
+        """Remove everything; see :meth:`VectorIndex.clear`."""
         with self._asking():
             self._client.drop_collection(self.collection)
             self._create()
@@ -146,6 +151,7 @@ class MilvusIndex(VectorIndex):
                                       consistency_level='Strong')[0]['count(*)']
 
     def close(self) -> None:
+        """Close the connection; see :meth:`VectorIndex.close`."""
         if self._client is not None:
             self._client.close()
         if self._is_lite and self.uri in _LITE_FILES:
