@@ -33,8 +33,7 @@ class ClipLoader:
         timeout (float): Time limit in seconds for opening a file or reading one clip of it. Defaults to 60.
 
     Attributes:
-        settings (list): Settings that affect frames: those of reading a clip, and the configs of the transforms after
-            it.
+        settings (list): Settings that affect frames: of reading a clip, and configs of the transforms after it.
 
     Raises:
         ValueError: The config has no valid test pipeline.

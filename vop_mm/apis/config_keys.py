@@ -30,8 +30,7 @@ def check_names(cfg: Config, layers: Layers) -> None:
         layers (Layers): Origin of its values.
 
     Raises:
-        ValueError: An option's key does not exist, or a file sets a name that nothing uses; the message suggests the
-            nearest key.
+        ValueError: An option's key does not exist, or a file sets a name that nothing uses; suggests the nearest one.
     """
     for name in dict.fromkeys([*cfg, *(keys[0] for keys in layers.option_keys)]):
         layer = layers.items[layers.sets(name)]
@@ -58,8 +57,7 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
 
     Args:
         cfg (Config): Merged config; its custom modules are registered.
-        added (Iterable[Keys]): Keys added by options, which are also checked in dicts that accept any key. Defaults to
-            none.
+        added (Iterable[Keys]): Keys added by options, also checked in dicts that accept any key. Defaults to none.
 
     Raises:
         ValueError: A component doesn't accept an argument (the message suggests the nearest one), or is of the wrong

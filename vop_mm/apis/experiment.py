@@ -127,8 +127,7 @@ def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
 
     Returns:
         Runner: Ready to ``train()`` or ``test()``. In a single process, the config's ``strategy`` is ignored because
-            there
-        is nothing to shard.
+        there is nothing to shard.
 
     Raises:
         FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is missing.

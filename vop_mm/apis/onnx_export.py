@@ -128,8 +128,7 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
 
     Raises:
         ImportError: onnx or onnxscript is missing, or torch is too old.
-        ValueError: The opset is unknown, the model can't be exported (its head is not a cosine), or a file computes
-            different values.
+        ValueError: The opset is unknown, the model can't be exported (its head is no cosine), or a file deviates.
         OSError: The folder can't be written.
     """
     model.head.require_cosine('an ONNX file')

@@ -131,8 +131,7 @@ class PromptSet:
 
         Returns:
             np.ndarray: float32 [n, D], unit norm. If the head is not a cosine, each vector is followed by the head's
-                features
-            of the clip and the mask of real frames, [n, D + kept].
+            features of the clip and the mask of real frames, [n, D + kept].
         """
         preprocessor, head = self.model.data_preprocessor, self.model.head
         mask = preprocessor.frame_mask(real, frames.shape[1])
@@ -233,8 +232,7 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
 def published_config(text: str) -> str | None:
     """Reduce a checkpoint's config to what :func:`with_checkpoints_config` uses, for publishing.
 
-    It keeps the model and how frames and texts are made for it: no path of CLIP weights, no dataset, nothing of the
-    run.
+    It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
 
     Args:
         text (str): Config text in a checkpoint's metadata.

@@ -109,8 +109,7 @@ class TextVideoRetriever:
 
         Raises:
             FileNotFoundError: The index, or something it was made with, is missing.
-            ValueError: The index's config does more than describe a model, which is not allowed as it is untrusted
-                data.
+            ValueError: The index's config, which is untrusted data, does more than describe a model.
         """
         register_all_modules()
         cfg, noted = read_source(index)
@@ -241,8 +240,7 @@ class TextVideoRetriever:
 
         Returns:
             np.ndarray: float32 [n, D], the vectors, for a cosine head; otherwise the vectors followed by the features
-                that the
-            head scores videos by, [n, D + kept].
+            that the head scores videos by, [n, D + kept].
         """
         chosen = self.prompt_set(prompts)
         one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)
@@ -286,15 +284,13 @@ class TextVideoRetriever:
             videos (str | Path): Folder, address or manifest; see :class:`~vop_mm.datasets.VideoSource`.
             index (str | Path): Folder of the index.
             prompts (str, optional): Name of the prompts; required if several are loaded.
-            window (float, optional): Window length in seconds; longer videos are cut into windows. None: 30, or the
-                index's own.
+            window (float, optional): Window length in seconds; longer videos are cut. None: 30, or the index's own.
             stride (float, optional): Seconds between the starts of windows. None: half a window, or the index's own.
             backend (dict, optional): Config from the registry ``INDEXES``: ``dict(type='FaissIndex')``,
                 ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or the index's own. Some options of an
                 existing index can be changed: ``dict(num_probes=256)``.
             progress (bool): Show a progress bar. Defaults to False.
-            max_windows (int): Maximum number of windows per file; files that claim more are not read. Defaults to
-                10000.
+            max_windows (int): Maximum number of windows per file; files with more are not read. Defaults to 10000.
             backend_args (dict, optional): Options for reading remote videos. They are not stored in the index.
 
         Returns:
@@ -388,8 +384,7 @@ class TextVideoRetriever:
             index (str | Path): Folder of the index. Defaults to ``'gallery'``.
             k (int): Number of moments. Defaults to 5.
             prompts (str, optional): Name of the prompts. None: those that the index was made with.
-            video (str | Path | np.ndarray, optional): File, or frames uint8 [f, H, W, 3], to search by instead of a
-                text.
+            video (str | Path | np.ndarray, optional): File, or frames uint8 [f, H, W, 3], to search by.
             image (str | Path | np.ndarray, optional): File, or uint8 [H, W, 3], to search by instead of a text.
             merge (bool): Return only the best moment of each video. Defaults to True.
             rerank (int): Number of moments that the head re-ranks, at least ``k``. Defaults to 100.

@@ -13,8 +13,7 @@ def find(tokenizer: Callable, texts: str | Sequence[str]) -> list[str]:
     """Find the words that are not in a tokenizer's vocabulary.
 
     Args:
-        tokenizer (Callable): Tokenizer from the registry ``TOKENIZERS``. One without ``unknown_words`` knows every
-            word.
+        tokenizer (Callable): Tokenizer from the registry ``TOKENIZERS``; without ``unknown_words`` it knows all words.
         texts (str | Sequence[str]): One text or several.
 
     Returns:

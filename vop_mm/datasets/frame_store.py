@@ -102,8 +102,7 @@ def source_of(path: str | Path, source: VideoSource | None = None) -> list[int]:
         source (VideoSource, optional): Source of the video if it is not in a local folder.
 
     Returns:
-        list[int]: Size in bytes, and modification time in seconds or a number made from the server's tag; -1 if
-        unknown.
+        list[int]: Size in bytes, and modification time in seconds or a number for the server's tag; -1: unknown.
 
     Raises:
         OSError: The file is missing or can't be accessed.
@@ -170,8 +169,7 @@ class FrameStore:
 
         Returns:
             dict | None: ``source`` (see :func:`source_of`) and either ``unreadable`` (str) or ``shape`` (n, H, W, 3),
-            ``frame_times`` (n, seconds) and ``total_frames`` (number of frames of the clip). None if the clip is not
-            stored.
+            ``frame_times`` (n, seconds) and ``total_frames`` (frames of the clip). None if the clip is not stored.
 
         Raises:
             DamagedStoreError: The description is damaged.
@@ -205,8 +203,7 @@ class FrameStoreWriter:
         anew (bool): Remove an existing store first. Defaults to False.
 
     Raises:
-        FrameStoreError: The folder holds something else, a store with other settings, or a damaged one
-            (DamagedStoreError).
+        FrameStoreError: The folder holds something else, other settings, or a damaged store (DamagedStoreError).
     """
 
     def __init__(self, path: str | Path, settings: dict, anew: bool = False) -> None:
@@ -258,8 +255,7 @@ class FrameStoreWriter:
             video (str): Name of the video in the annotation.
             start (float | None): Start in seconds.
             end (float | None): End in seconds.
-            info (dict): Description as returned by :meth:`FrameStore.info`, with ``lengths`` from
-                :func:`encode_frames`.
+            info (dict): Description as in :meth:`FrameStore.info`, with ``lengths`` from :func:`encode_frames`.
             frames (bytes): Result of :func:`encode_frames`; empty for a video that can't be decoded.
         """
         key = clip_key(video, start, end)

@@ -27,8 +27,7 @@ def check_clip(read: ReadClip, item: dict) -> dict:
 
     Returns:
         dict: ``problem`` (a key of ``PROBLEMS``; '' if there is none), ``notes`` (list of keys of ``NOTES``),
-            ``detail``
-        (str), and as far as known ``frames``, ``fps``, ``seconds``, ``height`` and ``width`` of the file.
+        ``detail`` (str), and as far as known ``frames``, ``fps``, ``seconds``, ``height`` and ``width`` of the file.
     """
     path, start, end = item['filename'], item.get('start'), item.get('end')
     row = dict(problem='', notes=[], detail='')

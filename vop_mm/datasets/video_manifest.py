@@ -65,8 +65,7 @@ def read_manifest(path: str | os.PathLike) -> list[ManifestEntry]:
         list[ManifestEntry]: Entries in file order; files in the manifest's folder have relative paths.
 
     Raises:
-        AnnotationError: The file is missing or empty, a line is ill-formed (the message names it), or a clip is
-            duplicated.
+        AnnotationError: The file is missing or empty, a line is ill-formed (it is named), or a clip is duplicated.
     """
     path = os.fspath(path)
     entries, lines = [], {}

@@ -131,8 +131,7 @@ class Database:
     def _open(self, write: bool) -> sqlite3.Connection:
         """Connect, and check everything that SQLite would act on.
 
-        The file is never opened in any other way: closing it would release the locks of this process's other
-        connections.
+        The file is never opened in any other way: closing it would release this process's other locks.
         """
         _check_beside(self.path)
         db = self._connect(write)

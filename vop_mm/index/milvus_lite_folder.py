@@ -27,8 +27,7 @@ def check_lite_folder(folder: str | Path) -> None:
         folder (str | Path): Path of ``milvus.db``, which may be missing.
 
     Raises:
-        ValueError: The folder contains links, or files or settings that this project doesn't make; the message names
-            them.
+        ValueError: The folder contains links, or files or settings that this project doesn't make (named).
         OSError: The folder can't be read.
     """
     if not os.path.lexists(folder):

@@ -35,8 +35,7 @@ class VectorIndex(abc.ABC):
     """Unit-norm vectors with numbers, searched by cosine.
 
     It is built from a :class:`~vop_mm.index.Catalogue` and can be rebuilt, so a backend need not survive being killed:
-    everything after the last :meth:`save` is added again. Adding existing vectors and removing missing ones is
-    harmless.
+    everything after the last :meth:`save` is added again. Adding existing and removing missing vectors is harmless.
 
     Attributes:
         adjustable (frozenset[str]): Arguments that may change when the index is reopened.

@@ -60,8 +60,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
     Errors about the input (files, configs, component arguments, checkpoints, memory, disk) are printed as one line on
     stderr with status 1; set ``VOP_MM_TRACEBACK=1`` to see the traceback. An interrupt, wherever it occurs and whatever
-    libraries make of it, prints one line and gives status 130. If stdout is a closed pipe (``| head``), the tool exits
-    quietly.
+    libraries make of it, prints one line and gives status 130. On a closed pipe (``| head``), the tool exits quietly.
 
     Args:
         main (Callable): Function that returns the exit status, or None for 0.

@@ -100,8 +100,7 @@ def count_flops(model: nn.Module, num_frames: int, training: bool = False) -> in
     Args:
         model (nn.Module): A retriever; on the meta device nothing is computed.
         num_frames (int): Number of frames of the video.
-        training (bool): Count a training step (forward, loss and backward) instead of a forward pass. Defaults to
-            False.
+        training (bool): Count a training step (forward, loss, backward) instead of a forward pass. Defaults to False.
 
     Returns:
         int: Number of operations; a multiplication and an addition count as two.

@@ -37,8 +37,7 @@ def parse_json(text: str):
         The value.
 
     Raises:
-        ValueError: The text is not JSON, contains several values, is nested too deeply, or has an object with a
-            duplicate key.
+        ValueError: The text is not JSON, contains several values, is nested too deeply, or has duplicate keys.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)

@@ -51,17 +51,14 @@ def read_shared_config(text: str, with_clip: bool = True) -> Config | None:
 
     Args:
         text (str): Config text as MMEngine writes it: ``name = value`` with dicts, lists and plain values.
-        with_clip (bool): False if another CLIP will be used: the config's own is then dropped unchecked. Defaults to
-            True.
+        with_clip (bool): False if another CLIP will be used: the config's is dropped unchecked. Defaults to True.
 
     Returns:
-        Config: The used parts of the config: the method, the model, and the test split with its frame and text
-            pipeline.
+        Config: The used parts of the config: method, model, and test split with its frame and text pipeline.
         None if there is no model or no test pipeline.
 
     Raises:
-        SharedConfigError: The text is not a plain config, or contains a part that is not allowed (the message names
-            it).
+        SharedConfigError: The text is not a plain config, or contains a part that is not allowed (named).
     """
     return shared_config(parse_config(text), with_clip)
 

@@ -174,8 +174,7 @@ def named_tensors(content) -> Iterator[tuple[str, Tensor]]:
         tuple[str, Tensor]: Name and tensor.
 
     Raises:
-        TensorFileError: A name is too long, nesting is too deep, or a dict has attributes, which may shadow its
-            methods.
+        TensorFileError: A name is too long, nesting too deep, or a dict has attributes, which may shadow methods.
     """
     # A place is (place of the parent, key); names are only formatted for tensors, because one long key may precede any
     # number of items.

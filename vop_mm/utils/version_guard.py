@@ -47,8 +47,7 @@ def runtime_requirements() -> list[Requirement]:
     """Read the requirements of this platform, from the source tree or the metadata of the installed package.
 
     Returns:
-        list[Requirement]: Requirements; empty if vop_mm was copied without its metadata, so that nothing can be
-        checked.
+        list[Requirement]: Requirements; empty if vop_mm was copied without its metadata, so nothing can be checked.
     """
     source = _ROOT / 'requirements' / 'runtime.txt'
     if source.is_file() and (_ROOT / 'setup.py').is_file():

@@ -21,8 +21,7 @@ class DecordReader(VideoReader):
     decord silently seeks to wrong frames in many files. Therefore PyAV reads the packets first, and everything that
     decord is not known to read exactly is refused: containers other than mp4, mov, mkv and webm, frames that are stored
     after a key frame and shown before it, edit lists that hide frames, several video tracks, and pictures that decord
-    does not show as a player does (mirrored, HDR, non-square pixels). Intra refresh leaves no mark in the packets and
-    is not detected.
+    does not show as a player does (mirrored, HDR, non-square pixels). Intra refresh leaves no mark and is not detected.
 
     decord gets the path, never the content: some damaged files crash the process if decord reads them from memory.
     """

@@ -19,8 +19,7 @@ class FrameIndex:
         first (int): Start of the file's first frame in ticks.
         tick (Fraction): Length of a tick in seconds.
         keys (np.ndarray): Times to seek to (those of key frames), int64 [k], ascending.
-        offset (int): Number, in the file, of the first frame in this index. Only known if all frames before it were
-            indexed.
+        offset (int): Number of the index's first frame in the file. Only known if all frames before it were indexed.
         counted (bool): The times do not identify frames, only their numbers do. Defaults to False.
         leading (int): Number of frames that are stored after a key frame and shown before it. Defaults to 0.
         doubtful (bool): Some frames are shown before the first key frame, so a decoder may drop them.

@@ -48,8 +48,7 @@ class ReadClip(BaseTransform):
         reader (str): Name in the registry ``READERS``. Defaults to ``'PyAVReader'``.
         num_threads (int): Number of decoder threads. Defaults to 1, because loading is parallel over workers.
         timeout (float): Time limit per video in seconds; a large file gets more. Defaults to 60.
-        store (str, optional): Folder of a frame store made by tools/data/cache_frames.py, to load frames from. Defaults
-            to None.
+        store (str, optional): Frame store made by tools/data/cache_frames.py, to load frames from. Defaults to None.
 
     Raises:
         KeyError: The reader is unknown.
@@ -102,8 +101,7 @@ class ReadClip(BaseTransform):
         """Read a clip.
 
         Raises:
-            VideoDecodeError: The video can't be decoded (now, or when the store was made), or ends before the clip
-                starts.
+            VideoDecodeError: The video can't be decoded (now, or when it was stored), or ends before the clip starts.
             FrameStoreError: The clip is not in the store, or its file has changed since.
         """
         draws = np.random.random(self.num_frames) if self.mode == 'random' else None

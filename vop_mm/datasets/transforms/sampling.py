@@ -13,8 +13,7 @@ def sample_frames(total: int, num: int, draws: np.ndarray | None = None) -> np.n
     Args:
         total (int): Number of available frames, at least 1.
         num (int): Number of frames to sample, at least 1.
-        draws (np.ndarray, optional): Relative position of each frame in its segment, in [0, 1), [num]. None: the middle
-            one.
+        draws (np.ndarray, optional): Relative position of each frame in its segment, in [0, 1), [num]. None: middle.
 
     Returns:
         np.ndarray: int64 [min(num, total)], ascending; every frame once if there are no more than ``num``.

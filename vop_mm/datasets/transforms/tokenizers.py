@@ -1,8 +1,7 @@
 """Tokenizers. They truncate long captions and keep the end-of-text token last.
 
 A tokenizer is called with a list of str and returns int64 [n, L]. It may have ``unknown_words(text) -> list[str]``, the
-words of a text that are not in its vocabulary, which search reports to the user. Without it, every word counts as
-known.
+words of a text that are not in its vocabulary, which search reports to the user. Without it, all words count as known.
 """
 import re
 import unicodedata
