@@ -1,4 +1,4 @@
-"""Frames of users' videos, images and arrays, as a config's test pipeline makes them."""
+"""Load frames of users' videos, images and arrays with a config's test pipeline."""
 import os
 import queue
 from collections.abc import Iterator, Sequence
@@ -17,26 +17,26 @@ from vop_mm.datasets.transforms import ReadClip, split_pipeline
 from vop_mm.registry import TRANSFORMS
 from vop_mm.utils.cli import one_line
 
-_TRIAL = 20  # seconds for a black frame
-_CRASHES = 3  # of clips of one call: what comes behind them is not tried
+_TRIAL = 20  # time limit in seconds for one black frame
+_CRASHES = 3  # number of crashing clips per call after which the remaining clips are not tried
 
 
 class ClipLoader:
-    """Reads frames the way a config's ``test_dataloader`` does, files in child processes that may die.
+    """Reads frames as a config's ``test_dataloader`` does; files are decoded in child processes that may die.
 
-    Files are sampled by when their frames are shown (``sampling='time'``), whatever the config says: users' videos
-    needn't have a constant rate. Where they do, frames are those of the config.
+    Files are sampled by presentation time (``sampling='time'``), whatever the config says, because users' videos may
+    have a variable frame rate. At a constant rate, the frames are those of the config.
 
     Args:
         cfg (Config): The config.
-        num_workers (int): Child processes, started when they are needed. Defaults to 1.
-        timeout (float): Seconds that opening a file, or reading a clip of it, may take. Defaults to 60.
+        num_workers (int): Number of child processes, started on demand. Defaults to 1.
+        timeout (float): Time limit in seconds for opening a file or reading one clip of it. Defaults to 60.
 
     Attributes:
-        settings (list): What frames depend on: of reading a clip, and of each transform behind it.
+        settings (list): Settings that affect frames: of reading a clip, and configs of the transforms after it.
 
     Raises:
-        ValueError: The config has no test pipeline of this project's form.
+        ValueError: The config has no valid test pipeline.
     """
 
     def __init__(self, cfg: Config, num_workers: int = 1, timeout: float = 60.) -> None:
@@ -52,14 +52,14 @@ class ClipLoader:
             self._workers.put(DecodeProcess(self._frames, timeout))
 
     def start(self) -> None:
-        """Start the child processes now: best before the caller has threads, connections and large arrays."""
+        """Start the child processes; best done before the caller has threads, connections and large arrays."""
         workers = [self._workers.get() for _ in range(self._workers.qsize())]
         for worker in workers:
             worker.call('', None)
             self._workers.put(worker)
 
     def try_out(self, height: int, width: int) -> None:
-        """Make a clip of one black frame, in a child process with limits: the pipeline may be somebody else's.
+        """Make a clip from one black frame in a limited child process, as the pipeline may be untrusted.
 
         Raises:
             ValueError: The pipeline makes no frames, or takes too much time or memory.
@@ -69,31 +69,31 @@ class ClipLoader:
             trial.call('')
         except VideoDecodeError as e:
             raise ValueError(f'the test pipeline makes too much of one black frame: {e.reason}') from None
-        except Exception as e:  # OpenCV has errors of its own
+        except Exception as e:  # OpenCV has its own error types
             raise ValueError(f'the test pipeline makes nothing of one black frame: {one_line(e)}') from e
         finally:
             trial.close()
 
     def duration(self, path: str) -> float:
-        """Of a video, in seconds. May be called from several threads.
+        """Return the duration of a video in seconds. Thread-safe.
 
         Raises:
-            VideoDecodeError: It can't be opened.
+            VideoDecodeError: The video can't be opened.
         """
         with self._worker() as worker:
             return worker.call(path, 'seconds', path)
 
     def load(self, path: str) -> tuple[Tensor, list[int]]:
-        """Frames of a video. May be called from several threads.
+        """Load frames of a video. Thread-safe.
 
         Args:
-            path (str): The video.
+            path (str): Path of the video.
 
         Returns:
-            tuple[Tensor, list[int]]: uint8 [1, F, 3, H, W], and how many frames are no padding, in a list.
+            tuple[Tensor, list[int]]: uint8 [1, F, 3, H, W], and the number of real (not padded) frames, in a list.
 
         Raises:
-            VideoDecodeError: It can't be read.
+            VideoDecodeError: The video can't be read.
         """
         found, = self.load_clips(path, [None])
         if isinstance(found, VideoDecodeError):
@@ -102,15 +102,15 @@ class ClipLoader:
 
     def load_clips(self, path: str, clips: Sequence[tuple[float, float] | None]
                    ) -> list[tuple[Tensor, int] | VideoDecodeError]:
-        """Frames of clips of a video. May be called from several threads.
+        """Load frames of clips of a video. Thread-safe.
 
         Args:
-            path (str): The video.
-            clips (Sequence): Start and end in seconds of each; None: the whole video.
+            path (str): Path of the video.
+            clips (Sequence): Start and end of each clip in seconds; None: the whole video.
 
         Returns:
-            list[tuple[Tensor, int] | VideoDecodeError]: For each its frames, uint8 [F, 3, H, W], and how many are no
-            padding; or why it can't be read.
+            list[tuple[Tensor, int] | VideoDecodeError]: For each clip its frames, uint8 [F, 3, H, W], and the number of
+            real frames; or why it can't be read.
 
         Raises:
             VideoDecodeError: The file can't be read.
@@ -126,10 +126,10 @@ class ClipLoader:
         return [clip if isinstance(clip, VideoDecodeError) else (torch.from_numpy(clip[0]), clip[1]) for clip in found]
 
     def load_frames(self, frames: np.ndarray) -> tuple[Tensor, list[int]]:
-        """The same of frames that are decoded, uint8 [f, H, W, 3] RGB; n is 1.
+        """Make a clip from decoded frames, uint8 [f, H, W, 3] RGB; see :meth:`load` for the result.
 
         Raises:
-            ValueError: Frames of another form.
+            ValueError: The frames have another dtype or shape.
         """
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
@@ -137,11 +137,11 @@ class ClipLoader:
         return _pack(_to_tensor(self._frames.of_decoded(frames)))
 
     def load_image(self, image: str | Path | np.ndarray) -> tuple[Tensor, list[int]]:
-        """The same of an image, a file or uint8 [H, W, 3] RGB, as a video that stands still.
+        """Make a clip from an image, a file or uint8 [H, W, 3] RGB, as a still video; see :meth:`load` for the result.
 
         Raises:
-            VideoDecodeError: The file is no image, or a very large one.
-            ValueError: An array of another form.
+            VideoDecodeError: The file is not an image, or is too large.
+            ValueError: The array has another dtype or shape.
         """
         if isinstance(image, (str, os.PathLike)):
             with self._worker() as worker:
@@ -149,7 +149,7 @@ class ClipLoader:
         return self.load_frames(np.asarray(image)[None])
 
     def close(self) -> None:
-        """End the child processes; the next call starts others."""
+        """Stop the child processes; the next call starts new ones."""
         for _ in range(self._workers.qsize()):
             worker = self._workers.get()
             worker.close()
@@ -165,7 +165,7 @@ class ClipLoader:
 
 
 def _read_apart(worker: DecodeProcess, path: str, clips: list) -> list:
-    """Read clips one by one, where one of them crashed or hung the decoder of all; some such clips are the last."""
+    """Read clips one by one, after one of them crashed or hung the decoder; give up after a few such clips."""
     found, errors = [], []
     for clip in clips:
         if len(errors) < _CRASHES:
@@ -179,7 +179,7 @@ def _read_apart(worker: DecodeProcess, path: str, clips: list) -> list:
 
 
 class _Frames:
-    """What a child process does, by name."""
+    """Functions that a child process runs, by name."""
 
     def __init__(self, read: ReadClip, augment: Compose) -> None:
         self.read, self.augment = read, augment
@@ -202,7 +202,7 @@ class _Frames:
 
 
 def _frames(results: dict) -> tuple[np.ndarray, int]:
-    """uint8 [F, 3, H, W], and how many are no padding."""
+    """Return frames, uint8 [F, 3, H, W], and the number of real frames."""
     if not isinstance(results.get('imgs'), (list, np.ndarray)):
         raise ValueError('the test pipeline makes no frames')
     frames = np.stack(results['imgs']).transpose(0, 3, 1, 2)  # F x [H, W, 3] -> [F, 3, H, W]

@@ -1,4 +1,4 @@
-"""Config files, as every tool reads them."""
+"""Read config files; used by every tool."""
 import ast
 import copy
 import os
@@ -21,24 +21,24 @@ from .config_values import Keys, has
 
 
 def read_config(config: str | Path | Config, options: Sequence[str] | dict | None = None) -> Config:
-    """Read a config and change it.
+    """Read a config and apply changes to it.
 
-    What an option or a child config changes is changed wherever the config says the same: places that were made from a
-    variable (``num_frames``, ``data_root``, ``train_pipeline`` ...), the model's frames and the data's, the length of
-    training and its schedules. What can't be carried out is refused.
+    A value changed by an option or a child config is also changed wherever the config repeats it: in places made from a
+    variable (``num_frames``, ``data_root``, ``train_pipeline`` ...), in the frames of model and data, and in the length
+    of training and its schedules. Changes that can't be applied are refused.
 
     Args:
-        config (str | Path | Config): The file, or what was read from it, which stays as it is.
-        options (Sequence[str] | dict, optional): ``KEY=VALUE`` as given to ``--cfg-options``, or a dict of them.
+        config (str | Path | Config): Config file, or a loaded config, which is not modified.
+        options (Sequence[str] | dict, optional): ``KEY=VALUE`` as given to ``--cfg-options``, or a dict.
 
     Returns:
-        Config: Of its own.
+        Config: A new config.
 
     Raises:
-        FileNotFoundError: There is no such config.
+        FileNotFoundError: The config file is missing.
         ImportError: A module of ``custom_imports`` can't be imported.
-        ValueError: An option without ``=`` or one that doesn't fit the config; a key that nothing reads, or an argument
-            that a part doesn't take; a model and data that disagree on the frames of a video.
+        ValueError: An option has no ``=`` or doesn't fit the config; a key is not used by anything, or an argument is
+            not accepted by its component; model and data disagree on the number of frames.
     """
     options = copy.deepcopy(options) if isinstance(options, dict) else parse_options(options or [])
     if 'frames_from' in options:
@@ -69,7 +69,7 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
     check_names(cfg, layers)
     check_top(cfg)
     register_all_modules()
-    # what a config object names may have come with data
+    # the modules that a config object names may come from untrusted data
     named = not isinstance(config, Config) or {('custom_imports',), ('custom_imports', 'imports')} & {
         keys[:2] for keys in layers.option_keys}
     if named and cfg.get('custom_imports'):
@@ -81,14 +81,16 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
 
 
 def import_custom_modules(imports: list[str], allow_failed_imports: bool = False) -> None:
-    """Import what a config names, from the working directory too: last, where it hides no library.
+    """Import the modules that a config names.
+
+    The working directory is searched last, so that it can't shadow libraries.
 
     Args:
-        imports (list[str]): Names of modules.
-        allow_failed_imports (bool): Whether to go on without one that can't be imported. Defaults to ``False``.
+        imports (list[str]): Module names.
+        allow_failed_imports (bool): Continue if a module can't be imported. Defaults to ``False``.
 
     Raises:
-        ImportError: One can't be imported.
+        ImportError: A module can't be imported.
     """
     here = os.getcwd()
     if here not in sys.path:
@@ -101,33 +103,33 @@ def import_custom_modules(imports: list[str], allow_failed_imports: bool = False
 
 
 def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> None:
-    """Refuse to use prompts that nothing has trained.
+    """Refuse to use prompts that were never trained.
 
     Args:
-        cfg (Config): From :func:`read_config`.
-        checkpoint (str | None): The file that was named, if one was.
-        what_for (str): What it is needed for, ``'to evaluate'``.
+        cfg (Config): Result of :func:`read_config`.
+        checkpoint (str | None): Checkpoint file, if one was given.
+        what_for (str): Purpose for the error message, ``'to evaluate'``.
 
     Raises:
-        ValueError: None was, and the config trains.
+        ValueError: There is no checkpoint, but the config trains.
     """
     if checkpoint is None and cfg.get('train_cfg') is not None:
         raise ValueError(f'{cfg.filename} trains: name the checkpoint {what_for}')
 
 
 def parse_options(options: Sequence[str], named: str = '--cfg-options') -> dict:
-    """``['a.b=1e-3', 'c=[x, y]', 'd={"type": "T"}']`` to a dict.
+    """Parse ``['a.b=1e-3', 'c=[x, y]', 'd={"type": "T"}']`` into a dict.
 
     Args:
-        options (Sequence[str]): ``KEY=VALUE`` each. A value is read as Python or YAML writes it (numbers, true, none,
-            lists, tuples, dicts); what is neither is text, blanks and all.
-        named (str): The tool's option, for errors. Defaults to ``'--cfg-options'``.
+        options (Sequence[str]): ``KEY=VALUE`` each. A value is parsed as Python or YAML (numbers, true, none, lists,
+            tuples, dicts); anything else is text, including spaces.
+        named (str): Name of the tool's option, for error messages. Defaults to ``'--cfg-options'``.
 
     Returns:
-        dict: Keys as given.
+        dict: Values by the keys as given.
 
     Raises:
-        ValueError: An option without ``=``.
+        ValueError: An option has no ``=``.
     """
     parsed = {}
     for option in options:

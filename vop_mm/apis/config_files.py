@@ -1,4 +1,4 @@
-"""What config files set, and from what they make it, as their text says."""
+"""Parse config files to find which keys they set, and from which variables."""
 import ast
 import re
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ _TEMPLATE = r'\{\{\s*_base_\.[\w.]+\s*\}\}'
 
 @dataclass
 class Use:
-    """A value that a file made from others.
+    """A value that a file makes from other values.
 
     Args:
-        target (Keys): Where it stands.
-        sources (list[Keys]): What it was made from.
-        is_copy (bool): It is its one source as it stands; otherwise the outcome of an expression.
+        target (Keys): Keys of the value.
+        sources (list[Keys]): Keys that it was made from.
+        is_copy (bool): True if it is an unchanged copy of its only source, False if it results from an expression.
     """
     target: Keys
     sources: list[Keys]
@@ -29,15 +29,15 @@ class Use:
 
 @dataclass
 class Layer:
-    """One file, a config that was read, or the options.
+    """One layer of a config: a file, a loaded config, or the command-line options.
 
     Args:
-        name (str): The file, for messages.
-        has_bases (bool): It is a file with bases.
-        ancestors (set[int]): Numbers of the layers that it was written upon.
-        assigned (list): In order: keys that it sets, and how it uses others for that, if it does.
+        name (str): File name, for messages.
+        has_bases (bool): True for a file with base configs.
+        ancestors (set[int]): Numbers of the layers below it.
+        assigned (list): Keys that it sets, in order, each with the :class:`Use` of other values, if any.
         loads (set[str]): Names that it reads.
-        config (Config, optional): What it is of, where that is not to be read from a file.
+        config (Config, optional): The config, if it is not to be read from a file.
     """
     name: str
     has_bases: bool = False
@@ -47,20 +47,20 @@ class Layer:
     config: Config | None = None
 
     def value(self, keys: Keys):
-        """What stands there in this layer and those below; KeyError where nothing does."""
+        """Return the value at keys in this layer and those below; raise KeyError if there is none."""
         if self.config is None:
             self.config = Config.fromfile(self.name, import_custom_modules=False)
         return get(self.config, keys)
 
 
 def read_layers(filename: str) -> list[Layer] | None:
-    """Read what a config file and its bases set, and from what.
+    """Read which keys a config file and its bases set, and from which variables.
 
     Args:
-        filename (str): The file.
+        filename (str): Config file.
 
     Returns:
-        list[Layer] | None: In the order in which they are merged; None where their text doesn't tell.
+        list[Layer] | None: Layers in the order in which they are merged; None if the text can't be analyzed.
     """
     layers: list[Layer] = []
     try:
@@ -76,18 +76,18 @@ def _read_file(filename: str, layers: list[Layer]) -> set[int]:
         bases, reader = Config._get_base_files(filename), _FileReader(text)
         assigned, loads = reader.assigned, reader.loads
     else:
-        content = yaml.safe_load(re.sub(rf'(?<!["\'])({_TEMPLATE})', r'"\1"', text))  # which JSON is too
+        content = yaml.safe_load(re.sub(rf'(?<!["\'])({_TEMPLATE})', r'"\1"', text))  # JSON is parsed as YAML too
         assigned, loads, bases = _read_values(content), set(), content.get(_BASE, [])
     ancestors: set[int] = set()
     for base in [bases] if isinstance(bases, str) else bases:
         ancestors |= _read_file(Config._get_cfg_path(base, filename)[0], layers)
-    # MMEngine's other style, with read_base(): what it imports from its bases is not followed
+    # In MMEngine's other style, with read_base(), imports from base configs are not followed.
     layers.append(Layer(filename, bool(bases) or 'read_base' in loads, ancestors, assigned, loads))
     return ancestors | {len(layers) - 1}
 
 
 def _read_values(value, keys: Keys = ()) -> list[tuple[Keys, Use | None]]:
-    """What a file of JSON or YAML sets; in it only texts like ``'{{_base_.name}}'`` are made from others."""
+    """Return the keys that JSON or YAML content sets; only texts like ``'{{_base_.name}}'`` use other values."""
     if isinstance(value, dict):
         return [item for key, own in value.items() if keys or key != _BASE for item in _read_values(own, (*keys, key))]
     if isinstance(value, list):
@@ -98,14 +98,14 @@ def _read_values(value, keys: Keys = ()) -> list[tuple[Keys, Use | None]]:
 
 
 class _FileReader:
-    """What the statements of a config file assign, and from what.
+    """Finds what the statements of a config file assign, and from which variables.
 
     Args:
-        text (str): Of the file.
+        text (str): Content of the file.
     """
 
     def __init__(self, text: str) -> None:
-        # templates as Python: what MMEngine fills in by itself is a constant, {{_base_.a.0}} is _base_.a[0]
+        # Turn templates into Python: MMEngine's own placeholders become a constant, {{_base_.a.0}} becomes _base_.a[0].
         text = re.sub(r'\{\{\s*(?!_base_)[^{}]*\}\}', 'None', text)
         text = re.sub(rf'''(['"])({_TEMPLATE})\1''', r'\2', text)
         text = re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', lambda m: re.sub(r'\.(\d+)', r'[\1]', m[1]), text)
@@ -125,7 +125,7 @@ class _FileReader:
             elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
                 self._assign((statement.target.id,), statement.value)
             elif not isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
-                for name in _stored(statement):  # a loop, a condition, a change in place
+                for name in _stored(statement):  # a loop, a condition or an in-place change
                     self._assign((name,), statement)
 
     def _assign(self, keys: Keys, node: ast.AST) -> None:
@@ -142,7 +142,7 @@ class _FileReader:
                 self._assign((*keys, key), item)
 
     def _source(self, node: ast.AST) -> Keys | None:
-        """Keys of ``name``, ``name.a``, ``name['a'][0]`` or ``_base_.name``."""
+        """Return the keys of ``name``, ``name.a``, ``name['a'][0]`` or ``_base_.name``."""
         if isinstance(node, ast.Name):
             return () if node.id == _BASE else (node.id,) if node.id in self._names else None
         if isinstance(node, ast.Attribute):
@@ -154,7 +154,7 @@ class _FileReader:
         return None if value is None else (*value, last)
 
     def _sources(self, node: ast.AST, own: str) -> list[Keys]:
-        """Of all names in an expression or a statement, but its own."""
+        """Return the keys of all names in an expression or a statement, except its own."""
         found = self._source(node)
         if found:
             return [found]
@@ -165,7 +165,7 @@ class _FileReader:
 
 
 def _base_keys(node: ast.AST) -> Keys | None:
-    """Keys of ``_base_.a.b``; of a text that holds such a template, the first."""
+    """Return the keys of ``_base_.a.b``; for a text that contains such templates, those of the first one."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == _BASE:
         return (node.attr,)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -174,7 +174,7 @@ def _base_keys(node: ast.AST) -> Keys | None:
 
 
 def _items(node: ast.AST) -> list[tuple[str | int, ast.AST]] | None:
-    """What a dict, list or tuple holds; None for one with parts that its text doesn't tell, and for all else."""
+    """Return the items of a dict, list or tuple; None if they can't be read from the text, and for other nodes."""
     if isinstance(node, ast.Dict):
         plain = all(isinstance(key, ast.Constant) for key in node.keys)
         return [(key.value, value) for key, value in zip(node.keys, node.values)] if plain else None
@@ -187,12 +187,12 @@ def _items(node: ast.AST) -> list[tuple[str | int, ast.AST]] | None:
 
 
 def _stored(statement: ast.AST) -> list[str]:
-    """Names at the top that a statement assigns or changes."""
+    """Return the top-level names that a statement assigns or modifies."""
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         return []
     names = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     for node in ast.walk(statement):
-        # a.b = 1, a['b'] = 1, del a['b'], and a.update(b=1) where its outcome isn't asked for
+        # a.b = 1, a['b'] = 1, del a['b'], and a.update(b=1) as a statement
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, (ast.Store, ast.Del)):
             changed = node
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):

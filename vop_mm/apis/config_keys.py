@@ -1,4 +1,4 @@
-"""Keys of a config: those that nothing reads are refused, with the nearest one that is."""
+"""Check the keys of a config: refuse unused ones and suggest the nearest valid key."""
 import difflib
 import inspect
 import warnings
@@ -10,31 +10,31 @@ from mmengine.config import Config
 from .config_layers import OPTIONS, Layers
 from .config_values import Keys, dotted, get, walk
 
-# Read at the top beside what runners take: by MMEngine, and by this project.
+# Top-level keys that are read in addition to the runners' arguments: by MMEngine, and by this project.
 _BY_MMENGINE = {'runner_type', 'custom_imports', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile',
                 'activation_checkpointing', 'efficient_conv_bn_eval', 'init_weights_for_test_or_val', 'strategy'}
 _BY_US = {'method', 'frames_from', 'prompts_in_all_layers', 'num_frames'}
-# What is taken out of a part's arguments before it is built.
+# Keys that are removed from a component's arguments before it is built.
 _ASIDE = {'type', 'priority', 'constructor', 'paramwise_cfg', 'optimizer', 'convert_to_iter_based', 'by_epoch', 'name'}
 _MEANS = {'learning_rate': 'lr', 'wd': 'weight_decay', 'checkpoint': 'load_from', 'pretrained': 'load_from'}
 
 
 def check_names(cfg: Config, layers: Layers) -> None:
-    """Refuse names at the top that nothing reads.
+    """Refuse unused top-level names.
 
-    A variable that other values were made from is read. One that is only a name in a config as a run wrote it, where
-    every value is in its place, can stand there but not be changed.
+    A variable that other values were made from counts as used. In a config dumped by a run, where every value is
+    already in place, a name without any effect is allowed, but it can't be changed.
 
     Args:
-        cfg (Config): All layers merged.
-        layers (Layers): Where its values come from.
+        cfg (Config): Merged config.
+        layers (Layers): Origin of its values.
 
     Raises:
-        ValueError: A key of an option that isn't there, or a name in a file that nothing uses; with the nearest one.
+        ValueError: An option's key does not exist, or a file sets a name that nothing uses; suggests the nearest one.
     """
     for name in dict.fromkeys([*cfg, *(keys[0] for keys in layers.option_keys)]):
         layer = layers.items[layers.sets(name)]
-        # a file may have names of its own for what it works with
+        # a file may have private names for its own use
         own = name.startswith('_') and layer.name != OPTIONS
         if name in _top_level() or own or layers.has_effect(name):
             continue
@@ -44,7 +44,7 @@ def check_names(cfg: Config, layers: Layers) -> None:
                              + _or_rather(nearest(keys, cfg, (name,))))
         if keys is None or not layers.of_files or _stands_elsewhere(layer.value(()), name):
             continue
-        # one file alone may be what a run or a converter wrote, with names that have done their work
+        # a single file may have been dumped by a run or a converter, with names that are no longer needed
         near = nearest(keys, cfg, (name,)) if layer.has_bases else _close(name, _top_level())
         if near:
             raise ValueError(f'{layer.name} sets {dotted(keys)}, which nothing reads{_or_rather(near)}')
@@ -53,15 +53,15 @@ def check_names(cfg: Config, layers: Layers) -> None:
 
 
 def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
-    """Refuse arguments that the parts of a config don't take.
+    """Refuse arguments that the components of a config don't accept.
 
     Args:
-        cfg (Config): All layers merged; what it registers is registered.
-        added (Iterable[Keys]): Keys that options put there, which are looked at in dicts that take any key as well.
-            Defaults to none.
+        cfg (Config): Merged config; its custom modules are registered.
+        added (Iterable[Keys]): Keys added by options, also checked in dicts that accept any key. Defaults to none.
 
     Raises:
-        ValueError: One that its part doesn't take; with the nearest one. A part that its place doesn't take.
+        ValueError: A component doesn't accept an argument (the message suggests the nearest one), or is of the wrong
+            type for its place.
     """
     import vop_mm.datasets.transforms  # noqa: F401 - so that they are known
     from vop_mm.registry import BY_ARGUMENT
@@ -74,7 +74,7 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
             raise ValueError(f'{dotted((*keys, *list(part)[:1]))}: default_hooks has no {keys[-1]!r}, and no type is '
                              f'named for it{_did_you_mean(keys, cfg, cfg.default_hooks)}')
         registry = BY_ARGUMENT.get(keys[-1] if isinstance(keys[-1], str) else keys[-2])
-        if isinstance(kind, str) and registry is not None and registry.parent is None:  # a kind of this project alone
+        if isinstance(kind, str) and registry is not None and registry.parent is None:  # this project's own
             found = _registered(kind)
             if found and not set(found) & set(registry.module_dict.values()):
                 raise ValueError(f'{dotted(keys)}: {kind} is no {registry.name}; there are '
@@ -87,7 +87,7 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
             raise ValueError(f'{dotted((*keys, key))}: {what} takes no {key!r}'
                              + _did_you_mean((*keys, key), cfg, taken))
     for keys in added:
-        # in a dict that takes any key, one that is all but the same as another
+        # in a dict that accepts any key: almost the same as another key
         parent = get(cfg, keys[:-1])
         if isinstance(parent, dict) and 'type' not in parent and _taken_without_type(keys[:-1])[1]:
             close = _close(keys[-1], [key for key in parent if key != keys[-1]])
@@ -96,15 +96,15 @@ def check_arguments(cfg: Config, added: Iterable[Keys] = ()) -> None:
 
 
 def nearest(keys: Keys, cfg: Config, without: Keys = ()) -> list[str]:
-    """Keys of a config that another one may have been meant for.
+    """Find keys of a config that may have been meant instead of a missing one.
 
     Args:
-        keys (Keys): The one that isn't there.
+        keys (Keys): Missing key.
         cfg (Config): The config.
-        without (Keys): Keys below which none is looked for.
+        without (Keys): Keys below which nothing is suggested.
 
     Returns:
-        list[str]: Those of the same name, the most similar first, at most three; else the most similar one, if any is.
+        list[str]: At most three keys with the same name, most similar first; otherwise the most similar key, if any.
     """
     there = [k for k, _ in walk(cfg) if k and k != keys and k[0] in _top_level()
              and not (without and k[:len(without)] == without)]
@@ -143,7 +143,7 @@ def _did_you_mean(keys: Keys, cfg: Config, taken: Iterable[str]) -> str:
 
 
 def _stands_elsewhere(cfg: Config, name: str) -> bool:
-    """Whether a variable's value is where its name says, or, of more than a plain value, anywhere."""
+    """Return True if a variable's value is found at a key of its name, or, for a dict or list, anywhere."""
     value = cfg[name]
     return any(len(keys) > 1 and keys[0] in _top_level() and other == value
                and (keys[-1] == name or isinstance(value, (dict, list))) for keys, other in walk(cfg))
@@ -153,12 +153,12 @@ def _stands_elsewhere(cfg: Config, name: str) -> bool:
 def _top_level() -> frozenset[str]:
     from mmengine.runner import FlexibleRunner, Runner
     taken = {*inspect.signature(Runner.__init__).parameters, *inspect.signature(FlexibleRunner.__init__).parameters}
-    # a runner takes data_preprocessor for a model that names none; other tools don't
+    # the runner takes data_preprocessor for a model without one; other tools don't
     return frozenset(taken - {'self', 'cfg', 'data_preprocessor'} | _BY_MMENGINE | _BY_US)
 
 
 def _taken_without_type(keys: Keys) -> tuple[set[str], bool]:
-    """What dicts take that name no type, by where they are, and whether they take anything else."""
+    """Return the keys accepted by a dict without a type, by its position, and True if it accepts any others."""
     from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
     from torch.utils.data import DataLoader
 
@@ -181,14 +181,14 @@ def _taken_without_type(keys: Keys) -> tuple[set[str], bool]:
 
 @cache
 def _arguments_of(kind: str | type) -> tuple[frozenset[str], bool]:
-    """Arguments of a registered part, of all that bear the name, and whether it takes others."""
+    """Return the arguments of all registered components of a name, and True if they accept any others."""
     parts = [_arguments(part) for part in (_registered(kind) if isinstance(kind, str) else [kind])]
     taken = _ASIDE.union(*(arguments for arguments, _ in parts))
     return frozenset(taken), not parts or any(takes_any for _, takes_any in parts)
 
 
 def _registered(name: str) -> list[Callable]:
-    """Parts by name in any registry, as far as they are imported: nothing is imported for a name."""
+    """Return the components of a name in all registries; only modules that are already imported are considered."""
     from mmengine.registry import Registry
 
     from vop_mm import registry
@@ -208,7 +208,7 @@ def _family(registry) -> list:
 
 
 def _arguments(part: Callable) -> tuple[set[str], bool]:
-    """What a function or a class takes, with what it hands on to the classes above; and whether it takes others."""
+    """Return the arguments of a function or class, including base classes, and True if it accepts any others."""
     functions = [part] if not inspect.isclass(part) else [
         vars(cls)['__init__'] for cls in part.__mro__[:-1] if '__init__' in vars(cls)]
     taken, takes_any = set(), False

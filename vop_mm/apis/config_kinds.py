@@ -1,4 +1,4 @@
-"""Kinds of values: those that Python would take for something else are refused."""
+"""Check the types of values, where Python would silently misinterpret one type as another."""
 import logging
 from collections.abc import Iterable
 
@@ -8,15 +8,15 @@ from .config_values import Keys, dotted, get, has
 
 
 def check_kinds(before: Config, after: Config, changed: Iterable[Keys]) -> None:
-    """Refuse true or false for a number, which would count as 1 or 0, and text for true or false, which is always true.
+    """Refuse a bool for a number (it would count as 0 or 1), and text for a bool (it would always be true).
 
     Args:
         before (Config): The config without the options.
-        after (Config): With them.
-        changed (Iterable[Keys]): What the options set.
+        after (Config): The config with the options.
+        changed (Iterable[Keys]): Keys that the options set.
 
     Raises:
-        ValueError: An option's value is of such a kind.
+        ValueError: An option's value has such a type.
     """
     for keys in changed:
         if not has(before, keys) or not has(after, keys):
@@ -24,18 +24,18 @@ def check_kinds(before: Config, after: Config, changed: Iterable[Keys]) -> None:
         old, new = get(before, keys), get(after, keys)
         if isinstance(new, bool) and isinstance(old, (int, float)) and not isinstance(old, bool):
             raise ValueError(f'{dotted(keys)} takes a number, as {old}, got {new}')
-        if isinstance(new, str) and isinstance(old, bool) and keys != ('resume',):  # which takes a checkpoint as well
+        if isinstance(new, str) and isinstance(old, bool) and keys != ('resume',):  # it accepts a checkpoint as well
             raise ValueError(f'{dotted(keys)} takes true or false, got {new!r}')
 
 
 def check_top(cfg: Config) -> None:
-    """Refuse values at the top that MMEngine would take apart without a look.
+    """Refuse top-level values that MMEngine would use without checking their type.
 
     Args:
-        cfg (Config): All layers merged.
+        cfg (Config): Merged config.
 
     Raises:
-        ValueError: One is of another kind.
+        ValueError: A value has the wrong type.
     """
     level = cfg.get('log_level', 'INFO')
     if not isinstance(level, str) or not isinstance(logging.getLevelName(level), int):

@@ -1,8 +1,8 @@
-"""Where the values of a config come from: its files, their bases and the command line, each a layer over the others.
+"""Track where the values of a config come from: its files, their bases and the command line, as layers.
 
-A name at the top of a config file (``num_frames = 12``) is used further below by value: once the file has been read,
-nothing connects the two, and changing the name in a child config or by an option changes nothing else. This module
-reads the connection from the text of the files, and carries such a change to the places that were made from the name.
+Top-level names of a config file (``num_frames = 12``) are used by value further down: once the file is loaded, the
+connection is lost, and changing the name in a child config or by an option changes nothing else. This module reads the
+connection from the text of the files and propagates such a change to the places that were made from the name.
 """
 import copy
 from pathlib import Path
@@ -16,19 +16,19 @@ OPTIONS = '--cfg-options'
 
 
 class Layers:
-    """The layers of a config, and what in them is still connected.
+    """The layers of a config and the connections between their values.
 
     Args:
-        config (Config): As it was read.
-        filename (str, optional): Its file; None for one that is only known as a value.
+        config (Config): The loaded config.
+        filename (str, optional): Its file; None if the config did not come from a file.
 
     Attributes:
-        of_files (bool): There is a file.
+        of_files (bool): True if there is a file.
     """
 
     def __init__(self, config: Config, filename: str | Path | None = None) -> None:
         self.items: list[Layer] = []
-        self._last: dict[Keys, int] = {}  # keys -> the layer that set them last
+        self._last: dict[Keys, int] = {}  # keys -> last layer that set them
         self._uses: list[tuple[int, Use]] = []
         self.of_files = filename is not None
         layers = read_layers(str(Path(filename).absolute())) if self.of_files else None
@@ -36,10 +36,10 @@ class Layers:
             self._add(layer)
 
     def add_options(self, options: dict) -> None:
-        """Put the command line's changes upon all others.
+        """Add the command-line options as the last layer.
 
         Args:
-            options (dict): Dotted keys to values.
+            options (dict): Values by dotted key.
         """
         nested: list[tuple[Keys, Use | None]] = []
         for key, value in options.items():
@@ -57,58 +57,58 @@ class Layers:
             if use is not None:
                 self._uses.append((number, use))
 
-    # -- questions ----------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------------
     def last(self, keys: Keys) -> int | None:
-        """The layer that set keys last, by themselves or as part of a list; None: none is known to have."""
+        """Return the layer that last set keys, directly or as part of a list; None if unknown."""
         return next((self._last[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in self._last), None)
 
     def overrides(self, one: int | None, other: int | None) -> bool:
-        """Whether one layer was written upon the other."""
+        """Return True if one layer is based on the other."""
         return one is not None and other is not None and other in self.items[one].ancestors
 
     def first(self, name: str) -> int | None:
-        """The layer that set a name at the top, before others changed something in it."""
+        """Return the layer that first set a top-level name, before others changed parts of it."""
         return min((number for keys, number in self._last.items() if keys[0] == name), default=None)
 
     @property
     def option_keys(self) -> list[Keys]:
-        """What options set."""
+        """Keys that the options set."""
         return [keys for layer in self.items if layer.name == OPTIONS for keys, _ in layer.assigned]
 
     def sets(self, name: str) -> int:
-        """The last layer that sets a name at the top, or something in it."""
+        """Return the last layer that sets a top-level name or a part of it."""
         return max((number for keys, number in self._last.items() if keys[0] == name), default=0)
 
     def has_effect(self, name: str) -> bool:
-        """Whether what was last set under a name at the top is used: by then or later, or in what is connected."""
+        """Return True if the last value of a top-level name is used, by its own or a later layer or a connection."""
         last = self.sets(name)
         return any(name in layer.loads and (number == last or self.overrides(number, last))
                    for number, layer in enumerate(self.items)) or any(
             source[0] == name for _, use in self._uses for source in use.sources)
 
-    # -- carrying -----------------------------------------------------------------------------------------------------
+    # -- propagating changes ------------------------------------------------------------------------------------------
     def set(self, config: Config, keys: Keys, value, layer: int) -> None:
-        """Set a value for a layer that means it without naming it.
+        """Set a value on behalf of a layer that implies it.
 
         Args:
-            config (Config): Changed in place.
-            keys (Keys): Where.
-            value: What.
-            layer (int): The layer's number.
+            config (Config): Config, modified in place.
+            keys (Keys): Keys of the value.
+            value: New value.
+            layer (int): Number of the layer.
         """
         put(config, keys, value)
         self._last[keys] = layer
 
     def carry(self, config: Config) -> None:
-        """Give places that a layer made from a name the value that a later layer gave the name.
+        """Propagate a name's new value, set by a later layer, to the places that were made from the name.
 
-        What a layer set itself stays as it is.
+        Values that a layer sets explicitly are kept.
 
         Args:
-            config (Config): All layers merged; changed in place.
+            config (Config): Merged config, modified in place.
 
         Raises:
-            ValueError: Such a place holds the outcome of an expression.
+            ValueError: Such a place holds the result of an expression.
         """
         changed, seen = list(self._last.items()), set()
         while changed:
@@ -135,7 +135,7 @@ class Layers:
             put(config, target, value)
             for k, own_value in kept:
                 put(config, k, own_value)
-        except (KeyError, IndexError, TypeError):  # deleted since, or of another form
+        except (KeyError, IndexError, TypeError):  # deleted in the meantime, or of another structure
             return False
         return True
 
@@ -150,7 +150,7 @@ class Layers:
 
 
 def _leaves(value, keys: Keys = ()) -> list[tuple[Keys, None]]:
-    """What a value sets: dicts are merged with what is there, all else replaces it."""
+    """Return the keys that a value sets: dicts are merged with the existing value, anything else replaces it."""
     if isinstance(value, (dict, Config)) and not value.get('_delete_'):
         return [leaf for key, item in value.items() for leaf in _leaves(item, (*keys, key))]
     return [(keys, None)]

@@ -1,4 +1,4 @@
-"""What a config says in more than one place: frames of a video, and the length of training."""
+"""Keep values consistent that a config repeats: number of frames, and length of training."""
 from collections.abc import Callable, Iterator
 
 from mmengine.config import Config
@@ -7,15 +7,15 @@ from .config_layers import Layers
 from .config_values import Keys, dotted, put, walk
 
 _FRAMES, _MODEL_FRAMES = ('num_frames',), ('model', 'num_frames')
-_LENGTHS = {'max_epochs': True, 'max_iters': False}  # of train_cfg: whether a schedule by epochs goes by it
+_LENGTHS = {'max_epochs': True, 'max_iters': False}  # keys of train_cfg, with True if their schedules count epochs
 
 
 def carry_frames(cfg: Config, layers: Layers) -> None:
-    """Give ``num_frames``, ``model.num_frames`` and the sampling of all splits the number that was set last.
+    """Set ``num_frames``, ``model.num_frames`` and the sampling of all splits to the number that was set last.
 
     Args:
-        cfg (Config): All layers merged; changed in place.
-        layers (Layers): Where its values come from.
+        cfg (Config): Merged config, modified in place.
+        layers (Layers): Origin of its values.
     """
     if cfg.get('model') is None:
         return
@@ -37,13 +37,13 @@ def carry_frames(cfg: Config, layers: Layers) -> None:
 
 
 def check_frames(cfg: Config) -> None:
-    """Refuse a model and data that disagree on the frames of a video.
+    """Refuse a config whose model and data disagree on the number of frames.
 
     Args:
         cfg (Config): The config.
 
     Raises:
-        ValueError: They do, with the key that changes both; or the number is none.
+        ValueError: The numbers differ (the message names the key that changes both), or the number is invalid.
     """
     model = cfg.get('model') or {}
     frames = model.get('num_frames')
@@ -58,25 +58,25 @@ def check_frames(cfg: Config) -> None:
 
 
 def _sampled(cfg: Config) -> Iterator[tuple[Keys, int]]:
-    """Frames that the transforms of each split sample, and where that is said."""
+    """Yield the key and the number of frames of each sampling transform of all splits."""
     for split in ('train', 'val', 'test'):
         for keys, part in walk(cfg.get(f'{split}_dataloader')):
             if isinstance(part, dict) and 'type' in part and ('pipeline' in keys or 'transforms' in keys):
                 if 'num_frames' in part:
                     yield (f'{split}_dataloader', *keys, 'num_frames'), part['num_frames']
-                elif 'clip_len' in part:  # mmaction2's
+                elif 'clip_len' in part:  # transform of mmaction2
                     yield (f'{split}_dataloader', *keys, 'clip_len'), part['clip_len'] * part.get('num_clips', 1)
 
 
 def carry_length(cfg: Config, layers: Layers) -> None:
-    """Stretch schedules where a later layer changed the length of training.
+    """Adapt schedules if a later layer changed the length of training.
 
     Args:
-        cfg (Config): All layers merged; changed in place.
-        layers (Layers): Where its values come from.
+        cfg (Config): Merged config, modified in place.
+        layers (Layers): Origin of its values.
 
     Raises:
-        ValueError: There would be no training.
+        ValueError: The length is less than 1.
     """
     for length, by_epoch in _LENGTHS.items():
         after = (cfg.get('train_cfg') or {}).get(length)
@@ -87,9 +87,9 @@ def carry_length(cfg: Config, layers: Layers) -> None:
             continue
         try:
             before = layers.items[base].value(('train_cfg', length))
-        except (KeyError, TypeError):  # a file of schedules alone
+        except (KeyError, TypeError):  # a file with schedules only
             continue
-        if not isinstance(after, int) or not isinstance(before, int):  # which the loop refuses
+        if not isinstance(after, int) or not isinstance(before, int):  # refused by the loop
             continue
         stretch(cfg, before, after, by_epoch,
                 lambda keys, layer=layer: layers.last(keys) is None or layers.overrides(layer, layers.last(keys)))
@@ -97,14 +97,14 @@ def carry_length(cfg: Config, layers: Layers) -> None:
 
 def stretch(cfg: Config, before: int, after: int, by_epoch: bool = True,
             may: Callable[[Keys], bool] = lambda keys: True) -> None:
-    """Let schedules that ended with training do so again.
+    """Adapt schedules that end with training to its new length.
 
     Args:
-        cfg (Config): Changed in place.
-        before (int): Epochs, or iterations, that training had.
-        after (int): And has now.
-        by_epoch (bool): Which of the two. Defaults to True.
-        may (Callable): Whether the value at keys may be changed. Defaults to all.
+        cfg (Config): Config, modified in place.
+        before (int): Old length of training, in epochs or iterations.
+        after (int): New length.
+        by_epoch (bool): True if the length counts epochs. Defaults to True.
+        may (Callable): Returns True if the value at keys may be changed. Defaults to all.
     """
     schedules = cfg.get('param_scheduler') or []
     for i, schedule in enumerate([schedules] if isinstance(schedules, dict) else schedules):

@@ -1,4 +1,4 @@
-"""From a config file to a runner: what tools/train.py and tools/test.py share."""
+"""Build a runner from a config file; shared by tools/train.py and tools/test.py."""
 import json
 import os
 import time
@@ -21,21 +21,21 @@ from .named_files import require_files
 
 def load_config(path: str | Path, options: list[str] | None = None, work_dir: str | None = None,
                 launcher: str = 'none') -> Config:
-    """Read a config and put the command line's changes into it.
+    """Read a config and apply the command line's changes.
 
     Args:
-        path (str | Path): The config file.
+        path (str | Path): Config file.
         options (list[str], optional): ``KEY=VALUE`` as given to ``--cfg-options``.
-        work_dir (str, optional): None takes the config's, or ``work_dirs/NAME_OF_CONFIG``.
+        work_dir (str, optional): Work directory. None: the config's, or ``work_dirs/NAME_OF_CONFIG``.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Returns:
-        Config: Ready for :func:`build_runner`. ``frames_from`` in it has been carried out: :func:`use_stored_frames`.
+        Config: Config for :func:`build_runner`, with ``frames_from`` already applied by :func:`use_stored_frames`.
 
     Raises:
-        FileNotFoundError: There is no such config.
-        ValueError: An option without ``=`` or one that doesn't fit the config, or a config that names no model.
-        PermissionError: The work directory can't be written.
+        FileNotFoundError: The config file is missing.
+        ValueError: An option has no ``=`` or doesn't fit the config, or the config has no model.
+        PermissionError: The work directory is not writable.
     """
     options = parse_options(options or [])
     if 'launcher' in options:
@@ -58,15 +58,15 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
 
 
 def use_stored_frames(cfg: Config, folder: str) -> None:
-    """Change a config so that frames come from stores that tools/data/cache_frames.py made.
+    """Change a config to load frames from stores made by tools/data/cache_frames.py.
 
     Args:
-        cfg (Config): Changed in place. A split without a store goes on being decoded.
-        folder (str): Holds ``train``, ``val`` and ``test``, or some of them.
+        cfg (Config): Config, modified in place. A split without a store is still decoded.
+        folder (str): Folder that contains ``train``, ``val`` and ``test``, or some of them.
 
     Raises:
-        FileNotFoundError: There is none for this config.
-        ValueError: A pipeline of which no frames can be stored.
+        FileNotFoundError: There is no store for this config.
+        ValueError: A pipeline does not support stored frames.
     """
     register_all_modules()
     from vop_mm.datasets.transforms import split_pipeline
@@ -89,11 +89,11 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
     """Change a config to mixed precision.
 
     Args:
-        cfg (Config): Changed in place.
+        cfg (Config): Config, modified in place.
         dtype (str): ``'bfloat16'`` or ``'float16'``.
 
     Raises:
-        ValueError: The config trains nothing, or there is no GPU to compute in float16.
+        ValueError: The config trains nothing, or float16 was requested without a GPU.
     """
     if cfg.get('optim_wrapper') is None:
         raise ValueError('--amp is for training, and this config trains nothing')
@@ -105,11 +105,11 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
 
 
 def shorten(cfg: Config, epochs: int | None) -> Config:
-    """Train for another number of epochs, with the learning rate's schedule stretched to it.
+    """Train for another number of epochs, with the learning rate schedule adapted to it.
 
     Args:
-        cfg (Config): Changed in place and returned; one that trains nothing stays as it is.
-        epochs (int, optional): How many. None: as the config says.
+        cfg (Config): Config, modified in place and returned; unchanged if it trains nothing.
+        epochs (int, optional): Number of epochs. None: as in the config.
     """
     if epochs and cfg.get('train_cfg') is not None:
         before, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
@@ -118,20 +118,21 @@ def shorten(cfg: Config, epochs: int | None) -> Config:
 
 
 def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
-    """Register everything, look for the files that the config names, and build the runner.
+    """Register all modules, check that the files named by the config exist, and build the runner.
 
     Args:
-        cfg (Config): From :func:`load_config`.
-        splits (Sequence[str]): ``'train'``, ``'val'`` and ``'test'``: those that it will read. Defaults to what
-            training reads or, of a config that trains nothing, the test split.
+        cfg (Config): Result of :func:`load_config`.
+        splits (Sequence[str]): Splits that will be read: ``'train'``, ``'val'`` and ``'test'``. Defaults to those of
+            training, or to the test split if the config trains nothing.
 
     Returns:
-        Runner: Ready to ``train()`` or ``test()``. One process leaves the config's ``strategy`` aside: it has nothing
-        to shard.
+        Runner: Ready to ``train()`` or ``test()``. In a single process, the config's ``strategy`` is ignored because
+        there is nothing to shard.
 
     Raises:
-        FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is not there.
-        AnnotationError: The annotation of a split is not there.
+        FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is missing.
+        AnnotationError: The annotation of a split is missing.
+        ValueError: The config has a ``strategy`` but no runner type that supports it.
     """
     register_all_modules()
     from vop_mm.registry import RUNNERS
@@ -150,10 +151,13 @@ def evaluate(config: str, checkpoint: str | None = None, options: list[str] | No
     """Evaluate the test split, as tools/test.py does.
 
     Args:
-        config, options, work_dir, launcher: As :func:`load_config` takes them.
-        checkpoint (str, optional): What training wrote; none for a config that trains nothing.
-        result (str, optional): JSON file that gets the metrics as well.
-        **metric: Arguments of the config's metric; those that are empty stay as they are.
+        config (str): See :func:`load_config`.
+        checkpoint (str, optional): Trained checkpoint; None for a config that trains nothing.
+        options (list[str], optional): See :func:`load_config`.
+        work_dir (str, optional): See :func:`load_config`.
+        launcher (str): See :func:`load_config`.
+        result (str, optional): JSON file to write the metrics to.
+        **metric: Arguments of the config's metric; empty values are ignored.
     """
     cfg = load_config(config, options, work_dir, launcher)
     require_checkpoint(cfg, checkpoint, 'to evaluate')
@@ -169,20 +173,20 @@ def evaluate(config: str, checkpoint: str | None = None, options: list[str] | No
 
 
 def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None, test: bool = True) -> dict:
-    """Train what trains, evaluate the test split once, and write what came out.
+    """Train if the config trains, evaluate the test split once, and write the result.
 
-    The checkpoint that is evaluated is the best by the dev split. A run that was interrupted is continued from its last
-    checkpoint; one whose result is there is not run again.
+    The evaluated checkpoint is the best one on the dev split. An interrupted run continues from its last checkpoint; a
+    run whose result exists is not repeated.
 
     Args:
-        cfg (Config): From :func:`load_config`.
-        result (str | Path): JSON file to write when all is done.
-        dump (str | Path, optional): Where the metric writes the test split's embeddings.
+        cfg (Config): Result of :func:`load_config`.
+        result (str | Path): JSON file, written at the end.
+        dump (str | Path, optional): File for the metric to write the test split's embeddings to.
         test (bool): False leaves the test split unread. Defaults to True.
 
     Returns:
-        dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, dev`` (the metrics that
-        the checkpoint was picked by) and, of a test, ``test_seconds, metrics, evaluated`` (data set, split, protocol,
+        dict: ``config, method, seed, trainable, checkpoint, checkpoint_bytes, train_seconds, dev`` (metrics that the
+        checkpoint was selected by) and, with a test, ``test_seconds, metrics, evaluated`` (dataset, split, protocol and
         sizes: the metric's summary).
     """
     from vop_mm.models.tuning import trainable_parameters
@@ -217,7 +221,7 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
 
 
 def _best_on_dev(runner: Runner) -> dict[str, float]:
-    """The evaluation that ``save_best`` kept: of equal ones the first."""
+    """Return the evaluation that ``save_best`` kept; the first one in case of ties."""
     history = {name.removeprefix('val/'): buffer.data[0] for name, buffer in runner.message_hub.log_scalars.items()
                if name.startswith('val/') and not name.endswith('time')}
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)

@@ -1,4 +1,4 @@
-"""Models from a config and a checkpoint."""
+"""Build models from a config and a checkpoint."""
 from pathlib import Path
 
 import torch
@@ -13,22 +13,22 @@ from .config import read_config
 
 def init_model(config: str | Path | Config, checkpoint: str | Path | None = None, device: str = 'cpu',
                cfg_options: dict | None = None) -> nn.Module:
-    """Build a retriever from its config, with its CLIP weights and a checkpoint's tensors, ready to encode.
+    """Build a retriever from its config, with CLIP weights and a checkpoint, ready to encode.
 
     Args:
-        config (str | Path | Config): A config file, or a loaded one.
-        checkpoint (str | Path, optional): What training or the converter wrote. None leaves prompts at their start.
-        device (str): Where to put the model. Defaults to ``'cpu'``.
+        config (str | Path | Config): Config file, or a loaded config.
+        checkpoint (str | Path, optional): Checkpoint from training or conversion. None: untrained prompts.
+        device (str): Device of the model. Defaults to ``'cpu'``.
         cfg_options (dict, optional): Changes to the config, ``{'model.clip.weights': '/path/to/ViT-B-32.pt'}``.
 
     Returns:
-        TextVideoRetriever: In evaluation mode, with ``encode_frames``, ``encode_video``, ``encode_text`` and
+        TextVideoRetriever: Model in evaluation mode, with ``encode_frames``, ``encode_video``, ``encode_text`` and
         ``similarity``; its config is ``model.cfg``.
 
     Raises:
-        FileNotFoundError: No such config, checkpoint or CLIP weights.
-        ValueError: The config names no model, or ``cfg_options`` don't fit it.
-        CheckpointError: The checkpoint can't be read or belongs to another CLIP or method.
+        FileNotFoundError: The config, checkpoint or CLIP weights are missing.
+        ValueError: The config has no model, or ``cfg_options`` don't fit it.
+        CheckpointError: The checkpoint can't be read, or belongs to another CLIP or method.
 
     Example:
         >>> model = init_model('configs/vop/vop_demo.py', 'work_dirs/vop_demo/best_t2v_R1_epoch_8.pth')

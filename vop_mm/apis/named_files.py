@@ -1,4 +1,4 @@
-"""Files that a user named are looked for first: before weights are downloaded, and before a model is built."""
+"""Check that the files named by a user exist, before weights are downloaded or a model is built."""
 import os.path as osp
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from .config_values import walk
 
 
 def require_files(cfg: Config, splits: Sequence[str] = ()) -> None:
-    """Look for the files that a config names.
+    """Check that the files named by a config exist.
 
     Args:
         cfg (Config): The config.
-        splits (Sequence[str]): ``'train'``, ``'val'`` and ``'test'``: those whose annotations are needed. Defaults to
+        splits (Sequence[str]): Splits whose annotations are needed: ``'train'``, ``'val'`` and ``'test'``. Defaults to
             none.
 
     Raises:
-        FileNotFoundError: The checkpoint to load from, the CLIP weights, a query bank or a vocabulary is not there.
-        AnnotationError: The annotation of a split is not there.
+        FileNotFoundError: The checkpoint to load, the CLIP weights, a query bank or a vocabulary is missing.
+        AnnotationError: The annotation of a split is missing.
     """
     from vop_mm.datasets.errors import AnnotationError
 

@@ -1,4 +1,4 @@
-"""The two towers as ONNX files, prompts baked in, for programs that run without torch."""
+"""Export both towers, including prompts, to ONNX files for programs without torch."""
 import hashlib
 import importlib
 import importlib.util
@@ -29,12 +29,12 @@ _CHECKED_BATCHES = (1, 3)
 
 
 class VideoEncoder(nn.Module):
-    """What ``video.onnx`` computes: frames as decoded, normalised inside, to video embeddings.
+    """Video encoder of ``video.onnx``: decoded frames, normalized inside, to video embeddings.
 
-    A model that masks the padding of short videos has a second input, which frames are real.
+    A model that masks the padding of short videos has a mask of real frames as a second input.
 
     Args:
-        model (TextVideoRetriever): In evaluation mode.
+        model (TextVideoRetriever): Model in evaluation mode.
     """
     output = 'video_features'
 
@@ -45,13 +45,13 @@ class VideoEncoder(nn.Module):
         self.axes = dict(frames={0: 'batch'}, **(dict(frame_mask={0: 'batch'}) if self.masked else {}))
 
     def forward(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-        """uint8 [B, F, 3, H, W], bool [B, F] or None -> [B, D], unit norm"""
+        """Encode videos. uint8 [B, F, 3, H, W], bool [B, F] or None -> [B, D], unit norm."""
         return self.model.encode_video(self.model.data_preprocessor.normalize(frames), frame_mask)
 
     reference = forward
 
     def random_inputs(self, batch_size: int, seed: int = 0) -> dict[str, Tensor]:
-        """Noise in place of videos."""
+        """Return random noise as input."""
         generator = torch.Generator().manual_seed(seed)
         num_frames = self.model.vision_tower.num_frames
         shape = batch_size, num_frames, 3, *self.model.clip.image_size
@@ -63,13 +63,13 @@ class VideoEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """What ``text.onnx`` computes: token ids of any length to text embeddings.
+    """Text encoder of ``text.onnx``: token ids of any length to text embeddings.
 
-    What the tower has no room for is cut, keeping end of text, and so is what stands behind the last end of text of the
-    batch: attention is causal, and padding would only cost time.
+    Tokens that exceed the tower's context are cut, keeping end of text, and so are those after the batch's last end of
+    text: attention is causal, and padding would only cost time.
 
     Args:
-        model (TextVideoRetriever): In evaluation mode.
+        model (TextVideoRetriever): Model in evaluation mode.
     """
     output = 'text_features'
     axes = dict(tokens={0: 'batch', 1: 'length'})
@@ -79,11 +79,11 @@ class TextEncoder(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """int64 [B, L] -> [B, D], unit norm"""
+        """Encode texts. int64 [B, L] -> [B, D], unit norm."""
         most = self.model.text_tower.max_words
         eot = tokens.argmax(dim=1, keepdim=True)  # [B, 1]
         length = (eot.max() + 1).clamp(max=most).item()
-        torch._check(length >= 2)  # for the exporter, which must not fix the length
+        torch._check(length >= 2)  # for the exporter, which must keep the length dynamic
         torch._check(length <= most)
         kept = torch.arange(length, device=tokens.device)  # [L']
         cut = (eot >= most) & (kept == most - 1)
@@ -91,11 +91,11 @@ class TextEncoder(nn.Module):
         return self.model.encode_text(tokens)
 
     def reference(self, tokens: Tensor) -> Tensor:
-        """The same as the model computes it."""
+        """Encode texts with the model itself, for comparison."""
         return self.model.encode_text(tokens)
 
     def random_inputs(self, batch_size: int, seed: int = 0) -> dict[str, Tensor]:
-        """Random words, as long as the tower's context, the captions' ends anywhere."""
+        """Return random words of the tower's context length, with random ends of text."""
         generator = torch.Generator().manual_seed(seed)
         clip = self.model.clip
         tokens = torch.randint(1, clip.vocab_size - 1, (batch_size, clip.context_length), generator=generator)
@@ -109,27 +109,26 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
                 say: Callable[[str], None] = lambda line: None) -> dict:
     """Write ``video.onnx``, ``text.onnx`` and ``model.json``.
 
-    The files are written beside and renamed when all are there, ``model.json`` last: a folder that has it is whole. On
-    an error, what was in the folder before is still there.
+    The files are written to a temporary folder and renamed when all are complete, ``model.json`` last: a folder that
+    has it is complete. On an error, the previous content of the folder is kept.
 
     Args:
-        model (TextVideoRetriever): From :func:`vop_mm.apis.init_model`, on the CPU.
-        out_dir (str | Path): Folder, made when it isn't there.
-        checkpoint (str | Path, optional): The file that the model was read from, for ``model.json``.
-        opset (int): Of ONNX, at least 18. Defaults to 18.
-        external_data (bool): Keep the weights in a file of their own, ``video.onnx.data``, as is done in any case near
-            2 GB, the most that an ONNX file holds. Defaults to False.
-        check (bool): Run the files in onnxruntime, where it is installed, beside the model. Defaults to True.
-        tolerance (float): Largest difference of an embedding's value that passes. Defaults to 1e-4.
-        say (Callable): Called with lines about the progress. Defaults to silence.
+        model (TextVideoRetriever): Model from :func:`vop_mm.apis.init_model`, on the CPU.
+        out_dir (str | Path): Output folder, created if missing.
+        checkpoint (str | Path, optional): Checkpoint file of the model, for ``model.json``.
+        opset (int): ONNX opset, at least 18. Defaults to 18.
+        external_data (bool): Store the weights in a separate file, ``video.onnx.data``. This is done in any case near
+            2 GB, the maximum size of an ONNX file. Defaults to False.
+        check (bool): Compare the files with the model in onnxruntime, if it is installed. Defaults to True.
+        tolerance (float): Maximum difference of an embedding's values. Defaults to 1e-4.
+        say (Callable): Called with progress messages. Defaults to no output.
 
     Returns:
-        dict: What is in ``model.json``.
+        dict: Content of ``model.json``.
 
     Raises:
-        ImportError: onnx or onnxscript is missing, or torch too old.
-        ValueError: An unknown opset, a model that can't be exported (one whose head is no cosine), or a file that
-            computes something else.
+        ImportError: onnx or onnxscript is missing, or torch is too old.
+        ValueError: The opset is unknown, the model can't be exported (its head is no cosine), or a file deviates.
         OSError: The folder can't be written.
     """
     model.head.require_cosine('an ONNX file')
@@ -165,18 +164,18 @@ def write_onnx(encoder: VideoEncoder | TextEncoder, path: Path, opset: int = LOW
 
     Args:
         encoder (VideoEncoder | TextEncoder): The tower.
-        path (Path): File to write.
-        opset (int): Defaults to 18.
-        external_data (bool): Weights in ``path`` + ``.data``. Defaults to False.
-        metadata (dict[str, str], optional): For the file's own metadata.
+        path (Path): Output file.
+        opset (int): ONNX opset. Defaults to 18.
+        external_data (bool): Store the weights in ``path`` + ``.data``. Defaults to False.
+        metadata (dict[str, str], optional): Entries for the file's metadata.
 
     Raises:
-        ImportError: onnx or onnxscript is missing, or torch too old.
+        ImportError: onnx or onnxscript is missing, or torch is too old.
         ValueError: The exporter can't write this opset.
     """
     _require_exporter(opset)
     inputs = encoder.random_inputs(batch_size=2)
-    # torch.export refuses code that fixes one of these; torch.onnx.export, given the module, fixes it without a word.
+    # torch.export refuses code that fixes a dynamic size; torch.onnx.export, given the module, silently fixes it.
     dims = {name: torch.export.Dim(name, min=1) for axes in encoder.axes.values() for name in axes.values()}
     shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in encoder.axes.items()}
     with torch.no_grad(), torch.compiler.set_stance('force_eager'), _quiet():
@@ -187,53 +186,53 @@ def write_onnx(encoder: VideoEncoder | TextEncoder, path: Path, opset: int = LOW
     if written != opset:
         raise ValueError(f'the exporter of torch {torch.__version__} can\'t write opset {opset}, it wrote {written}')
     for node in onnx_program.model.graph.all_nodes():
-        node.metadata_props.clear()  # lines of this machine's Python files
+        node.metadata_props.clear()  # source lines of this machine's Python files
     onnx_program.model.metadata_props.update(metadata or {})
     onnx_program.save(path, external_data=external_data)
 
 
 def open_session(path: str | Path, num_threads: int = 0):
-    """An ``onnxruntime.InferenceSession`` on the CPU; 0 threads: as many as it likes."""
+    """Open an ``onnxruntime.InferenceSession`` on the CPU; 0 threads: onnxruntime's default number."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3  # errors: its warnings are about devices that it doesn't find
+    options.log_severity_level = 3  # errors only: its warnings are about missing devices
     return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
 
 
 def largest_difference(path: str | Path, encoder: VideoEncoder | TextEncoder) -> float:
-    """Between a file in onnxruntime and the model, on random inputs at two batch sizes.
+    """Return the largest difference between an ONNX file and the model, on random inputs of two batch sizes.
 
     Args:
-        path (str | Path): The file.
-        encoder (VideoEncoder | TextEncoder): What it was made of.
+        path (str | Path): ONNX file.
+        encoder (VideoEncoder | TextEncoder): Encoder that it was exported from.
 
     Returns:
-        float: Of any value of an embedding; not a number where one of them isn't.
+        float: Largest absolute difference of an embedding value; NaN if any value is NaN.
     """
     session, differences = open_session(path), []
     for batch_size in _CHECKED_BATCHES:
         inputs = encoder.random_inputs(batch_size, seed=batch_size)
         found, = session.run([encoder.output], {name: value.numpy() for name, value in inputs.items()})
-        with torch.no_grad(), torch.compiler.set_stance('force_eager'):  # compiling would take longer than the answer
+        with torch.no_grad(), torch.compiler.set_stance('force_eager'):  # compiling would take longer than computing
             expected = encoder.reference(**inputs)
         if found.shape != expected.shape:
             raise ValueError(f'{Path(path).name} gives {found.shape}, the model {tuple(expected.shape)}')
         differences.append((torch.from_numpy(found) - expected).abs().max())
-    return float(torch.stack(differences).max())  # max of torch keeps what is not a number
+    return float(torch.stack(differences).max())  # torch's max keeps NaN
 
 
 def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int) -> dict:
-    """What a program needs to know to use the files.
+    """Describe what a program needs to know to use the exported files.
 
     Args:
-        model (TextVideoRetriever): The model; its ``cfg`` names tokenizer and frames.
-        checkpoint (str | Path, optional): The file that it was read from.
-        opset (int): Of ONNX.
+        model (TextVideoRetriever): The model; its ``cfg`` gives tokenizer and frames.
+        checkpoint (str | Path, optional): Checkpoint file of the model.
+        opset (int): ONNX opset.
 
     Returns:
-        dict: Plain values.
+        dict: Description with JSON types only.
     """
     preprocessor, clip = model.data_preprocessor, model.clip
     loader = model.cfg.get('test_dataloader') or {}
@@ -257,14 +256,14 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
         checkpoint=checkpoint and dict(file=Path(checkpoint).name, sha256=_sha256(checkpoint)),
         opset=opset,
         versions=dict(vop_mm=meta['version'], **{name: version(name) for name in ('torch', 'onnx', 'onnxscript')}))
-    return json.loads(json.dumps(about))  # lists in place of tuples, dicts in place of a config's
+    return json.loads(json.dumps(about))  # lists instead of tuples, plain dicts instead of config dicts
 
 
 def _describe_tokenizer(cfg: dict) -> dict:
     tokenizer = TOKENIZERS.build(cfg)
     described = {**cfg, 'context_length': tokenizer.context_length, 'start_of_text': tokenizer.sot_id,
                  'end_of_text': tokenizer.eot_id, 'padding': 0}
-    if 'vocab' in described:  # the words themselves: the folder is to stand alone
+    if 'vocab' in described:  # the words themselves, so that the folder is self-contained
         words = Path(described.pop('vocab')).read_text(encoding='utf-8').splitlines()
         described.update(words=words, unknown=tokenizer.unk_id, first_word=tokenizer.sot_id + 1)
     return described
@@ -292,7 +291,7 @@ def _require_exporter(opset: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says about itself."""
+    """Suppress the exporter's messages and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -305,10 +304,10 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _written_together(folder: Path, names: list[str], last: str) -> Iterator[Path]:
-    """A folder to write files into that get to ``folder`` when all are written, one of them last.
+    """Yield a temporary folder whose files are moved to ``folder`` when all are written.
 
-    That one stands for all: it is taken away before the first of the others is replaced. Files of these names that are
-    not written again are removed.
+    The file named ``last`` marks a complete folder: it is removed before the first file is replaced, and moved last.
+    Existing files of these names that were not written again are removed.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -326,6 +325,6 @@ def _written_together(folder: Path, names: list[str], last: str) -> Iterator[Pat
                     (folder / name).unlink(missing_ok=True)
     except BaseException:
         for path in made:
-            with suppress(OSError):  # not there, or not empty
+            with suppress(OSError):  # missing, or not empty
                 path.rmdir()
         raise

@@ -1,4 +1,4 @@
-"""One set of prompts, ready to encode; several of them share one frozen CLIP."""
+"""A prompt set, ready to encode; several of them share one frozen CLIP."""
 import hashlib
 import json
 import os
@@ -26,24 +26,24 @@ from vop_mm.utils.shared_config import (
 
 from .clip_loader import ClipLoader
 
-_CLIP = 'clip.'  # names of the backbone's own tensors begin with it
+_CLIP = 'clip.'  # prefix of the backbone's own tensors
 _OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
 
 
 class PromptSet:
-    """A model with the tokenizer and the frames that belong to it.
+    """A model with its tokenizer and frame loader.
 
     Args:
-        model (nn.Module): In evaluation mode, on its device.
-        cfg (Config): Its config.
-        checkpoint (str | Path, optional): The file that it was read from.
-        num_workers (int): Processes that decode. Defaults to 1.
-        timeout (float): Seconds that decoding may take. Defaults to 60.
+        model (nn.Module): Model in evaluation mode, on its device.
+        cfg (Config): Config of the model.
+        checkpoint (str | Path, optional): Checkpoint file of the model.
+        num_workers (int): Number of decoding processes. Defaults to 1.
+        timeout (float): Time limit for decoding in seconds. Defaults to 60.
         bf16 (bool): Compute in bfloat16. Defaults to False.
 
     Attributes:
-        loader (ClipLoader): Makes its frames.
-        settings (dict): What its embeddings depend on, for an index to compare.
+        loader (ClipLoader): Loader of its frames.
+        settings (dict): Settings that affect embeddings, to compare with those of an index.
     """
 
     def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
@@ -66,44 +66,44 @@ class PromptSet:
             **({} if model.head.is_cosine else dict(kept=self._measure_kept())))
 
     def source(self) -> dict:
-        """What to load to have the same again, from any folder: text of a config, and a checkpoint's path."""
-        if self._config_text is None:  # takes MMEngine a second, and each part of a collection asks for it
+        """Return what is needed to load the same prompts from any folder: config text and checkpoint path."""
+        if self._config_text is None:  # takes MMEngine a second, and is needed for each part of a collection
             cfg = _absolute(self.cfg.to_dict())
-            if cfg['model']['clip'].get('cache_dir') is not None:  # not taken from data: see shared_config.py
+            if cfg['model']['clip'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
                 cfg['model']['clip'].update(weights=os.path.abspath(self.model.clip.file), cache_dir=None)
             self._config_text = Config(cfg).pretty_text
         return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Captions, one batch. [n] str -> [n, D] float32, unit norm"""
+        """Encode one batch of captions. [n] str -> [n, D] float32, unit norm."""
         return self._run(lambda: self.model.encode_text(self._tokens(texts)))
 
     def keep_text(self, texts: Sequence[str]) -> np.ndarray:
-        """What the head keeps of captions, one batch, for :meth:`score`. [n] str -> [n, ...] float32"""
+        """Encode one batch of captions to the head's text features, for :meth:`score`. [n] str -> [n, ...] float32."""
         return self._run(lambda: self.model.keep_text(self._tokens(texts)))
 
     def score(self, texts: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Score captions against clips as the model's head does.
+        """Score captions against clips with the model's head.
 
         Args:
-            texts (np.ndarray): Of :meth:`keep_text`, [n, ...].
-            kept (np.ndarray): What :meth:`encode_frames` gives behind the vectors, [m, kept].
+            texts (np.ndarray): Result of :meth:`keep_text`, [n, ...].
+            kept (np.ndarray): Values that follow the vectors in the result of :meth:`encode_frames`, [m, kept].
 
         Returns:
-            np.ndarray: float32 [n, m].
+            np.ndarray: Scores, float32 [n, m].
         """
         frames, kept = self.model.vision_tower.num_frames, torch.from_numpy(np.array(kept)).to(self.device)
         videos, mask = kept[:, :-frames].unflatten(1, self._kept_shape), kept[:, -frames:] > 0
         return self._run(lambda: self.model.head.similarity(torch.from_numpy(texts).to(self.device), videos, mask))
 
     def score_one(self, texts: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Score captions, as :meth:`keep_text` gives them, against one clip of :meth:`encode_frames`: [n]"""
+        """Score captions from :meth:`keep_text` against one clip from :meth:`encode_frames`; return scores [n]."""
         if self.model.head.is_cosine:
             return texts @ row  # [n, D] @ [D] -> [n]
         return self.score(texts, row[None, self.settings['dim']:])[:, 0]
 
     def scorer(self, query: str) -> Callable[[np.ndarray], np.ndarray] | None:
-        """What re-ranks clips for a query, by what an index keeps of them: [m, kept] -> [m]. None for a cosine."""
+        """Return a function that re-ranks clips for a query, [m, kept] -> [m]; None for a cosine head."""
         if self.model.head.is_cosine:
             return None
         text = self.keep_text([query])
@@ -111,27 +111,27 @@ class PromptSet:
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts))
-        # attention is causal: nothing behind it matters
+        # attention is causal: later tokens do not matter
         return tokens[:, :int(tokens.argmax(dim=1).max()) + 1].to(self.device)
 
     @torch.inference_mode()
     def _measure_kept(self) -> int:
-        """How many values are kept of a clip beside its vector: what the head keeps, and which frames are real."""
+        """Return the number of values stored per clip after its vector: the head's features and the frame mask."""
         shape = 1, self.model.vision_tower.num_frames, 3, *self.model.clip.image_size
         kept = self.model.keep_video(torch.zeros(shape, device=self.device))
         self._kept_shape = kept.shape[1:]
         return kept.numel() + shape[1]
 
     def encode_frames(self, frames: Tensor, real: Sequence[int]) -> np.ndarray:
-        """Clips, one batch.
+        """Encode one batch of clips.
 
         Args:
             frames (Tensor): uint8 [n, F, 3, H, W], from :class:`ClipLoader`.
-            real (Sequence[int]): How many frames of each clip are no padding.
+            real (Sequence[int]): Number of real (not padded) frames of each clip.
 
         Returns:
-            np.ndarray: float32 [n, D], unit norm. Where the head is no cosine, each vector is followed by what it
-            scores the clip by, and which frames are real, [n, D + kept].
+            np.ndarray: float32 [n, D], unit norm. If the head is not a cosine, each vector is followed by the head's
+            features of the clip and the mask of real frames, [n, D + kept].
         """
         preprocessor, head = self.model.data_preprocessor, self.model.head
         mask = preprocessor.frame_mask(real, frames.shape[1])
@@ -147,7 +147,7 @@ class PromptSet:
         return self._run(rows)
 
     def try_out(self) -> None:
-        """Encode a black clip, before anything is kept of what this makes.
+        """Encode a black clip, before anything made with this model is stored.
 
         Raises:
             CheckpointError: The embedding is not finite.
@@ -166,19 +166,19 @@ class PromptSet:
 
 
 def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
-    """A checkpoint's prompts around a CLIP that other prompts are around as well.
+    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
 
     Args:
-        clip (nn.Module): Built, on its device; stays as it is.
-        checkpoint (str | Path): What training wrote.
-        cfg (Config): For what the checkpoint doesn't say itself.
+        clip (nn.Module): CLIP model on its device; not modified.
+        checkpoint (str | Path): Trained checkpoint.
+        cfg (Config): Config for everything that the checkpoint doesn't specify.
 
     Returns:
-        tuple[nn.Module, Config]: The model, in evaluation mode, and the config that it was trained with.
+        tuple[nn.Module, Config]: Model in evaluation mode, and the config that it was trained with.
 
     Raises:
-        FileNotFoundError: No such checkpoint.
-        CheckpointError: It can't be read, is of another CLIP, or changes the backbone's own weights.
+        FileNotFoundError: The checkpoint is missing.
+        CheckpointError: The checkpoint can't be read, is for another CLIP, or changes the backbone's own weights.
     """
     content = load_from_local_safely(str(checkpoint), map_location='cpu')
     meta = content['meta']
@@ -192,10 +192,10 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
         cfg = with_checkpoints_config(cfg, meta)
     except SharedConfigError as e:
         raise CheckpointError(f'{checkpoint} is refused: in its config, {e}') from None
-    # nothing of a shared CLIP trains, and what the checkpoint holds is what is around it
+    # a shared CLIP is not trained, and the checkpoint holds only what surrounds it
     parts = {**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')}
     with building(f'the model of {checkpoint}'):
-        with torch.device('meta'):  # takes no memory, whatever the config says: shapes are those of the file
+        with torch.device('meta'):  # takes no memory, whatever the config says: shapes are compared with the file's
             model = MODELS.build(parts)
         with naming(checkpoint):
             match(content, model)
@@ -205,22 +205,22 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
 
 
 def backbone_names(state: dict[str, Tensor]) -> list[str]:
-    """Which of a checkpoint's tensors are the backbone's own."""
+    """Return the names of a checkpoint's tensors that belong to the backbone."""
     return [name for name in state if name.startswith(_CLIP)]
 
 
 def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
-    """The config that a checkpoint was trained with, on the CLIP of another config.
+    """Return the config that a checkpoint was trained with, using the CLIP of another config.
 
     Args:
-        cfg (Config): Its CLIP is taken, and where the checkpoint holds no config, all of it.
-        meta (dict): The checkpoint's.
+        cfg (Config): Provides the CLIP, or everything if the checkpoint contains no config.
+        meta (dict): Metadata of the checkpoint.
 
     Returns:
-        Config: A new one.
+        Config: A new config.
 
     Raises:
-        SharedConfigError: The checkpoint's is not allowed to do what it would.
+        SharedConfigError: The checkpoint's config contains something that is not allowed.
     """
     found = read_shared_config(meta['cfg'], with_clip=False) if 'cfg' in meta else None
     if found is None:
@@ -230,17 +230,18 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
 
 
 def published_config(text: str) -> str | None:
-    """What :func:`with_checkpoints_config` takes of a checkpoint's config, for a file to share: the model and how
-    frames and texts are made for it, no path of CLIP weights, no data set, nothing of the run.
+    """Reduce a checkpoint's config to what :func:`with_checkpoints_config` uses, for publishing.
+
+    It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
 
     Args:
-        text (str): Of a checkpoint's metadata.
+        text (str): Config text in a checkpoint's metadata.
 
     Returns:
-        str | None: Of the published file's; None where the config names no model or no test pipeline.
+        str | None: Config text for the published file; None if the config has no model or no test pipeline.
 
     Raises:
-        SharedConfigError: Who gets the file would refuse it.
+        SharedConfigError: The recipient of the file would refuse it.
     """
     content = parse_config(text)
     model = content.get('model')
@@ -255,17 +256,17 @@ def published_config(text: str) -> str | None:
 
 
 def read_source(index: str | Path) -> tuple[Config, str | None]:
-    """What an index was made with, as :meth:`PromptSet.source` noted it, read as data.
+    """Read the config and checkpoint that an index was made with, as data; see :meth:`PromptSet.source`.
 
     Args:
         index (str | Path): Folder of the index.
 
     Returns:
-        tuple[Config, str | None]: Its config, and the checkpoint's path.
+        tuple[Config, str | None]: Config and checkpoint path.
 
     Raises:
-        FileNotFoundError: No such index.
-        ValueError: It doesn't say, or its config is not allowed to do what it would.
+        FileNotFoundError: The index is missing.
+        ValueError: The index doesn't contain them, or its config contains something that is not allowed.
     """
     source = Gallery.source(index)
     source = source if isinstance(source, dict) else {}
@@ -280,7 +281,7 @@ def read_source(index: str | Path) -> tuple[Config, str | None]:
 
 
 def _absolute(value):
-    """The same with absolute paths for files that are there."""
+    """Make the paths of existing files in a value absolute."""
     if isinstance(value, dict):
         return {key: _absolute(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A run of a config in a process of its own, shown as a line for every epoch and evaluation."""
+"""Run a config in a subprocess, printing a line for every epoch and evaluation."""
 import json
 import pickle
 import signal
@@ -24,26 +24,26 @@ _PATIENCE, _INTERVAL = 3., 0.3  # seconds
 
 def run_apart(config: str, folder: str | Path, options: list[str] | None = None, epochs: int | None = None,
               test: bool = True, verbose: bool = False) -> dict:
-    """Run a config in a process of its own.
+    """Run a config in a subprocess.
 
-    What is there is not run again, what was interrupted goes on.
+    Finished runs are not repeated; interrupted ones continue.
 
     Args:
-        config (str): The config file.
-        folder (str | Path): Work directory. Gets ``config.json``, ``run.log``, ``result.json`` and, of a test, the
+        config (str): Config file.
+        folder (str | Path): Work directory. Gets ``config.json``, ``run.log``, ``result.json`` and, with a test, the
             embeddings as ``test_features.npz``.
         options (list[str], optional): As given to ``--cfg-options``.
-        epochs (int, optional): Train this long, whatever the config says.
-        test (bool): Read the test split, once. Defaults to True.
-        verbose (bool): Show the whole log, in place of a line for every epoch and evaluation. Defaults to False.
+        epochs (int, optional): Number of epochs, overriding the config.
+        test (bool): Evaluate the test split, once. Defaults to True.
+        verbose (bool): Print the whole log instead of a line for every epoch and evaluation. Defaults to False.
 
     Returns:
-        dict: What :func:`~vop_mm.apis.experiment.run_experiment` returns.
+        dict: Result of :func:`~vop_mm.apis.experiment.run_experiment`.
 
     Raises:
-        BlockingIOError: Another process does the same in the folder.
+        BlockingIOError: Another process is running in the folder.
         ValueError: The folder holds a run of another config.
-        RuntimeError: The run failed; the message says with what.
+        RuntimeError: The run failed; the message contains its error.
     """
     folder = Path(folder)
     result, log = folder / 'result.json', folder / 'run.log'
@@ -60,16 +60,16 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
 
 def run_in_process(function: Callable[[], None], log: Path, what: str,
                    watch: Callable[[], object] = lambda: None) -> None:
-    """Call a function where nothing of an earlier call is left: MMEngine keeps loggers and hubs for a process's life.
+    """Call a function in a fresh process, since MMEngine keeps loggers and hubs for the life of a process.
 
     Args:
-        function (Callable): What to call; it is pickled.
-        log (Path): File that gets what the process prints.
-        what (str): What is done, for the error.
-        watch (Callable): Called again and again meanwhile, and once more at the end.
+        function (Callable): Picklable function to call.
+        log (Path): File for the output of the process.
+        what (str): Description of the task, for the error message.
+        watch (Callable): Called repeatedly while the process runs, and once at the end.
 
     Raises:
-        RuntimeError: The process failed; the message says with what.
+        RuntimeError: The process failed; the message contains its error.
     """
     code = (f'import pickle, sys; sys.path[:] = {sys.path!r}; from vop_mm.utils.cli import run_cli; '
             f'run_cli(pickle.loads({pickle.dumps(function)!r}))')
@@ -80,7 +80,7 @@ def run_in_process(function: Callable[[], None], log: Path, what: str,
                 watch()
                 time.sleep(_INTERVAL)
         except BaseException:
-            process.send_signal(signal.SIGINT)  # it may clean up
+            process.send_signal(signal.SIGINT)  # lets it clean up
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_PATIENCE)
             process.kill()
@@ -93,7 +93,7 @@ def run_in_process(function: Callable[[], None], log: Path, what: str,
 
 
 def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
-    """Refuse ``--cfg-options`` that a tool sets itself for each run: keys, and its own option for each."""
+    """Refuse ``--cfg-options`` that a tool sets itself for each run, given as keys and the tool's own options."""
     for option in options or []:
         for key, own in instead.items():
             if option.startswith(f'{key}='):
@@ -101,8 +101,8 @@ def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
 
 
 def _claim(folder: Path, cfg: Config) -> None:
-    """Leave the config in a run's folder, or refuse a folder that another config was run in."""
-    # neither changes what comes out
+    """Write the config to a run's folder, or refuse a folder that holds a run of another config."""
+    # these do not affect the result
     settings = {key: value for key, value in cfg.to_dict().items() if key not in ('work_dir', 'prompts_in_all_layers')}
     text = json.dumps(settings, indent=1, sort_keys=True, default=str)
     file = folder / 'config.json'
@@ -120,7 +120,7 @@ def _run(config: str, folder: Path, options: list[str] | None, epochs: int | Non
 
 
 def _new_text(path: Path) -> Iterator[None]:
-    """Print what a file has got since the last step."""
+    """Print the text added to a file since the last step."""
     with path.open(errors='replace') as file:
         while True:
             print(file.read(), end='', flush=True)
@@ -128,7 +128,7 @@ def _new_text(path: Path) -> Iterator[None]:
 
 
 def _new_lines(folder: Path) -> Iterator[None]:
-    """Print a line for every epoch and evaluation since the last step, of a run that starts a folder of scalars."""
+    """Print a line for every new epoch and evaluation, read from the run's folder of scalars."""
     files = '*/vis_data/scalars.json'
     result, old, shown = folder / 'result.json', {*folder.glob(files)}, 0
     while True:
@@ -136,7 +136,7 @@ def _new_lines(folder: Path) -> Iterator[None]:
                  for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
         if result.is_file():
             items.append(json.loads(result.read_text()).get('metrics', {}))
-        # the last step of an epoch is known by what comes behind it
+        # the last step of an epoch is recognized by the entry after it
         items = [item for item, behind in zip(items, [*items[1:], None])
                  if 'loss' not in item or behind is not None and behind.get('epoch') != item['epoch']]
         for item in items[shown:]:

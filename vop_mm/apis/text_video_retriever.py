@@ -1,4 +1,4 @@
-"""Search of videos by text, video and image."""
+"""Search videos by text, video and image."""
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,37 +27,37 @@ from .inference import init_model
 from .prompt_set import PromptSet, backbone_names, read_source, shared_backbone
 from .unknown_words import UnknownWordsWarning, describe, find
 
-_MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads 77 tokens at most
+_MAX_QUERY = 2000  # characters: a long paragraph. CLIP reads at most 77 tokens
 _DEFAULT = 'default'
 
 
 @dataclass(frozen=True)
 class RankedText:
-    """A text and how well it fits a video, as the model's head says."""
+    """A text and its score for a video, from the model's head."""
     text: str
     score: float
 
 
 class TextVideoRetriever:
-    """Embeds texts and videos, and finds the one by the other.
+    """Encodes texts and videos, and finds videos by texts and vice versa.
 
-    Embeddings are those of ``tools/test.py``. Several checkpoints share one frozen CLIP; each brings its prompts and
-    the config that it was trained with, and is chosen by name in each call.
+    Embeddings are the same as in ``tools/test.py``. Several checkpoints share one frozen CLIP; each brings its prompts
+    and the config that it was trained with, and is selected by name in each call.
 
     Args:
-        config (str | Path | Config): Names the CLIP, and where a checkpoint doesn't the rest.
-        checkpoint (str | Path | dict, optional): A file, or ``{name: file}`` for several on one backbone. None:
-            for zero-shot; a method that trains is used as it starts, with a warning.
-        device (str): Defaults to ``'cpu'``.
-        bf16 (bool): Compute in bfloat16; embeddings are float32 all the same. Defaults to False.
-        batch_size (int): Texts or clips that are encoded together. Defaults to 32.
-        num_workers (int): Processes that decode. Defaults to 2.
-        timeout (float): Seconds that decoding some clips of a video may take. Defaults to 60.
+        config (str | Path | Config): Config of the CLIP, and of everything that a checkpoint doesn't specify.
+        checkpoint (str | Path | dict, optional): Checkpoint file, or ``{name: file}`` for several on one backbone.
+            None: zero-shot; a method that needs training is used untrained, with a warning.
+        device (str): Device of the model. Defaults to ``'cpu'``.
+        bf16 (bool): Compute in bfloat16; embeddings are still float32. Defaults to False.
+        batch_size (int): Number of texts or clips per batch. Defaults to 32.
+        num_workers (int): Number of decoding processes. Defaults to 2.
+        timeout (float): Time limit in seconds for decoding some clips of a video. Defaults to 60.
         cfg_options (dict, optional): Changes to the config.
 
     Raises:
-        FileNotFoundError: No such config, checkpoint or CLIP weights.
-        CheckpointError: A checkpoint can't be read, is of another CLIP, or can't share the backbone.
+        FileNotFoundError: The config, a checkpoint or the CLIP weights are missing.
+        CheckpointError: A checkpoint can't be read, is for another CLIP, or can't share the backbone.
 
     Example:
         >>> retriever = TextVideoRetriever('configs/vop/vop_demo.py', 'best.pth')
@@ -97,19 +97,19 @@ class TextVideoRetriever:
 
     @classmethod
     def from_index(cls, index: str | Path, checkpoint: str | Path | None = None, **kwargs) -> 'TextVideoRetriever':
-        """The retriever that an index was made with.
+        """Create the retriever that an index was made with.
 
         Args:
             index (str | Path): Folder of the index.
-            checkpoint (str | Path, optional): Where the checkpoint is now. None: where it was.
-            **kwargs: As the class takes them: ``device``, ``cfg_options`` ...
+            checkpoint (str | Path, optional): Current path of the checkpoint. None: the original path.
+            **kwargs: Arguments of the class: ``device``, ``cfg_options`` ...
 
         Returns:
-            TextVideoRetriever: With one set of prompts.
+            TextVideoRetriever: Retriever with one prompt set.
 
         Raises:
-            FileNotFoundError: No such index, or what it was made with is gone.
-            ValueError: Its config is data, and would do more than describe a model.
+            FileNotFoundError: The index, or something it was made with, is missing.
+            ValueError: The index's config, which is untrusted data, does more than describe a model.
         """
         register_all_modules()
         cfg, noted = read_source(index)
@@ -120,19 +120,19 @@ class TextVideoRetriever:
     # -- prompts ------------------------------------------------------------------------------------------------------
     @property
     def prompts(self) -> list[str]:
-        """Names of the prompts that are loaded; ``'default'`` for those of a single file."""
+        """Names of the loaded prompts; ``'default'`` for those of a single file."""
         return list(self._sets)
 
     def add_prompts(self, name: str, checkpoint: str | Path) -> None:
-        """Load a checkpoint around the CLIP that is there. Memory grows by its prompts alone.
+        """Load the prompts of a checkpoint on the existing CLIP. Memory grows only by the prompts.
 
         Args:
-            name (str): What to call it.
-            checkpoint (str | Path): The file.
+            name (str): Name for the prompts.
+            checkpoint (str | Path): Checkpoint file.
 
         Raises:
-            ValueError: The name is taken, or the CLIP that is there was changed by its own checkpoint.
-            CheckpointError: It can't be read, is of another CLIP, or changes the backbone's own weights.
+            ValueError: The name is in use, or the existing CLIP was changed by its own checkpoint.
+            CheckpointError: The checkpoint can't be read, is for another CLIP, or changes the backbone's own weights.
         """
         if name in self._sets:
             raise ValueError(f'prompts called {name!r} are loaded already')
@@ -146,22 +146,22 @@ class TextVideoRetriever:
         """Unload prompts.
 
         Raises:
-            ValueError: None are called so.
+            ValueError: There are no prompts of this name.
         """
         self.prompt_set(name).loader.close()
         del self._sets[name]
 
     def prompt_set(self, name: str | None = None) -> PromptSet:
-        """Prompts that are loaded, with what belongs to them.
+        """Return a loaded prompt set.
 
         Args:
-            name (str, optional): Which, where several are loaded.
+            name (str, optional): Name of the prompts; required if several are loaded.
 
         Returns:
-            PromptSet: Its ``settings`` are what an index is compared with, its ``loader`` reads its frames.
+            PromptSet: Its ``settings`` are compared with those of an index, its ``loader`` reads its frames.
 
         Raises:
-            ValueError: None are called so, or there are several.
+            ValueError: There are no prompts of this name, or no name was given and several are loaded.
         """
         if name is None and len(self._sets) == 1:
             return next(iter(self._sets.values()))
@@ -172,41 +172,41 @@ class TextVideoRetriever:
 
     # -- embeddings ---------------------------------------------------------------------------------------------------
     def encode_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
-        """Embed texts. What is longer than the model reads is cut, as in evaluation.
+        """Encode texts. Long ones are truncated, as in evaluation.
 
-        Warns of words that the model's vocabulary lacks (:class:`UnknownWordsWarning`).
+        Warns about words that are not in the model's vocabulary (:class:`UnknownWordsWarning`).
 
         Args:
             texts (str | Sequence[str]): n texts.
-            prompts (str, optional): Which, where several are loaded.
+            prompts (str, optional): Name of the prompts; required if several are loaded.
 
         Returns:
             np.ndarray: float32 [n, D], unit norm.
 
         Raises:
-            TypeError: One is no text.
+            TypeError: An item is not a str.
         """
         return self._encode_text(texts, prompts)
 
     def unknown_words(self, texts: str | Sequence[str], prompts: str | None = None) -> list[str]:
-        """Words that the model's vocabulary lacks. The model can't tell them apart.
+        """Return the words that are not in the model's vocabulary. The model can't distinguish them.
 
         Args:
             texts (str | Sequence[str]): One text or several.
-            prompts (str, optional): Which, where several are loaded.
+            prompts (str, optional): Name of the prompts; required if several are loaded.
 
         Returns:
-            list[str]: Each once, in the order of the texts. Empty where it has all of them, as CLIP's own vocabulary
-            does, and for a tokenizer that doesn't say.
+            list[str]: Unknown words in text order, without duplicates. Empty if there are none, as with CLIP's own
+            vocabulary, or if the tokenizer can't report them.
         """
         return find(self.prompt_set(prompts).tokenizer, texts)
 
     def keep_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
-        """What the head keeps of texts, [n, ...] float32; for a cosine the same as :meth:`encode_text`."""
+        """Encode texts to the head's text features, [n, ...] float32; same as :meth:`encode_text` for a cosine head."""
         return self._encode_text(texts, prompts, keep=True)
 
     def _encode_text(self, texts: str | Sequence[str], prompts: str | None, keep: bool = False) -> np.ndarray:
-        """Called by public methods alone, so that the warning names the line that called them."""
+        """Encode texts; called only by public methods, so that the warning names the line that called them."""
         chosen, texts = self.prompt_set(prompts), [texts] if isinstance(texts, str) else list(texts)
         for text in texts:
             if not isinstance(text, str):
@@ -219,25 +219,29 @@ class TextVideoRetriever:
 
     def encode_video(self, videos: str | Path | np.ndarray | Sequence, prompts: str | None = None,
                      progress: bool = False) -> np.ndarray:
-        """Embed whole videos.
+        """Encode whole videos.
 
         Args:
-            videos (Sequence): n files or arrays of frames, uint8 [f, H, W, 3] RGB each; or one of them.
-            prompts (str, optional): Which, where several are loaded.
-            progress (bool): Show a bar. Defaults to False.
+            videos (Sequence): n files or arrays of frames, uint8 [f, H, W, 3] RGB each; or a single one.
+            prompts (str, optional): Name of the prompts; required if several are loaded.
+            progress (bool): Show a progress bar. Defaults to False.
 
         Returns:
             np.ndarray: float32 [n, D], unit norm.
 
         Raises:
-            VideoDecodeError: A file can't be read; it says which.
+            VideoDecodeError: A file can't be read; the message names it.
         """
         return self.keep_video(videos, prompts, progress)[:, :self.prompt_set(prompts).settings['dim']]
 
     def keep_video(self, videos: str | Path | np.ndarray | Sequence, prompts: str | None = None,
                    progress: bool = False) -> np.ndarray:
-        """What an index keeps of whole videos, float32; arguments as for :meth:`encode_video`, whose vectors [n, D]
-        these are for a cosine. Else the vectors are followed by what the head scores videos by, [n, D + kept]."""
+        """Encode whole videos to the rows that an index stores; takes the same arguments as :meth:`encode_video`.
+
+        Returns:
+            np.ndarray: float32 [n, D], the vectors, for a cosine head; otherwise the vectors followed by the features
+            that the head scores videos by, [n, D + kept].
+        """
         chosen = self.prompt_set(prompts)
         one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)
         return self._encode([videos] if one else list(videos), chosen, lambda video: (
@@ -245,7 +249,7 @@ class TextVideoRetriever:
             progress)
 
     def encode_image(self, images: str | Path | np.ndarray | Sequence, prompts: str | None = None) -> np.ndarray:
-        """Embed images as videos that stand still: n files or arrays, uint8 [H, W, 3] RGB -> float32 [n, D]."""
+        """Encode images as still videos: n files or arrays, uint8 [H, W, 3] RGB -> float32 [n, D]."""
         chosen = self.prompt_set(prompts)
         one = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3)
         rows = self._encode([images] if one else list(images), chosen, chosen.loader.load_image)
@@ -274,28 +278,26 @@ class TextVideoRetriever:
                     progress: bool = False,
                     max_windows: int = MAX_WINDOWS,
                     backend_args: dict | None = None) -> IndexReport:
-        """Index a folder of videos, or bring its index up to date. Killed at any moment, the next call goes on.
+        """Index a folder of videos, or update its index. After an interruption, the next call continues.
 
         Args:
-            videos (str | Path): The folder; or an address or a manifest, see :class:`~vop_mm.datasets.VideoSource`.
+            videos (str | Path): Folder, address or manifest; see :class:`~vop_mm.datasets.VideoSource`.
             index (str | Path): Folder of the index.
-            prompts (str, optional): Which, where several are loaded.
-            window (float, optional): Longer videos are cut into windows of so many seconds. None: 30, or as the index
-                was made.
-            stride (float, optional): Seconds from one window's start to the next one's. None: half a window, or as
-                the index was made.
-            backend (dict, optional): Of the registry ``INDEXES``: ``dict(type='FaissIndex')``,
-                ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or as the index was made. Of an index that
-                is there some options can change: ``dict(num_probes=256)``.
-            progress (bool): Show a bar. Defaults to False.
-            max_windows (int): The most windows of a file; one that says it has more is not read. Defaults to 10000.
-            backend_args (dict, optional): How to read videos elsewhere. They are not kept in the index.
+            prompts (str, optional): Name of the prompts; required if several are loaded.
+            window (float, optional): Window length in seconds; longer videos are cut. None: 30, or the index's own.
+            stride (float, optional): Seconds between the starts of windows. None: half a window, or the index's own.
+            backend (dict, optional): Config from the registry ``INDEXES``: ``dict(type='FaissIndex')``,
+                ``dict(type='MilvusIndex', uri='http://...')``. None: FAISS, or the index's own. Some options of an
+                existing index can be changed: ``dict(num_probes=256)``.
+            progress (bool): Show a progress bar. Defaults to False.
+            max_windows (int): Maximum number of windows per file; files with more are not read. Defaults to 10000.
+            backend_args (dict, optional): Options for reading remote videos. They are not stored in the index.
 
         Returns:
             IndexReport: What was done, and the files that can't be read.
 
         Raises:
-            ValueError: No videos there, or the index is of another folder.
+            ValueError: There are no videos, or the index is for another folder.
             IndexMismatchError: The index was made with another CLIP, other prompts or other windows.
         """
         return self._build(videos, index, prompts, window, stride, backend or {}, progress, max_windows,
@@ -311,7 +313,7 @@ class TextVideoRetriever:
         if Gallery.exists(index):
             gallery = Gallery(index, backend)
         else:
-            chosen.try_out()  # a model that makes no vectors leaves no index behind
+            chosen.try_out()  # a model that makes no vectors must not leave an index behind
             window = 30. if window is None else float(window)
             asked = dict(window=window, stride=window / 2 if stride is None else float(stride))
             gallery = _create(index, source, dict(chosen.settings, **asked),
@@ -332,19 +334,25 @@ class TextVideoRetriever:
                          prompts: str | None = None, window: float | None = None, stride: float | None = None,
                          progress: bool = False, max_windows: int = MAX_WINDOWS,
                          backend_args: dict | None = None) -> list[IndexReport]:
-        """Encode a folder of videos in parts, this process its share of them, for :func:`take_in_features`. What is
-        there is not encoded again, whatever the number of processes was.
+        """Encode this process's share of a folder of videos, in parts, for :func:`take_in_features`.
+
+        Existing parts are not encoded again, whatever the number of processes was.
 
         Args:
-            videos (str | Path): The folder, address or manifest.
-            out (str | Path): Gets a folder for each part.
-            shards (int): Parts, at least as many as processes; the same in every call.
-            rank (int): Number of this process. Defaults to 0.
-            world_size (int): How many there are. Defaults to 1.
-            prompts, window, stride, progress, max_windows, backend_args: As :meth:`build_index`.
+            videos (str | Path): Folder, address or manifest.
+            out (str | Path): Output folder, with a subfolder for each part.
+            shards (int): Number of parts, at least the number of processes; the same in every call.
+            rank (int): Rank of this process. Defaults to 0.
+            world_size (int): Number of processes. Defaults to 1.
+            prompts (str, optional): See :meth:`build_index`.
+            window (float, optional): See :meth:`build_index`.
+            stride (float, optional): See :meth:`build_index`.
+            progress (bool): See :meth:`build_index`.
+            max_windows (int): See :meth:`build_index`.
+            backend_args (dict, optional): See :meth:`build_index`.
 
         Returns:
-            list[IndexReport]: Of each part of this process.
+            list[IndexReport]: One report per part of this process.
         """
         if not 0 <= rank < world_size <= shards:
             raise ValueError(f'{shards} parts for {world_size} processes, of which this is number {rank}')
@@ -366,26 +374,26 @@ class TextVideoRetriever:
                rerank: int = RERANKED) -> list[Hit]:
         """Find moments by a text, a video or an image.
 
-        All are found by vectors. Where the model's head scores texts otherwise than by the cosine with a vector, the
-        moments nearest to a text are then put in the order that the head gives them.
+        The search uses vectors. If the model's head scores texts by something other than the cosine with a vector, the
+        moments nearest to a text are then re-ranked by the head.
 
-        Warns of words that the model's vocabulary lacks (:class:`UnknownWordsWarning`).
+        Warns about words that are not in the model's vocabulary (:class:`UnknownWordsWarning`).
 
         Args:
-            query (str, optional): A text.
+            query (str, optional): Text to search by.
             index (str | Path): Folder of the index. Defaults to ``'gallery'``.
-            k (int): How many. Defaults to 5.
-            prompts (str, optional): Which. None: those that the index was made with.
-            video (str | Path | np.ndarray, optional): A file, or frames uint8 [f, H, W, 3], in place of a text.
-            image (str | Path | np.ndarray, optional): A file, or uint8 [H, W, 3], in place of a text.
-            merge (bool): Of each video only its best moment. Defaults to True.
-            rerank (int): How many moments such a head scores, at least ``k``. Defaults to 100.
+            k (int): Number of moments. Defaults to 5.
+            prompts (str, optional): Name of the prompts. None: those that the index was made with.
+            video (str | Path | np.ndarray, optional): File, or frames uint8 [f, H, W, 3], to search by.
+            image (str | Path | np.ndarray, optional): File, or uint8 [H, W, 3], to search by instead of a text.
+            merge (bool): Return only the best moment of each video. Defaults to True.
+            rerank (int): Number of moments that the head re-ranks, at least ``k``. Defaults to 100.
 
         Returns:
-            list[Hit]: The best first; each is ``(path, score)`` to whoever unpacks it, and has ``start`` and ``end``.
+            list[Hit]: Hits, best first; each unpacks to ``(path, score)``, and has ``start`` and ``end``.
 
         Raises:
-            ValueError: Nothing asked for, too much, or more than one thing.
+            ValueError: There is no query, it is too long, or there is more than one.
             IndexMismatchError: The index was made with another CLIP or other prompts.
             VideoDecodeError: The video or image can't be read.
         """
@@ -407,13 +415,13 @@ class TextVideoRetriever:
 
     def rank_texts(self, video: str | Path | np.ndarray, texts: Sequence[str],
                    prompts: str | None = None) -> list[RankedText]:
-        """Texts by how well they fit a video (a file, or frames uint8 [f, H, W, 3]), the best first."""
+        """Rank texts by how well they match a video (a file, or frames uint8 [f, H, W, 3]), best first."""
         texts, chosen = list(texts), self.prompt_set(prompts)
         scores = chosen.score_one(self._encode_text(texts, prompts, keep=True), self.keep_video(video, prompts)[0])
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')]
 
     def _gallery(self, folder: str | Path) -> Gallery:
-        """An index, opened once; again when it has changed."""
+        """Return an index that is opened once, and again after it has changed."""
         key = str(Path(folder).resolve())
         known = self._galleries.get(key)
         if known is not None and not known.is_current():
@@ -424,10 +432,10 @@ class TextVideoRetriever:
 
 
 def check_query(query: str) -> None:
-    """Refuse a text that is no query.
+    """Refuse an invalid query.
 
     Raises:
-        ValueError: It is empty or very long.
+        ValueError: The query is empty or too long.
     """
     if not query.strip():
         raise ValueError('the query is empty')
@@ -438,7 +446,7 @@ def check_query(query: str) -> None:
 
 def _create(index: str | Path, source: VideoSource, settings: dict, backend: dict | None,
             made_with: dict) -> Gallery:
-    cut_windows(1, settings['window'], settings['stride'])  # refuses what can't be
+    cut_windows(1, settings['window'], settings['stride'])  # refuses invalid windows
     if not source.is_local:
         list_videos(source)
     elif not (found := find_videos(source.root)).videos:

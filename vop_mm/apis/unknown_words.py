@@ -1,23 +1,23 @@
-"""Words of a query that a model's vocabulary lacks, and how a user is told."""
+"""Words of a query that are not in a model's vocabulary."""
 from collections.abc import Callable, Sequence
 
 _MAX_WORDS = 10
-_MAX_LENGTH = 30  # characters of a word
+_MAX_LENGTH = 30  # maximum characters shown of a word
 
 
 class UnknownWordsWarning(UserWarning):
-    """A text has words that the model's vocabulary lacks. All of them are the same to the model."""
+    """A text has words that are not in the model's vocabulary. The model can't distinguish them."""
 
 
 def find(tokenizer: Callable, texts: str | Sequence[str]) -> list[str]:
-    """Find the words that a tokenizer's vocabulary lacks.
+    """Find the words that are not in a tokenizer's vocabulary.
 
     Args:
-        tokenizer (Callable): Of the registry ``TOKENIZERS``. One without ``unknown_words`` has every word.
+        tokenizer (Callable): Tokenizer from the registry ``TOKENIZERS``; without ``unknown_words`` it knows all words.
         texts (str | Sequence[str]): One text or several.
 
     Returns:
-        list[str]: Each once, in the order of the texts.
+        list[str]: Unknown words in text order, without duplicates.
     """
     unknown_words = getattr(tokenizer, 'unknown_words', None)
     if unknown_words is None:
@@ -27,7 +27,7 @@ def find(tokenizer: Callable, texts: str | Sequence[str]) -> list[str]:
 
 
 def describe(words: Sequence[str]) -> str:
-    """Say in one short line that a model doesn't know these words; '' for none."""
+    """Say in one short line that a model doesn't know these words; '' if there are none."""
     if not words:
         return ''
     shown = [word if len(word) <= _MAX_LENGTH else f'{word[:_MAX_LENGTH]}...' for word in words[:_MAX_WORDS]]

@@ -1,4 +1,4 @@
-"""Annotation files, the data set, and (in ``transforms``) what happens to a sample."""
+"""Annotation files, datasets, video decoding, and the transforms applied to each sample."""
 from .annotation import read_annotation
 from .errors import (
     AnnotationError,

@@ -1,4 +1,4 @@
-"""Reading and checking annotation files."""
+"""Read and check annotation files."""
 import math
 import os.path as osp
 from pathlib import Path
@@ -8,26 +8,26 @@ from vop_mm.utils.paths import path_below
 
 from .errors import AnnotationError
 
-# set by the data set, or used between transforms; an annotation can't bring its own
-_MAX_SHOWN = 80  # characters of what a message quotes
+# keys that the dataset or its transforms set; an annotation must not contain them
+_MAX_SHOWN = 80  # longest quotation in an error message, in characters
 _RESERVED = ('filename', 'source', 'video_index', 'sample_idx', 'unreadable', 'imgs', 'tokens', 'num_frames')
 
 
 def read_annotation(path: str) -> tuple[dict, list[dict]]:
-    """Read an annotation file, in this project's form or in mmaction2's, and check all of it.
+    """Read and validate an annotation file, in this project's format or in mmaction2's.
 
     Args:
-        path (str): JSON. Either ``{"metainfo": {...}, "data_list": [{"video_id", "video", "captions": [...],
-            "start"?, "end"?, ...}]}``, times in seconds, or ``{"file.mp4": ["caption", ...]}``, where the file's name
+        path (str): JSON file. Either ``{"metainfo": {...}, "data_list": [{"video_id", "video", "captions": [...],
+            "start"?, "end"?, ...}]}`` with times in seconds, or ``{"file.mp4": ["caption", ...]}``, where the file name
             without its extension becomes the id.
 
     Returns:
-        tuple[dict, list[dict]]: The metainfo (empty in mmaction2's form), and one dict per video, in the file's order,
-        with at least ``video_id``, ``video`` and ``captions`` (a list of str, not empty).
+        tuple[dict, list[dict]]: The metainfo (empty in mmaction2's format), and one dict per video, in file order,
+        with at least ``video_id``, ``video`` and ``captions`` (non-empty list of str).
 
     Raises:
-        AnnotationError: No such file, not JSON, another form, an entry that is ill-formed (named), a video id twice,
-            or no entries at all.
+        AnnotationError: The file is missing, not JSON, or in another format; an entry is ill-formed (the message names
+            it); a video id is duplicated; or there are no entries.
     """
     content = _load_json(path)
     if not isinstance(content, dict):
@@ -51,19 +51,19 @@ def read_annotation(path: str) -> tuple[dict, list[dict]]:
 
 
 def locate_video(path: str, position: int, entry: dict, folder: str) -> str:
-    """Where an entry's video lies: below the folder of the videos, whatever the annotation says.
+    """Return the path of an entry's video, which must lie in the video folder.
 
     Args:
-        path (str): The annotation, for messages.
-        position (int): Of the entry in it.
-        entry (dict): As :func:`read_annotation` gives it.
-        folder (str): Of the videos. Empty: none was named, and the annotation's own paths hold.
+        path (str): Annotation file, for error messages.
+        position (int): Position of the entry in it.
+        entry (dict): Entry as returned by :func:`read_annotation`.
+        folder (str): Video folder. If empty, the annotation's paths are used as they are.
 
     Returns:
-        str: The path; nothing was looked up. Links in the folder are the user's, and followed.
+        str: The path. The file system is not accessed; links in the folder belong to the user and are followed.
 
     Raises:
-        AnnotationError: The entry's path is absolute or climbs out of the folder.
+        AnnotationError: The entry's path is absolute or leads out of the folder.
     """
     if not folder:
         return entry['video']
@@ -86,7 +86,7 @@ def _load_json(path: str):
 
 
 def check_entries(path: str, entries: list) -> None:
-    """Check the entries of an annotation; raises AnnotationError, which names the first that is ill-formed."""
+    """Check the entries of an annotation; raise AnnotationError naming the first ill-formed one."""
     seen = set()
     for position, entry in enumerate(entries):
         where = f'entry {position}'
@@ -129,7 +129,7 @@ def _is_time(value) -> bool:
         return False
     try:
         return math.isfinite(value) and value >= 0
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -142,12 +142,12 @@ def _found(entry: dict, key: str) -> str:
         return 'none'
     try:
         return _shown(repr(entry[key]))
-    except (ValueError, RecursionError):  # a very long number; lists in lists
+    except (ValueError, RecursionError):  # a very long number; deeply nested lists
         return f'a very long {_kind(entry[key])}'
 
 
 def printable(text: str) -> str:
-    """A text from a file, for a message of one line: escaped where it can't be printed, and cut where it is long."""
+    """Return a text from a file for a one-line message: non-printable characters escaped, long texts cut."""
     return _shown(''.join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SHOWN + 1]))
 
 

@@ -1,4 +1,4 @@
-"""From a clip to what a store of frames keeps of it."""
+"""Convert clips to what a frame store keeps of them."""
 from collections.abc import Sequence
 
 from vop_mm.registry import TRANSFORMS
@@ -9,20 +9,21 @@ from .transforms import ResizeFrames, split_pipeline
 
 
 class ClipStoring:
-    """Reads clips as a pipeline does, for a store.
+    """Reads clips as a pipeline does, to write them to a frame store.
 
     Args:
-        pipeline (Sequence[dict]): Configs of transforms.
-        per_segment (int): Where it takes a random frame of each segment, how many of each are stored. Defaults to 4.
-        short_side (int): Where it doesn't resize frames as it reads them, larger ones are scaled down to this; 0 keeps
-            their size. Defaults to 256.
-        quality (int, optional): Of JPEG. None: frames as they are.
+        pipeline (Sequence[dict]): Transform configs.
+        per_segment (int): Number of frames to store per segment if the pipeline takes a random frame of each segment.
+            Defaults to 4.
+        short_side (int): If the pipeline doesn't resize frames while reading, larger ones are scaled down to this short
+            side; 0 keeps their size. Defaults to 256.
+        quality (int, optional): JPEG quality. None: uncompressed frames.
 
     Attributes:
-        settings (dict): What a store that is made of these frames was made with.
+        settings (dict): Settings to record in the store.
 
     Raises:
-        ValueError: The pipeline does not begin with reading a clip.
+        ValueError: The pipeline does not begin by reading a clip.
     """
 
     def __init__(self, pipeline: Sequence[dict], per_segment: int = 4, short_side: int = 256,
@@ -43,15 +44,15 @@ class ClipStoring:
         """Read a clip.
 
         Args:
-            item (dict): As the first transform of a pipeline gets it.
+            item (dict): Input of the pipeline's first transform.
 
         Returns:
-            tuple[dict, bytes]: For :meth:`~vop_mm.datasets.FrameStoreWriter.add`. A video that can't be decoded, on
-            which the decoder crashes or which takes too long is no error here, but recorded.
+            tuple[dict, bytes]: Arguments for :meth:`~vop_mm.datasets.FrameStoreWriter.add`. A video that can't be
+            decoded, crashes the decoder or takes too long is recorded as unreadable and raises no error.
         """
         try:
             source = source_of(item['filename'], item.get('source'))
-        except (OSError, ValueError) as e:  # gone meanwhile
+        except (OSError, ValueError) as e:  # removed in the meantime
             return dict(source=[-1, -1], unreadable=getattr(e, 'strerror', None) or str(e)), b''
         try:
             found = self._read(dict(item))

@@ -1,14 +1,14 @@
-"""What can be wrong with a data set. Each message is one line that names the file and says what is wrong."""
+"""Errors of datasets. Each message is one line that names the file and says what is wrong."""
 import re
 
 from vop_mm.utils.cli import printable
 
 
 def _own_line(kind: type, text: str) -> str:
-    """The message of an error that a DataLoader worker raised.
+    """Return the message of an error that a DataLoader worker raised.
 
-    In the main process torch builds the exception anew, from the text of the worker's traceback. This takes the one
-    line out of it that a user can act on.
+    In the main process, torch rebuilds the exception from the text of the worker's traceback. This extracts the one
+    line that a user can act on.
     """
     marker = f'{kind.__module__}.{kind.__qualname__}: '
     for line in reversed(text.splitlines()):
@@ -18,10 +18,10 @@ def _own_line(kind: type, text: str) -> str:
 
 
 class AnnotationError(ValueError):
-    """An annotation file that is missing, can't be read, or does not say what it should.
+    """An annotation file is missing, unreadable or invalid.
 
     Args:
-        path (str): The annotation file.
+        path (str): Annotation file.
         reason (str): What is wrong. None: ``path`` is the whole message.
     """
 
@@ -30,10 +30,10 @@ class AnnotationError(ValueError):
 
 
 class FrameStoreError(ValueError):
-    """A store of decoded frames that is missing, unfinished, or not what the pipeline asks for.
+    """A frame store is missing, unfinished, or does not match the pipeline.
 
     Args:
-        path (str): The store.
+        path (str): Folder of the store.
         reason (str): What is wrong. None: ``path`` is the whole message.
     """
 
@@ -42,11 +42,11 @@ class FrameStoreError(ValueError):
 
 
 class DamagedStoreError(FrameStoreError):
-    """A store of decoded frames that is cut off, or in which something was changed since it was made."""
+    """A frame store is cut off, or its content was changed after it was made."""
 
 
 class VideoNotFoundError(FileNotFoundError):
-    """Videos that an annotation names are not there."""
+    """Videos named by an annotation are missing."""
 
 
 class VideoDecodeError(RuntimeError):
@@ -54,11 +54,12 @@ class VideoDecodeError(RuntimeError):
 
     Args:
         path (str): The video.
-        reason (str): Why. None: ``path`` is the message of such an error (from another process), or has it in it.
+        reason (str): Why it can't be decoded. None: ``path`` is, or contains, the message of such an error raised in
+            another process.
 
     Attributes:
         path (str): The video.
-        reason (str): Why.
+        reason (str): Why it can't be decoded.
     """
 
     def __init__(self, path: str, reason: str | None = None) -> None:
@@ -73,7 +74,7 @@ class VideoDecodeError(RuntimeError):
 
 
 class TooManyUnreadableVideosError(RuntimeError):
-    """More videos can't be decoded than a training run is meant to put up with."""
+    """More videos can't be decoded than a training run tolerates."""
 
     def __init__(self, message: str) -> None:
         super().__init__(_own_line(type(self), message))

@@ -1,11 +1,11 @@
-"""Decoded frames of a split's clips in one LMDB file, so that they are decoded once and not in every epoch.
+"""LMDB store of a split's decoded frames, so that clips are decoded once and not in every epoch.
 
-A clip is a video and, where the annotation has them, its start and end. A store holds of each clip what
-``{"shape", "frame_inds", ...}`` says and the frames themselves, as they are or as JPEG, or the reason why it can't be
-decoded, and a checksum of each of these. It also holds the settings that made it.
+A clip is a video and, if the annotation has them, its start and end. For each clip a store holds its description
+(``{"shape", "frame_inds", ...}``) and its frames, uncompressed or as JPEG, or the reason why it can't be decoded, and
+checksums of all of these. It also holds the settings it was made with.
 
-Whatever was damaged in it since is an error that names the store. LMDB itself gets no file to see that would end the
-process; see :func:`~vop_mm.datasets.lmdb_check.check_lmdb`.
+Later damage raises an error that names the store. LMDB itself never gets to see a file that would crash the process;
+see :func:`~vop_mm.datasets.lmdb_check.check_lmdb`.
 """
 import hashlib
 import json
@@ -26,16 +26,16 @@ from .lmdb_check import DamagedError, check_lmdb
 from .stored_clip import check_info, checksums, decode_jpeg, encode_frames, split_frames  # noqa: F401
 from .video_source import VideoSource
 
-VERSION = 2  # of what is stored of a clip
+VERSION = 2  # version of the stored clip format
 _FILE, _LOCK = 'data.mdb', 'lock.mdb'
 _SETTINGS, _FINISHED = b'settings', b'finished'
 _AGAIN = 'run tools/data/cache_frames.py again, it makes anew what is damaged'
-# what LMDB may say of a file in which something is wrong; the names depend on its version
+# LMDB errors that mean damage; the names depend on its version
 _OF_DAMAGE = ('CorruptedError', 'PageNotFoundError', 'PageFullError', 'InvalidError', 'IncompatibleError',
               'VersionMismatchError', 'BadTxnError', 'PanicError')
-_MAX_SOUND = 2**18  # clips that a process remembers
-_FIRST_SIZE = 1 << 30  # bytes that a new store may grow to before its map is made larger
-# path -> process that opened it, and LMDB's environment: LMDB opens a file once in a process, and not across a fork
+_MAX_SOUND = 2**18  # maximum number of clips whose checksums a process remembers
+_FIRST_SIZE = 1 << 30  # initial map size in bytes of a new store; doubled when full
+# path -> (pid that opened it, LMDB environment): LMDB opens a file once per process, and not across a fork
 _OPEN: dict[str, tuple] = {}
 
 
@@ -52,7 +52,7 @@ def _one_kind_of_error(path: str | Path) -> Iterator[None]:
     try:
         yield
     except _lmdb().Error as e:
-        if 'Input/output error' in str(e) and shutil.disk_usage(path).free < 2**20:  # LMDB's word for a write cut short
+        if 'Input/output error' in str(e) and shutil.disk_usage(path).free < 2**20:  # LMDB's word for a short write
             raise full_disk_error(path) from None
         reason = str(e).removeprefix(f'{path}: ')
         if type(e).__name__ in _OF_DAMAGE:
@@ -67,7 +67,7 @@ def _refuse_links(path: str) -> None:
 
 
 def _check_file(path: str, writing: bool = False) -> None:
-    """Raise an error where LMDB might crash; at once, whatever the size."""
+    """Raise an error if LMDB might crash on the file; fast for files of any size."""
     file = os.path.join(path, _FILE)
     try:
         check_lmdb(file, writing)
@@ -80,32 +80,32 @@ def _check_file(path: str, writing: bool = False) -> None:
 
 
 def clip_key(video: str, start: float | None = None, end: float | None = None) -> bytes:
-    """Under what a clip stands in a store.
+    """Return the key of a clip in a store.
 
     Args:
-        video (str): As the annotation names it.
-        start (float, optional): Seconds.
-        end (float, optional): Seconds.
+        video (str): Name of the video in the annotation.
+        start (float, optional): Start in seconds.
+        end (float, optional): End in seconds.
 
     Returns:
-        bytes: 16 of them.
+        bytes: Key of 16 bytes.
     """
     times = [None if time is None else float(time) for time in (start, end)]
     return hashlib.blake2b(json.dumps([video, *times]).encode(), digest_size=16).digest()
 
 
 def source_of(path: str | Path, source: VideoSource | None = None) -> list[int]:
-    """What tells a video file from another under the same name.
+    """Return size and modification time of a video, to notice a replaced file.
 
     Args:
-        path (str | Path): The file.
-        source (VideoSource, optional): What has it, where that is no local folder.
+        path (str | Path): Path or name of the video.
+        source (VideoSource, optional): Source of the video if it is not in a local folder.
 
     Returns:
-        list[int]: Bytes, and the second in which it was last changed, or the server's mark; -1: not known.
+        list[int]: Size in bytes, and modification time in seconds or a number for the server's tag; -1: unknown.
 
     Raises:
-        OSError: It is not there, or can't be asked for.
+        OSError: The file is missing or can't be accessed.
     """
     if source is not None:
         try:
@@ -118,28 +118,28 @@ def source_of(path: str | Path, source: VideoSource | None = None) -> list[int]:
 
 
 class FrameStore:
-    """A finished store, to read from. Any number of processes may, forked ones too.
+    """A finished frame store, for reading. Any number of processes may read it, including forked ones.
 
     Args:
-        path (str | Path): Its folder.
+        path (str | Path): Folder of the store.
 
     Attributes:
-        settings (dict): What made it.
+        settings (dict): Settings it was made with.
 
     Raises:
-        FrameStoreError: Not there, not a store, not finished, or cut off or otherwise damaged (DamagedStoreError).
+        FrameStoreError: The folder is missing, not a store, not finished, or damaged (DamagedStoreError).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self._sound: dict[bytes, int] = {}  # clip -> bits of its frames whose checksums this process has compared
+        self._sound: dict[bytes, int] = {}  # clip -> bit mask of its frames whose checksums this process has verified
         _refuse_links(self.path)
         if not (Path(path) / _FILE).is_file():
             raise FrameStoreError(self.path, 'no frames are stored there; tools/data/cache_frames.py makes them')
         _check_file(self.path)
         with self._transaction() as txn:
             settings, finished = (value and bytes(value) for value in map(txn.get, (_SETTINGS, _FINISHED)))
-        _OPEN.pop(self.path)[1].close()  # whoever forks workers now hands nothing on
+        _OPEN.pop(self.path)[1].close()  # so that workers forked now inherit no open environment
         if settings is None:
             raise FrameStoreError(self.path, 'not a store of frames')
         self.settings = _read_settings(self.path, settings)
@@ -160,50 +160,50 @@ class FrameStore:
                 yield txn
 
     def info(self, video: str, start: float | None = None, end: float | None = None) -> dict | None:
-        """What is stored of a clip.
+        """Return the stored description of a clip.
 
         Args:
-            video (str): As the annotation names it.
-            start (float, optional): Seconds.
-            end (float, optional): Seconds.
+            video (str): Name of the video in the annotation.
+            start (float, optional): Start in seconds.
+            end (float, optional): End in seconds.
 
         Returns:
             dict | None: ``source`` (see :func:`source_of`) and either ``unreadable`` (str) or ``shape`` (n, H, W, 3),
-            ``frame_times`` (n, seconds) and ``total_frames`` (of the clip). None: nothing.
+            ``frame_times`` (n, seconds) and ``total_frames`` (frames of the clip). None if the clip is not stored.
 
         Raises:
-            DamagedStoreError: What is stored there is not what was stored.
+            DamagedStoreError: The description is damaged.
         """
         with self._transaction() as txn:
             return _info(self.path, txn, video, start, end)
 
     def frames(self, info: dict, positions: Sequence[int]) -> np.ndarray:
-        """Some of a clip's frames.
+        """Return some of a clip's frames.
 
         Args:
-            info (dict): Of :meth:`info`, a clip that could be decoded.
-            positions (Sequence[int]): Which of the ``n`` stored ones; any order, repetitions allowed.
+            info (dict): Result of :meth:`info` for a clip that could be decoded.
+            positions (Sequence[int]): Indices into the ``n`` stored frames, in any order, repetitions allowed.
 
         Returns:
-            np.ndarray: uint8 [len(positions), H, W, 3] RGB, the caller's to change.
+            np.ndarray: uint8 [len(positions), H, W, 3] RGB, a copy that the caller may change.
 
         Raises:
-            DamagedStoreError: They are not the ones that were stored.
+            DamagedStoreError: The frames are damaged.
         """
         with self._transaction() as txn:
             return _frames(self.path, txn, info, positions, self._sound)
 
 
 class FrameStoreWriter:
-    """A store to make, or to go on with. Every clip is there as a whole or not at all, whenever the process dies.
+    """A frame store to create or to continue. Each clip is written atomically, whenever the process dies.
 
     Args:
-        path (str | Path): Its folder; made when it isn't there.
-        settings (dict): What makes it, JSON's types only.
-        anew (bool): Remove the store that is there. Defaults to False.
+        path (str | Path): Folder of the store; created if missing.
+        settings (dict): Settings to make it with, JSON types only.
+        anew (bool): Remove an existing store first. Defaults to False.
 
     Raises:
-        FrameStoreError: Something else is there, a store with other settings, or a damaged one (DamagedStoreError).
+        FrameStoreError: The folder holds something else, other settings, or a damaged store (DamagedStoreError).
     """
 
     def __init__(self, path: str | Path, settings: dict, anew: bool = False) -> None:
@@ -217,7 +217,7 @@ class FrameStoreWriter:
         if anew:
             for name in (_FILE, _LOCK):
                 (self.path / name).unlink(missing_ok=True)
-        _refuse_links(str(path))  # LMDB would write through them
+        _refuse_links(str(path))  # LMDB would write through links
         if os.path.lexists(file):
             _check_file(str(path), writing=True)
         with _one_kind_of_error(path):
@@ -234,12 +234,12 @@ class FrameStoreWriter:
             raise
 
     def info(self, video: str, start: float | None = None, end: float | None = None) -> dict | None:
-        """As :meth:`FrameStore.info`."""
+        """Return the stored description of a clip; see :meth:`FrameStore.info`."""
         with _one_kind_of_error(self.path), self._env.begin() as txn:
             return _info(str(self.path), txn, video, start, end)
 
     def damage(self, info: dict) -> str | None:
-        """Read all frames of a clip. Returns what is wrong with them, None where nothing is."""
+        """Read all frames of a clip; return what is wrong with them, or None."""
         with _one_kind_of_error(self.path), self._env.begin(buffers=True) as txn:
             try:
                 if 'unreadable' not in info:
@@ -249,14 +249,14 @@ class FrameStoreWriter:
         return None
 
     def add(self, video: str, start: float | None, end: float | None, info: dict, frames: bytes) -> None:
-        """Store a clip, in place of an older one.
+        """Store a clip, replacing an older one.
 
         Args:
-            video (str): As the annotation names it.
-            start (float | None): Seconds.
-            end (float | None): Seconds.
-            info (dict): As :meth:`FrameStore.info` gives it, and ``lengths`` of :func:`encode_frames`.
-            frames (bytes): Of :func:`encode_frames`; empty for a video that can't be decoded.
+            video (str): Name of the video in the annotation.
+            start (float | None): Start in seconds.
+            end (float | None): End in seconds.
+            info (dict): Description as in :meth:`FrameStore.info`, with ``lengths`` from :func:`encode_frames`.
+            frames (bytes): Result of :func:`encode_frames`; empty for a video that can't be decoded.
         """
         key = clip_key(video, start, end)
         sums = [] if 'unreadable' in info else checksums(split_frames(frames, info))
@@ -265,15 +265,15 @@ class FrameStoreWriter:
         self._put({b'i' + key: info, b'f' + key: frames, b'c' + key: sums})
 
     def set_finished(self, finished: bool) -> None:
-        """Say whether all clips are there; only then the store can be read from."""
+        """Mark the store as finished or not; only a finished one can be read."""
         self._put({_FINISHED: b'yes' if finished else None})
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the store."""
         self._env.close()
 
     def _put(self, values: dict[bytes, bytes | None]) -> None:
-        """Set values, or remove those that are None, all at once."""
+        """Set values, or remove those that are None, in one transaction."""
         with _one_kind_of_error(self.path):
             while True:
                 try:
@@ -322,7 +322,7 @@ def _damaged(path: str, what: str, why: Exception) -> DamagedStoreError:
 
 
 def _frames(path: str, txn, info: dict, positions: Sequence[int], sound: dict[bytes, int]) -> np.ndarray:
-    """Some of a clip's frames, uint8 [len(positions), H, W, 3]. What is ``sound`` needn't be looked at again."""
+    """Return some of a clip's frames, uint8 [len(positions), H, W, 3]; those in ``sound`` are not verified again."""
     key = clip_key(info['video'], info['start'], info['end'])
     data, bits = txn.get(b'f' + key), 0
     for position in positions:
@@ -333,7 +333,7 @@ def _frames(path: str, txn, info: dict, positions: Sequence[int], sound: dict[by
     try:
         parts = split_frames(data, info)
         wanted = parts[positions] if isinstance(parts, np.ndarray) else [parts[p] for p in positions]
-        if sums is not None:  # older stores have none
+        if sums is not None:  # older stores have no checksums
             expected = np.frombuffer(sums, '<u8')[1:]
             if len(expected) != info['shape'][0] or (checksums(wanted) != expected[positions]).any():
                 raise ValueError('their checksum is another one')
@@ -350,12 +350,12 @@ def check_settings(path: str, there: dict, wanted: dict) -> None:
     """Refuse a store that was made with other settings.
 
     Args:
-        path (str): Of the store.
-        there (dict): Its settings.
-        wanted (dict): Those that are asked for; others of its settings don't matter.
+        path (str): Folder of the store.
+        there (dict): Settings of the store.
+        wanted (dict): Required settings; other settings of the store are ignored.
 
     Raises:
-        FrameStoreError: Names the first setting that differs.
+        FrameStoreError: A setting differs; the message names the first one.
     """
     for key, value in wanted.items():
         found = there.get(key)

@@ -1,6 +1,6 @@
-"""Whether an LMDB file is whole: LMDB itself believes every number in it, and a wrong one ends the process.
+"""Check that an LMDB file is intact: LMDB trusts every number in it, and a wrong one crashes the process.
 
-The layout is that of LMDB 0.9 on machines of 64 bits, the one that there is (``lmdb.h``, ``mdb.c``).
+The layout is that of LMDB 0.9 on 64-bit machines, the only one in use (``lmdb.h``, ``mdb.c``).
 """
 import os
 import struct
@@ -10,32 +10,33 @@ from typing import BinaryIO
 from vop_mm.utils.paths import open_regular
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
-_HEAD, _NODE = 16, 8  # bytes before the places of a page's nodes, and before a node's key
-_BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8  # kinds of pages
+_HEAD, _NODE = 16, 8  # bytes of a page header, and of a node header before its key
+_BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8  # page types
 _DIRTY = 0x10
-_ELSEWHERE = 1  # of a node: its value has pages of its own
+_ELSEWHERE = 1  # node flag: the value has its own pages
 _INTEGER_KEYS = 8
 _NONE = 2**64 - 1
-_MAX_DEPTH, _MAX_KEY = 32, 511  # as LMDB has them
-_DATABASE = struct.Struct('<I2H5Q')  # size of a page, flags, depth, branch, leaf and overflow pages, entries, root
+_MAX_DEPTH, _MAX_KEY = 32, 511  # LMDB's own limits
+_DATABASE = struct.Struct('<I2H5Q')  # page size, flags, depth, branch, leaf and overflow pages, entries, root
 
 
 class DamagedError(ValueError):
-    """An LMDB file that is cut off, or in which numbers are wrong. The message says what is wrong."""
+    """An LMDB file is cut off or contains wrong numbers. The message says what is wrong."""
 
 
 def check_lmdb(path: str, writing: bool = False) -> None:
-    """Look through an LMDB file's tree of pages, without LMDB. Of values that have pages of their own, only the place
-    is looked at, so that this takes milliseconds for thousands of them.
+    """Check the page tree of an LMDB file without LMDB.
+
+    Of values that have their own pages, only the position is checked, so thousands of them take milliseconds.
 
     Args:
-        path (str): The file.
-        writing (bool): Look at what matters to those who write, too. Defaults to False.
+        path (str): Path of the file.
+        writing (bool): Also check what matters for writing. Defaults to False.
 
     Raises:
-        DamagedError: LMDB would read beyond the file's end, or otherwise crash.
-        ValueError: Not an LMDB file at all.
-        OSError: It can't be read.
+        DamagedError: LMDB would read beyond the end of the file, or crash in another way.
+        ValueError: The file is not an LMDB file.
+        OSError: The file can't be read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -55,7 +56,7 @@ def check_lmdb(path: str, writing: bool = False) -> None:
 
 
 def _newest_meta(file: BinaryIO, size: int) -> tuple[tuple, tuple, int]:
-    """Free pages, the database, the last page that is used."""
+    """Return the free-page database, the main database and the last used page."""
     metas, page_size = [], 0
     for number in range(2):
         file.seek(number * page_size)
@@ -76,15 +77,15 @@ def _newest_meta(file: BinaryIO, size: int) -> tuple[tuple, tuple, int]:
 
 
 class _Tree:
-    """The pages of a file."""
+    """The page tree of a file."""
 
     def __init__(self, file: BinaryIO, page_size: int, last: int, writing: bool) -> None:
         self.file, self.page_size, self.last, self.writing = file, page_size, last, writing
         self.nodes: set[int] = set()  # pages of the trees
-        self.spans: list[tuple[int, int]] = []  # other pages: the first, and how many
+        self.spans: list[tuple[int, int]] = []  # other pages: first page and count
 
     def values(self, database: tuple, whole: bool = False) -> Iterator[bytes]:
-        """The values that stand beside their keys; with ``whole`` those that have pages of their own as well."""
+        """Yield the values stored next to their keys; with ``whole`` also those that have their own pages."""
         _, _, depth, *_, root = database
         if depth > _MAX_DEPTH:
             raise DamagedError('a database is too deep')
@@ -125,7 +126,7 @@ class _Tree:
         return page
 
     def _nodes(self, number: int, page: bytes, kind: int) -> list[tuple[int, int, int, int]]:
-        """Where each begins, the low 32 bits of a page or the size of a value, flags, the size of its key."""
+        """Return for each node its start, page number (low 32 bits) or value size, flags, and key size."""
         lower, upper = struct.unpack_from('<2H', page, 12)
         nodes, spans = [], []
         for start in struct.unpack_from(f'<{(lower - _HEAD) // 2}H', page, _HEAD):
@@ -133,20 +134,20 @@ class _Tree:
                 raise DamagedError(f'page {number} is damaged')
             low, high, flags, key_size = struct.unpack_from('<4H', page, start)
             size = low | high << 16
-            beside = 0 if kind == _BRANCH else 8 if flags & _ELSEWHERE else size  # bytes beside the key
+            beside = 0 if kind == _BRANCH else 8 if flags & _ELSEWHERE else size  # bytes after the key
             nodes.append((start, size, flags, key_size))
             spans.append((start, start + _NODE + key_size + beside))
             if spans[-1][1] > self.page_size or key_size > _MAX_KEY or kind == _LEAF and flags & ~_ELSEWHERE:
                 raise DamagedError(f'page {number} is damaged')
         spans.sort()
-        if any(end > start for (_, end), (start, _) in zip(spans, spans[1:])):  # who writes moves them about
+        if any(end > start for (_, end), (start, _) in zip(spans, spans[1:])):  # a writer moves nodes around
             raise DamagedError(f'page {number} is damaged')
         return nodes
 
     def _check_value(self, first: int, size: int) -> None:
         count = -(-(_HEAD + size) // self.page_size)
         self._check_place(first, count)
-        if self.writing:  # who takes it away believes what stands there
+        if self.writing:  # a writer that frees the pages trusts this header
             self.file.seek(first * self.page_size)
             there, _, flags, pages = struct.unpack('<Q2HI', self.file.read(_HEAD))
             if there != first or flags & ~_DIRTY != _OVERFLOW or pages < count:
@@ -155,7 +156,7 @@ class _Tree:
             self.spans.append((first, pages))
 
     def claim_free(self, value: bytes) -> None:
-        """Pages that may be written to anew: their count, then each."""
+        """Record the pages that are free for writing: their count, followed by each page number."""
         numbers = struct.unpack(f'<{len(value) // 8}Q', value[:len(value) // 8 * 8])
         if not numbers or numbers[0] > len(numbers) - 1:
             raise DamagedError('the list of free pages is damaged')
@@ -164,7 +165,7 @@ class _Tree:
             self.spans.append((page, 1))
 
     def check_overlaps(self) -> None:
-        """Whether no page is used for two things."""
+        """Check that no page is used twice."""
         end = 0
         for first, count in sorted([*self.spans, *((page, 1) for page in self.nodes)]):
             if first < end:

@@ -1,4 +1,4 @@
-"""What a store holds of a clip: its frames as bytes, what is said of them, and checksums."""
+"""Stored form of a clip: encoded frames, description and checksums."""
 import io
 import zlib
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from .decoding import Limits
 
 
 def encode_frames(frames: Sequence[np.ndarray], quality: int | None = None) -> tuple[bytes, list[int] | None]:
-    """Frames as a store keeps them.
+    """Encode frames for a store.
 
     Args:
         frames (Sequence[np.ndarray]): uint8 [H, W, 3] each.
-        quality (int, optional): JPEG's, colour at full resolution. None: as they are, exact.
+        quality (int, optional): JPEG quality, without chroma subsampling. None: uncompressed.
 
     Returns:
-        tuple[bytes, list[int] | None]: All frames, and the length of each JPEG.
+        tuple[bytes, list[int] | None]: All frames, and the length of each JPEG (None if uncompressed).
     """
     if quality is None:
         return np.stack(frames).tobytes(), None
@@ -30,7 +30,7 @@ def encode_frames(frames: Sequence[np.ndarray], quality: int | None = None) -> t
 
 
 def check_info(info: dict) -> None:
-    """Raise an error of some kind where it is not of the form that :meth:`FrameStore.info` describes."""
+    """Raise an error (of any type) if a description does not have the form that :meth:`FrameStore.info` documents."""
     _check_numbers(info['source'], 2, lowest=-1)
     if 'unreadable' in info:
         if not isinstance(info['unreadable'], str):
@@ -55,10 +55,10 @@ def _check_numbers(values: list, count: int, lowest: int = 0) -> list[int]:
 
 
 def split_frames(data: bytes, info: dict) -> np.ndarray | list[bytes]:
-    """A clip's frames, [n, H, W, 3]; or its JPEGs.
+    """Split stored data into a clip's frames, [n, H, W, 3], or its JPEGs.
 
     Raises:
-        ValueError, TypeError: They are not there, or not as many bytes.
+        ValueError, TypeError: The data is missing or has the wrong size.
     """
     if info['lengths'] is None:
         return np.frombuffer(data, np.uint8).reshape(info['shape'])
@@ -69,10 +69,10 @@ def split_frames(data: bytes, info: dict) -> np.ndarray | list[bytes]:
 
 
 def checksums(parts: np.ndarray | Sequence[bytes]) -> np.ndarray:
-    """A checksum of each frame, uint64 [n].
+    """Return a checksum of each frame, uint64 [n].
 
-    Of a JPEG it is a CRC. One of frames as they are would take ten times as long as reading them; the sum of their
-    words notices a flipped bit, too, and takes a twentieth of loading.
+    JPEGs get a CRC. For uncompressed frames, a CRC would take ten times as long as reading them; the sum of their words
+    also detects a flipped bit, at a twentieth of the loading time.
     """
     if not isinstance(parts, np.ndarray):
         return np.array([zlib.crc32(part) for part in parts], np.uint64)
@@ -83,11 +83,11 @@ def checksums(parts: np.ndarray | Sequence[bytes]) -> np.ndarray:
 
 
 def decode_jpeg(jpeg: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """A frame; a ValueError where it is none of this shape."""
+    """Decode a JPEG frame; raise ValueError if it does not have this shape."""
     try:
         with Image.open(io.BytesIO(jpeg), formats=('JPEG', )) as image:
             if (image.height, image.width, len(image.getbands())) != shape:
                 raise ValueError(f'{image.width} x {image.height} pixels, {image.mode}')
             return np.asarray(image)
-    except Exception as e:  # Pillow's readers raise what comes to pass in them
+    except Exception as e:  # Pillow's readers raise many types
         raise ValueError(f'no JPEG: {" ".join(str(e).split())}') from None

@@ -1,4 +1,4 @@
-"""WebDataset tar shards: which samples are in them and where, and the bytes of a member."""
+"""WebDataset tar shards: list the samples in them and read the bytes of a member."""
 import glob
 import json
 import os
@@ -20,26 +20,26 @@ from .video_source import VideoSource
 
 _RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
 _MAX_SHARDS = 1_000_000
-_MAX_MEMBERS = 5_000_000  # of a shard
+_MAX_MEMBERS = 5_000_000  # per shard
 _MAX_NAME = 1024  # characters
-_MAX_HEADER = 1 << 16  # bytes that are read at once between members
-_MAX_TEXT = 1 << 20  # bytes of a caption file
+_MAX_HEADER = 1 << 16  # maximum bytes per read between members
+_MAX_TEXT = 1 << 20  # maximum bytes of a caption file
 _BLOCK = 1 << 20
 
 
 class Member(NamedTuple):
-    """Where a file lies in a shard: number of the shard, offset and size in bytes."""
+    """Position of a file in a shard: shard number, offset and size in bytes."""
     shard: int
     offset: int
     size: int
 
 
 class TarSource(VideoSource):
-    """The videos in tar shards, by ``shard.tar/member``. A member is copied to the temporary place while it is used.
+    """Videos in tar shards, named ``shard.tar/member``. A member is copied to a temporary file while it is used.
 
     Args:
-        shards (Sequence[str]): Paths.
-        members (dict[str, Member]): Of the videos.
+        shards (Sequence[str]): Paths of the shards.
+        members (dict[str, Member]): Positions of the videos, by name.
     """
 
     def __init__(self, shards: Sequence[str], members: dict[str, Member]) -> None:
@@ -49,7 +49,7 @@ class TarSource(VideoSource):
         self._shards = [(path, os.stat(path)) for path in shards]
 
     def stat(self, name: str) -> FileStat:
-        """Size of a video, and when its shard was changed last."""
+        """Return the size of a video and the modification time of its shard."""
         member = self._members[self._find(name)[1]]
         return FileStat(member.size, str(self._shards[member.shard][1].st_mtime_ns))
 
@@ -83,17 +83,17 @@ def _read(file: BinaryIO, member: Member) -> Iterator[bytes]:
 
 
 def expand_shards(patterns: str | Sequence[str], folder: str = '') -> list[str]:
-    """Paths of shards.
+    """Expand shard patterns to paths.
 
     Args:
         patterns (str | Sequence[str]): ``'shard-{0000..0099}.tar'``, ``'shard-*.tar'`` or a name, one or several.
-        folder (str): What they are relative to.
+        folder (str): Folder that the patterns are relative to.
 
     Returns:
-        list[str]: In the order of the patterns, of numbers and of names.
+        list[str]: Paths, in the order of the patterns, numbers and names.
 
     Raises:
-        AnnotationError: A pattern that no file fits, or two files of one name.
+        AnnotationError: A pattern matches no file, or two files have the same name.
     """
     paths = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -126,18 +126,18 @@ def _parts(pattern: str) -> Iterator[tuple[str, str | None, str | None]]:
 
 
 def read_shard(path: str, number: int) -> tuple[list[dict], dict[str, Member]]:
-    """List the samples of a shard: members whose names are the same up to the first dot.
+    """List the samples of a shard: members with the same name up to the first dot.
 
     Args:
-        path (str): A plain tar archive.
-        number (int): Of the shard.
+        path (str): Uncompressed tar archive.
+        number (int): Number of the shard.
 
     Returns:
-        tuple[list[dict], dict[str, Member]]: Entries as of an annotation, and the place of each one's ``video``.
+        tuple[list[dict], dict[str, Member]]: Entries as in an annotation, and the position of each ``video``.
 
     Raises:
-        AnnotationError: It is no plain tar archive, cut off, or holds what it should not: links, devices, paths that
-            lead out, a video without captions. The message names the member.
+        AnnotationError: The file is not a plain tar archive, is cut off, or contains what it must not: links, devices,
+            paths that lead out, a video without captions. The message names the member.
     """
     shard, samples = os.path.basename(path), {}
     try:
@@ -172,7 +172,7 @@ def read_shard(path: str, number: int) -> tuple[list[dict], dict[str, Member]]:
 
 
 def _members(path: str, file: BinaryIO, number: int) -> Iterator[tuple[str, Member]]:
-    """Regular files of an archive, in its order."""
+    """Yield the regular files of an archive in order."""
     size, end, seen = os.fstat(file.fileno()).st_size, 0, set()
     try:
         with tarfile.open(fileobj=_Headers(file), mode='r:') as archive:
@@ -203,7 +203,7 @@ def _members(path: str, file: BinaryIO, number: int) -> Iterator[tuple[str, Memb
 
 
 class _Headers:
-    """A file of which only little is read at once: tarfile reads headers as long as they say they are."""
+    """File object that limits the size of a read: tarfile reads headers of whatever size they claim."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.at = file, 0
@@ -211,7 +211,7 @@ class _Headers:
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER:
             raise ValueError(f'a header of {size} bytes')
-        self.file.seek(self.at)  # between members others read
+        self.file.seek(self.at)  # other code reads from the file between members
         data = self.file.read(size)
         self.at += len(data)
         return data
@@ -235,7 +235,7 @@ def _text(path: str, name: str, file: BinaryIO, member: Member) -> str:
 
 
 def _captions(path: str, key: str, sample: dict) -> dict:
-    """Captions of a sample, and start and end where its JSON has them."""
+    """Return the captions of a sample, and start and end if its JSON has them."""
     content = {}
     if 'json' in sample:
         try:

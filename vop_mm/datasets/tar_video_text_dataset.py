@@ -1,4 +1,4 @@
-"""Videos and captions in tar shards."""
+"""Dataset of videos and captions in tar shards."""
 from collections.abc import Sequence
 
 from vop_mm.registry import DATASETS
@@ -13,19 +13,19 @@ from .video_text_dataset import VideoTextDataset
 class TarVideoTextDataset(VideoTextDataset):
     """Videos in WebDataset tar shards: one item per (video, caption) pair, or per video in ``test_mode``.
 
-    A sample is the members of a shard whose names are the same up to the first dot: a video, and ``.txt`` (one caption)
-    or ``.json`` (``{"caption": ...}`` or ``{"captions": [...]}``, optional ``start`` and ``end`` in seconds). Other
-    members are left alone. The shards, plain tar archives, are listed once at the start. Then any sample is as near as
-    any other: shuffling, distributed sampling and resuming are those of :class:`VideoTextDataset`, not those of a
-    stream. ``video_id`` is ``shard/key``, ``video`` is ``shard.tar/member``.
+    A sample consists of the members of a shard with the same name up to the first dot: a video, and ``.txt`` (one
+    caption) or ``.json`` (``{"caption": ...}`` or ``{"captions": [...]}``, optional ``start`` and ``end`` in seconds).
+    Other members are ignored. The shards, uncompressed tar archives, are listed once at the start. After that samples
+    can be accessed in any order: shuffling, distributed sampling and resuming work as in :class:`VideoTextDataset`, not
+    as in a stream. ``video_id`` is ``shard/key``, ``video`` is ``shard.tar/member``.
 
     Args:
         shards (str | Sequence[str]): ``'shard-{0000..0099}.tar'``, ``'shard-*.tar'`` or names, relative to
             ``data_root``.
-        **kwargs: Of :class:`VideoTextDataset`, without ``ann_file``, ``data_prefix`` and ``backend_args``.
+        **kwargs: Arguments of :class:`VideoTextDataset`, except ``ann_file``, ``data_prefix`` and ``backend_args``.
 
     Raises:
-        AnnotationError: A shard that is missing, ill-formed, or holds what it should not.
+        AnnotationError: A shard is missing, ill-formed, or contains what it must not.
     """
 
     def __init__(self, shards: str | Sequence[str], **kwargs) -> None:
@@ -33,7 +33,7 @@ class TarVideoTextDataset(VideoTextDataset):
         super().__init__(ann_file='', **kwargs)
 
     def read_entries(self) -> tuple[dict, list[dict], VideoSource]:
-        """As in :class:`VideoTextDataset`, of all shards."""
+        """Read the entries of all shards; see :meth:`VideoTextDataset.read_entries`."""
         paths = expand_shards(self.shards, self.data_root or '')
         entries, members = [], {}
         for number, path in enumerate(paths):

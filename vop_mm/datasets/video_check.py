@@ -1,4 +1,4 @@
-"""Whether a clip is fit to train on and to evaluate."""
+"""Check whether a clip can be used for training and evaluation."""
 from .errors import VideoDecodeError
 from .transforms import ReadClip
 
@@ -15,19 +15,19 @@ NOTES = {
     'several tracks': 'several video tracks: one of them is read',
     'HDR': 'HDR: tone mapped to SDR',
 }
-_LATE = 0.5  # seconds by which an annotation may be rounded
+_LATE = 0.5  # tolerance in seconds for rounded annotations
 
 
 def check_clip(read: ReadClip, item: dict) -> dict:
     """Read one clip as training would, and the end of its file. The decoder may crash or hang.
 
     Args:
-        read (ReadClip): The transform that reads clips.
-        item (dict): ``filename``, and ``start`` and ``end`` (seconds) where the annotation has them.
+        read (ReadClip): Transform that reads clips.
+        item (dict): ``filename``, and ``start`` and ``end`` (seconds) if the annotation has them.
 
     Returns:
-        dict: ``problem`` (of ``PROBLEMS``; '' where it is fit), ``notes`` (of ``NOTES``, a list), ``detail`` (str), and
-        as far as they are known ``frames``, ``fps``, ``seconds``, ``height`` and ``width`` of the file.
+        dict: ``problem`` (a key of ``PROBLEMS``; '' if there is none), ``notes`` (list of keys of ``NOTES``),
+        ``detail`` (str), and as far as known ``frames``, ``fps``, ``seconds``, ``height`` and ``width`` of the file.
     """
     path, start, end = item['filename'], item.get('start'), item.get('end')
     row = dict(problem='', notes=[], detail='')

@@ -1,4 +1,4 @@
-"""Which files of a folder are videos: one answer for indexes, converters and compression."""
+"""Find the videos of a folder; used by indexing, converters and compression alike."""
 import os
 from collections import Counter, deque
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from vop_mm.utils.stalls import call_unless_stalled
 VIDEO_EXTENSIONS = frozenset(
     '.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2p .m2t .m2ts .m4v .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mts .ogm .ogv '
     '.qt .tp .ts .vob .webm .wmv'.split())
-"""Of files in the containers that ``decoding/formats.py`` knows; raw streams (``.m2v``, ``.h264``) have none."""
+"""Extensions of the containers in ``decoding/formats.py``; raw streams (``.m2v``, ``.h264``) have no container."""
 
 NO_VIDEO = 'no videos by their extension'
 SYSTEM = 'left by the system'
@@ -36,23 +36,23 @@ class FoundVideos:
 
     Attributes:
         videos (list[str]): Paths relative to the folder, with ``/``, sorted.
-        left_out (dict[str, list[str]]): The other files and folders by reason (a constant of this module; those of
-            ``UNLISTED`` have the system's message behind it), relative as well, sorted.
+        left_out (dict[str, list[str]]): Relative paths of other files and folders by reason, sorted. A reason is a
+            constant of this module; ``UNLISTED`` is followed by the system's message.
     """
     videos: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def unreadable(self) -> dict[str, str]:
-        """What may be a video or hold some, and can't be read now: path -> reason."""
+        """Return what may be or contain a video but can't be read now: path -> reason."""
         return {path: reason for reason, paths in self.left_out.items() for path in paths
                 if reason in (NOT_REGULAR, DANGLING) or reason.startswith(UNLISTED)}
 
 
 def describe_left_out(left_out: dict[str, list[str]]) -> str:
-    """What was left out of a folder, as one line that can be printed.
+    """Describe what was left out of a folder, in one printable line.
 
     Args:
-        left_out (dict[str, list[str]]): Of :class:`FoundVideos`.
+        left_out (dict[str, list[str]]): See :class:`FoundVideos`.
 
     Returns:
         str: Counts, and some of the names. Empty if nothing was left out.
@@ -71,14 +71,14 @@ def describe_left_out(left_out: dict[str, list[str]]) -> str:
 
 
 def find_videos(folder: str | Path) -> FoundVideos:
-    """Find the videos in a folder and all folders below it, by their names.
+    """Find the videos in a folder and all its subfolders, by their names.
 
     Links to files and folders are followed. Each folder is searched once, under its own name if it lies in the folder
-    itself: links that lead back end there. Whatever can't be read, or doesn't answer for a minute, is noted and stops
-    nothing.
+    itself, so links that lead back end there. Whatever can't be read, or doesn't respond for a minute, is recorded and
+    does not stop the search.
 
     Args:
-        folder (str | Path): The folder. Its own name may be any.
+        folder (str | Path): Folder to search. It may have any name.
 
     Returns:
         FoundVideos: The videos, and what was left out.
@@ -117,7 +117,7 @@ def find_videos(folder: str | Path) -> FoundVideos:
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a name ends as those of videos do."""
+    """Return True if a name has a video extension."""
     return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
@@ -126,8 +126,10 @@ def _leave_out(found: FoundVideos, reason: str, path: str) -> None:
 
 
 def _list_folder(path: str, alive: Callable[[], None]) -> tuple[tuple[int, int], list[tuple[str, str | None, bool]]]:
-    """What a folder is known by, and of each entry its name, why it is no video (None: it is one), and whether it is a
-    link; sorted. ``alive`` is called for each."""
+    """Return the identity of a folder, and (name, reason, is_link) of each entry, sorted.
+
+    The reason says why the entry is not a video (None if it is one). ``alive`` is called for each entry.
+    """
     entries, status = [], os.stat(path)
     with os.scandir(path) as listing:
         for entry in listing:
@@ -144,7 +146,7 @@ def _reason_by_name(name: str) -> str | None:
 
 
 def _reason_by_kind(entry: os.DirEntry) -> str | None:
-    """Why an entry is no video; ``FOLDER`` also for folders that are to be searched."""
+    """Return why an entry is not a video (None if it is one); ``FOLDER`` includes folders to be searched."""
     try:
         if entry.is_dir():
             return FOLDER

@@ -1,4 +1,4 @@
-"""Manifests: lists of videos by their addresses, JSON lines."""
+"""Manifests: lists of videos by address, as JSON lines."""
 import json
 import os
 import re
@@ -24,11 +24,11 @@ class ManifestEntry:
     """A line of a manifest.
 
     Attributes:
-        url (str): Where the video is: an address, or a path below the manifest's folder.
-        start (float, optional): Where the clip begins, in seconds.
-        end (float, optional): Where it ends.
-        size (int, optional): Bytes of the file.
-        etag (str, optional): The server's mark of its content.
+        url (str): Location of the video: an address, or a path below the manifest's folder.
+        start (float, optional): Start of the clip in seconds.
+        end (float, optional): End of the clip in seconds.
+        size (int, optional): File size in bytes.
+        etag (str, optional): The server's content tag.
     """
     url: str
     start: float | None = None
@@ -38,34 +38,34 @@ class ManifestEntry:
 
     @property
     def name(self) -> str:
-        """What the clip is called where it is shown and kept: no passwords, and the time behind ``#t=``."""
+        """Name of the clip for display and storage: without passwords, and with the time after ``#t=``."""
         times = '' if (self.start, self.end) == (None, None) else f'#t={_seconds(self.start)},{_seconds(self.end)}'
         return public_address(self.url) + times.rstrip(',')
 
     @property
     def stat(self) -> FileStat:
-        """What the manifest says of the file's content."""
+        """Size and tag of the file according to the manifest."""
         return FileStat(self.size, self.etag)
 
 
 def is_manifest(path: str | os.PathLike) -> bool:
-    """Whether a path is that of a manifest, by its name: ``.jsonl``."""
+    """Return True if a path has the extension of a manifest, ``.jsonl``."""
     return not is_address(str(path)) and str(path).lower().endswith('.jsonl')
 
 
 def read_manifest(path: str | os.PathLike) -> list[ManifestEntry]:
-    """Read a manifest and check all of it.
+    """Read and validate a manifest.
 
     Args:
         path (str | os.PathLike): JSON lines: ``{"url": "s3://bucket/a.mp4", "start"?, "end"?, "size"?, "etag"?}``,
             times in seconds. A url has one of the schemes s3, gs, http and https, or is a path relative to the
-            manifest's folder, or ``file:`` with a path below it. Empty lines are left out.
+            manifest's folder, or ``file:`` with a path below it. Empty lines are skipped.
 
     Returns:
-        list[ManifestEntry]: In the file's order; files of the manifest's folder with their path below it.
+        list[ManifestEntry]: Entries in file order; files in the manifest's folder have relative paths.
 
     Raises:
-        AnnotationError: No such file, or a line that is ill-formed (named), or the same clip twice, or no lines.
+        AnnotationError: The file is missing or empty, a line is ill-formed (it is named), or a clip is duplicated.
     """
     path = os.fspath(path)
     entries, lines = [], {}
@@ -108,7 +108,7 @@ def _entry(path: str, number: int, line: bytes) -> ManifestEntry:
         if value is None and key != 'url':
             continue
         sound = isinstance(value, kinds) and not isinstance(value, bool)
-        if not sound or (not value if isinstance(value, str) else not 0 <= value < 2**53):  # NaN is in no bounds
+        if not sound or (not value if isinstance(value, str) else not 0 <= value < 2**53):  # also refuses NaN
             raise error(f'{key} must be {what}, found {shortened(repr(value))}')
     if content.get('end') is not None and content['end'] <= content.get('start', 0):
         raise error(f'end ({content["end"]}) must lie behind start ({content.get("start", 0)})')
@@ -120,7 +120,7 @@ def _entry(path: str, number: int, line: bytes) -> ManifestEntry:
 
 
 def unique_keys(pairs: list[tuple]) -> dict:
-    """For JSON's ``object_pairs_hook``, which keeps the last of several equal keys; raises ValueError."""
+    """Build a dict from JSON's ``object_pairs_hook``; raise ValueError for a duplicate key."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError('a key stands there twice')
@@ -128,7 +128,7 @@ def unique_keys(pairs: list[tuple]) -> dict:
 
 
 def _place(manifest: str, url: str) -> str:
-    """Where a video lies: an address, or a path below the manifest's folder."""
+    """Return the location of a video: an address, or a path below the manifest's folder."""
     shown = shortened(public_address(url))
     if url.lower().startswith('file:'):
         parts = urlsplit(url)

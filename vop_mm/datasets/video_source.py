@@ -1,4 +1,4 @@
-"""Where videos come from: a folder, an address, a backend of MMEngine, or a manifest."""
+"""Sources of videos: a folder, an address, an MMEngine backend, or a manifest."""
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -26,33 +26,33 @@ _HTTP = ('http', 'https')
 
 
 class ChangedVideoError(VideoDecodeError):
-    """A video is not the one that it was to be."""
+    """A video differs from the expected one."""
 
 
 class VideoSource:
-    """Gives each video of a collection a local path, wherever it is.
+    """Provides a local path for each video of a collection, wherever it is stored.
 
-    A file that is not in a local folder is fetched to a temporary place while it is used, and taken away again. May be
-    pickled, and used after a fork and from several threads.
+    A remote file is copied to a temporary file while it is used. Sources can be pickled, and used after a fork and from
+    several threads.
 
     Args:
         root (str | os.PathLike): A folder; an address (``s3://bucket/videos``, ``gs://``, ``https://``, or another that
-            fsspec knows); or a manifest (``.jsonl``), see :func:`read_manifest`. Empty: names are paths of their own.
-        backend_args (dict, optional): With ``backend``, a storage backend of MMEngine reads the files:
+            fsspec supports); or a manifest (``.jsonl``), see :func:`read_manifest`. Empty: names are used as paths.
+        backend_args (dict, optional): With ``backend``, an MMEngine storage backend reads the files:
             ``dict(backend='petrel')``. Otherwise options of fsspec's file system, ``dict(anon=True)``, or ``headers``
             for a web server.
-        cache_bytes (int, optional): Bytes that the files which this process fetched may take at once. None:
+        cache_bytes (int, optional): Maximum total bytes of the remote files that this process holds at once. None:
             ``VOP_MM_MAX_FETCHED``, by default 10 GB.
-        timeout (float): Seconds to connect to a web server, and between two pieces of a file. Defaults to 60.
+        timeout (float): Seconds to connect to a web server, and between two chunks of a file. Defaults to 60.
 
     Attributes:
-        is_local (bool): Whether it is a local folder, where a path is all that is needed.
-        names_videos (bool): Whether somebody has named each video, whatever its extension: in a manifest.
+        is_local (bool): True for a local folder, where a path is all that is needed.
+        names_videos (bool): True for a manifest, which names each video explicitly, whatever its extension.
 
     Raises:
         AnnotationError: The manifest is ill-formed.
-        ImportError: The package that reads such addresses is not installed.
-        ValueError: Not an address, or options that nobody takes.
+        ImportError: The package for such addresses is not installed.
+        ValueError: The address is invalid, or an option is not supported.
 
     Examples:
         >>> source = VideoSource('https://example.org/videos')
@@ -77,41 +77,41 @@ class VideoSource:
         return public_address(self.root)
 
     def require_folder(self) -> None:
-        """Raise ``NotADirectoryError`` where videos are to be in a local folder, and it is not there."""
+        """Raise ``NotADirectoryError`` if the source is a local folder that doesn't exist."""
         if self.is_local and not os.path.isdir(self.root or '.'):
             raise NotADirectoryError(f'no such folder of videos: {self}')
 
     def local(self, name: str, expected: FileStat | None = None) -> AbstractContextManager[str]:
-        """A local path of a video, valid within the ``with``.
+        """Return a context manager that gives a local path of a video.
 
         Args:
-            name (str): Relative to the root, or of the manifest.
-            expected (FileStat, optional): What :meth:`stat` or :meth:`list` said: another content is an error.
+            name (str): Name relative to the root, or from the manifest.
+            expected (FileStat, optional): Earlier result of :meth:`stat` or :meth:`list`; other content is an error.
 
         Returns:
-            AbstractContextManager[str]: The path. Errors of a decoder that name it name the video instead.
+            AbstractContextManager[str]: The path. Decoder errors that name it are changed to name the video.
 
         Raises:
             ValueError: The name leads out of the root, or is not in the manifest.
-            VideoDecodeError: The file can't be fetched, or is larger than there may be.
+            VideoDecodeError: The file can't be fetched, or exceeds the limit.
         """
         reader, address = self._find(name)
         return nullcontext(address) if reader is None else self._fetched(name, reader, address, expected)
 
     def shown(self, name: str) -> str:
-        """What a video is called in messages: its path, or its address without passwords and signatures.
+        """Return a video's path or address for messages, without passwords and signatures.
 
         Raises:
-            ValueError: As :meth:`local`.
+            ValueError: See :meth:`local`.
         """
         return public_address(self._find(name)[1])
 
     def stat(self, name: str) -> FileStat:
-        """Size of a video, and what changes when its content does, as far as they are known without reading it.
+        """Return size and tag of a video, as far as they are known without reading it.
 
         Raises:
-            ValueError: As :meth:`local`.
-            VideoDecodeError: It can't be found.
+            ValueError: See :meth:`local`.
+            VideoDecodeError: The video can't be found.
         """
         entry = (self._entries or {}).get(name)
         if entry is not None and None not in entry.stat:
@@ -126,10 +126,10 @@ class VideoSource:
         return FileStat(status.st_size, str(status.st_mtime_ns))
 
     def list(self) -> dict[str, FileStat]:
-        """All files, whatever their kind, with what is known of each without asking for it.
+        """List all files of any type, with the size and tag that the listing gives.
 
         Raises:
-            ValueError: A web server doesn't list its files, and a local folder is listed by ``find_videos``.
+            ValueError: A web server can't be listed, and a local folder is listed by ``find_videos``.
             VideoDecodeError: The folder can't be listed.
         """
         if self._entries is not None:
@@ -140,13 +140,13 @@ class VideoSource:
         return reader.list(self.root)
 
     def window(self, name: str) -> tuple[float | None, float | None]:
-        """Start and end in seconds of the clip that a manifest means by a name; None: of the video."""
+        """Return start and end in seconds of the clip that a manifest means by a name; None for those of the video."""
         entry = (self._entries or {}).get(self._entry_name(name))
         return (entry.start, entry.end) if entry else (None, None)
 
-    # -- where a video is ---------------------------------------------------------------------------------------------
+    # -- locating a video ---------------------------------------------------------------------------------------------
     def _find(self, name: str) -> tuple[Any, str]:
-        """Who reads a video, and its address; nobody reads a local path."""
+        """Return the reader of a video (None for a local path) and its address."""
         if self._entries is not None:
             found = self._entry_name(name)
             if found is None:
@@ -165,7 +165,7 @@ class VideoSource:
         return reader, path_below(self.root, name)
 
     def _entry_name(self, name: str) -> str | None:
-        """The manifest's own name of a video; an annotation may know it by the end of its path."""
+        """Return the manifest's name of a video; an annotation may use the end of its path instead."""
         if self._entries is None or name in self._entries:
             return name
         if not hasattr(self, '_ends'):
@@ -175,10 +175,10 @@ class VideoSource:
                 parts = path.split('/')
                 for first, times in product(range(len(parts)), {'', full[full.rfind('#t='):] * ('#t=' in full)}):
                     end = '/'.join(parts[first:]) + times
-                    self._ends[end] = None if end in self._ends else full  # of two, neither is meant
+                    self._ends[end] = None if end in self._ends else full  # ambiguous: neither is meant
         return self._ends.get(name)
 
-    # -- who reads it -------------------------------------------------------------------------------------------------
+    # -- readers ------------------------------------------------------------------------------------------------------
     def _reader(self, root: str) -> BackendFiles | FsspecFiles | HttpFiles | None:
         if 'backend' in self._options:
             reader = BackendFiles(self._options)
@@ -194,7 +194,7 @@ class VideoSource:
         return HttpFiles(self._options.get('headers'), self._timeout)
 
     def _readers_of_manifest(self) -> dict:
-        if 'headers' in self._options:  # it may name any number of servers
+        if 'headers' in self._options:  # a manifest may name any number of servers
             raise ValueError('headers are of one server: name its address, not a manifest')
         schemes = {scheme_of(entry.url) for entry in self._entries.values() if is_address(entry.url)}
         if self._options and len(schemes - set(_HTTP)) > 1:

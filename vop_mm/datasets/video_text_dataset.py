@@ -1,4 +1,4 @@
-"""Videos and their captions."""
+"""Dataset of videos and their captions."""
 import os.path as osp
 from collections.abc import Callable, Sequence
 
@@ -14,48 +14,47 @@ from .randomness import SharedClock, fixed_randomness
 from .remote import is_address
 from .video_source import VideoSource
 
-_CLIP = ('filename', 'video', 'start', 'end', 'source')  # what says which frames are meant
+_CLIP = ('filename', 'video', 'start', 'end', 'source')  # keys that determine the frames
 
 
 @DATASETS.register_module()
 class VideoTextDataset(BaseDataset):
     """Videos with captions: one item per (video, caption) pair in training, per video with all captions otherwise.
 
-    What the first transform gets: ``filename`` (path), ``video`` (as the annotation has it), ``video_id``, ``source``
-    (where videos are not in a local folder: the :class:`VideoSource` that makes a path of ``filename``),
-    ``video_index`` (int, the video's place in the annotation, the same for all its captions), ``captions`` (list of
-    str), ``start`` and ``end`` (seconds, where the annotation has them), and every other key of the annotation's entry
-    under its own name.
+    Input of the first transform: ``filename`` (path), ``video`` (as in the annotation), ``video_id``, ``source`` (for
+    remote videos, the :class:`VideoSource` that turns ``filename`` into a path), ``video_index`` (int, the video's
+    position in the annotation, the same for all its captions), ``captions`` (list of str), ``start`` and ``end``
+    (seconds, if the annotation has them), and every other key of the annotation's entry under its own name.
 
-    All random choices of a training item are a function of (seed, epoch, index): workers, their number and a resumed
-    run change nothing. :class:`~vop_mm.engine.hooks.SetEpochHook` sets the run's seed and the epoch.
+    All random choices of a training item are a function of (seed, epoch, index), independent of workers, their number
+    and resuming. :class:`~vop_mm.engine.hooks.SetEpochHook` sets the run's seed and the epoch.
 
     A video that can't be decoded (the pipeline raises :class:`VideoDecodeError`) is never passed on silently:
 
     * ``'replace'`` (training): another item takes its place, drawn from (seed, epoch, index). Its data sample's
-      metainfo ``unreadable`` lists what failed on the way as ``(path, reason)``. If ``max_replacements`` other videos
-      fail as well, that is an error.
+      metainfo ``unreadable`` lists the failed videos as ``(path, reason)``. If ``max_replacements`` other videos
+      fail as well, an error is raised.
     * ``'error'``: the error is raised; it names the file.
     * ``'skip'`` (evaluation): the item stays, so that every rank, batch and result keeps its place, with black
-      ``inputs`` and its own captions and ids, and its metainfo ``unreadable`` is ``[(path, reason)]``. Whoever counts
-      results must leave such items out: :class:`~vop_mm.evaluation.metrics.RetrievalMetric` does and reports them.
+      ``inputs`` and its own captions and ids, and its metainfo ``unreadable`` is ``[(path, reason)]``. Metrics must
+      exclude such items: :class:`~vop_mm.evaluation.metrics.RetrievalMetric` does and reports them.
 
     Args:
         ann_file (str): Annotation; see :func:`~vop_mm.datasets.annotation.read_annotation`. Relative to ``data_root``.
-        data_prefix (dict): ``video``: the folder of the videos or a manifest of them, relative to ``data_root``, or an
-            address: what :class:`VideoSource` takes. Paths in the annotation may not lead out of it.
-        backend_args (dict, optional): How to read from there; see :class:`VideoSource`. Defaults to None.
+        data_prefix (dict): ``video``: folder or manifest of the videos, relative to ``data_root``, or an address; see
+            :class:`VideoSource`. Paths in the annotation must not lead out of it.
+        backend_args (dict, optional): Options for reading the videos; see :class:`VideoSource`. Defaults to None.
         pipeline (Sequence): Transforms, ending with :class:`~vop_mm.datasets.transforms.PackVideoText`.
         test_mode (bool): One item per video. Defaults to False: one per (video, caption) pair.
         on_unreadable (str, optional): See above. Defaults to ``'replace'`` in training and ``'error'`` otherwise.
-        max_replacements (int): How many other videos are tried. Defaults to 10.
-        check_files (bool): Look at the start whether all videos are there, in a local folder. Defaults to True.
-        seed (int): Until a hook sets the run's. Defaults to 0.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``indices``, ``lazy_init`` ...).
+        max_replacements (int): Maximum number of other videos to try. Defaults to 10.
+        check_files (bool): Check at the start that all videos of a local folder exist. Defaults to True.
+        seed (int): Random seed until a hook sets the run's. Defaults to 0.
+        **kwargs: Arguments of :class:`mmengine.dataset.BaseDataset` (``data_root``, ``indices``, ``lazy_init`` ...).
 
     Raises:
-        AnnotationError: The annotation is missing, ill-formed or empty, or names files elsewhere.
-        VideoNotFoundError: Videos are not there.
+        AnnotationError: The annotation is missing, ill-formed or empty, or names files outside of the folder.
+        VideoNotFoundError: Videos are missing.
     """
 
     def __init__(self,
@@ -77,21 +76,21 @@ class VideoTextDataset(BaseDataset):
         self.backend_args, self.max_replacements = backend_args, max_replacements
         self.check_files = check_files
         self._clock = SharedClock(seed)
-        # built here: MMEngine looks names up in the default scope, which a script need not have set
+        # built here: MMEngine looks names up in the default scope, which a script may not have set
         pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, pipeline=pipeline, test_mode=test_mode, **kwargs)
 
     def get_data_info(self, idx: int) -> dict:
-        """An item as the first transform gets it."""
+        """Return an item as the first transform gets it."""
         info = super().get_data_info(idx)
         return info if self.source.is_local else dict(info, source=self.source)
 
     def set_epoch(self, epoch: int, seed: int | None = None) -> None:
-        """Set what random choices depend on; workers that already run see it too.
+        """Set the epoch and seed of all random choices; running workers see them too.
 
         Args:
-            epoch (int): The epoch that comes next, from 0.
-            seed (int, optional): The run's seed. None leaves it.
+            epoch (int): Next epoch, from 0.
+            seed (int, optional): Random seed of the run. None: unchanged.
         """
         self._clock.set(epoch, seed)
 
@@ -120,17 +119,17 @@ class VideoTextDataset(BaseDataset):
         return items
 
     def read_entries(self) -> tuple[dict, list[dict], VideoSource]:
-        """Metainfo and entries as :func:`read_annotation` gives them, and where the videos are."""
+        """Return metainfo and entries, see :func:`read_annotation`, and the source of the videos."""
         return *read_annotation(self.ann_file), VideoSource(self.data_prefix.get('video', ''), self.backend_args)
 
     def _join_prefix(self) -> None:
         video = self.data_prefix.get('video', '')
         super()._join_prefix()
-        if is_address(video):  # MMEngine knows some schemes
+        if is_address(video):  # MMEngine handles only some schemes
             self.data_prefix['video'] = video
 
     def _locate(self, index: int, entry: dict) -> str:
-        """The path of a video, or what its source calls it."""
+        """Return the path of a video, or its name in the source."""
         if self.source.is_local:
             return locate_video(self.ann_file, index, entry, self.source.root)
         try:
@@ -154,10 +153,10 @@ class VideoTextDataset(BaseDataset):
             idx (int): Index of the item.
 
         Returns:
-            dict: What the last transform returns.
+            dict: Output of the last transform.
 
         Raises:
-            VideoDecodeError: With ``on_unreadable='error'``.
+            VideoDecodeError: The video can't be decoded, with ``on_unreadable='error'``.
             TooManyUnreadableVideosError: No other video could be decoded either.
         """
         idx = idx % len(self)
@@ -171,7 +170,7 @@ class VideoTextDataset(BaseDataset):
         return self._skipped(idx, info, first) if self.test_mode else self._replacement(idx, first)
 
     def _run(self, info: dict, idx: int, attempt: int) -> dict:
-        # evaluation does not change with the epoch in which it takes place
+        # evaluation must not depend on the epoch
         epoch = 0 if self.test_mode else self._clock.epoch
         with fixed_randomness(self._clock.seed, epoch, idx, attempt):
             if self.source.is_local:
@@ -182,15 +181,15 @@ class VideoTextDataset(BaseDataset):
                 raise VideoDecodeError(self.source.shown(info['video']), e.reason) from None
 
     def _replacement(self, idx: int, first: tuple[str, str]) -> dict:
-        """Another item in place of one whose video failed."""
-        # a stream of its own, so that the choice is not tied to what the pipeline draws
+        """Return another item in place of one whose video failed."""
+        # a separate random stream, so that the choice does not depend on the pipeline's draws
         rng = np.random.default_rng((self._clock.seed, self._clock.epoch, idx, 2**31))
         candidates = (int(rng.integers(len(self))) for _ in range(100 * self.max_replacements))
         return self._first_readable(idx, candidates, first)
 
     def _skipped(self, idx: int, info: dict, first: tuple[str, str]) -> dict:
-        """An item of the right form for a video that can't be decoded, marked so that nobody counts it."""
-        # Only the pipeline knows what frames it makes. It makes them of another video, and they are blacked out.
+        """Return an item of the right shape for a video that can't be decoded, marked so that metrics exclude it."""
+        # Only the pipeline knows the shape of its frames, so it reads another video, which is blacked out.
         candidates = ((idx + step) % len(self) for step in range(1, len(self)))
         item = self._first_readable(idx, candidates, first, captions_of=info)
         item['inputs'] = torch.zeros_like(item['inputs'])
@@ -199,13 +198,13 @@ class VideoTextDataset(BaseDataset):
         return item
 
     def _first_readable(self, idx: int, candidates, first: tuple[str, str], captions_of: dict | None = None) -> dict:
-        failed = dict([first])  # path -> reason, in the order met
+        failed = dict([first])  # path -> reason, in the order of failure
         for candidate in candidates:
             if len(failed) > self.max_replacements:
                 break
             info = self.get_data_info(candidate)
             path = info['filename']
-            if path in failed:  # another caption of it
+            if path in failed:  # another caption of the same video
                 continue
             if captions_of is not None:
                 clip = {key: info[key] for key in _CLIP if key in info}

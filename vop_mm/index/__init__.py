@@ -1,4 +1,4 @@
-"""Search: an index of vectors, the catalogue that it can be rebuilt from, and a folder's way into both."""
+"""Search index: vectors, the catalog that they can be rebuilt from, and indexing of video folders."""
 from .catalogue import Catalogue
 from .faiss_index import FaissIndex
 from .features import take_in, take_in_features

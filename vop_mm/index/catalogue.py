@@ -1,4 +1,4 @@
-"""What an index knows of its files: names, content, moments and vectors, in an SQLite file."""
+"""Catalog of an index in an SQLite file: names and content hashes of files, clip times and vectors."""
 import errno
 import json
 import os
@@ -16,30 +16,30 @@ from .database import Database
 from .meta import MAX_DIM, read_meta
 from .vector_index import check_vectors
 
-# BLOB: a name needn't be UTF-8
+# BLOB: a name may not be UTF-8
 _FILES = ('CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER, mtime_ns INTEGER, '
           'hash TEXT, error TEXT{})')
-# AUTOINCREMENT: a number is never given twice, so that a vector left in an index by accident is nobody's
+# AUTOINCREMENT: numbers are never reused, so that a stale vector in an index never matches another clip
 _CLIPS = ('CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL REFERENCES files, '
           'start REAL NOT NULL, stop REAL NOT NULL, vector BLOB NOT NULL{})')
 _OTHERS = (
     'CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)',
     'CREATE INDEX files_by_hash ON files (hash)',
     'CREATE INDEX clips_by_file ON clips (file)',
-    # what the index of vectors has not been told yet
+    # changes that the vector index has not received yet
     'CREATE TABLE changes (clip INTEGER PRIMARY KEY, added INTEGER NOT NULL)',
 )
 _SUM = ', checksum INTEGER'
 _SCHEMAS = {'first': (_FILES.format(''), _CLIPS.format(''), *_OTHERS),
             'checksums': (_FILES.format(_SUM), _CLIPS.format(_SUM), *_OTHERS)}
 _UPGRADE = tuple(f'ALTER TABLE {table} ADD COLUMN checksum INTEGER' for table in ('files', 'clips'))
-_SOME = 500  # values in a query; old versions of SQLite take 999
+_SOME = 500  # values per query; old versions of SQLite accept at most 999
 _MAX_PATH = 65536  # bytes
-_MAX_REASON = 1000  # characters that are shown
+_MAX_REASON = 1000  # maximum characters of a reason
 
 
 class FileState(NamedTuple):
-    """A file as it was when it was indexed: bytes, time of its last change in ns, hash; ``error``: why it isn't."""
+    """State of a file when it was indexed: bytes, mtime in ns, hash; ``error``: why it could not be indexed."""
     size: int | None
     mtime_ns: int | None
     hash: str | None
@@ -47,34 +47,34 @@ class FileState(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """A window of a file: path below the folder, start and end in seconds."""
+    """A window of a file: path relative to the folder, start and end in seconds."""
     path: str
     start: float
     end: float
 
 
 class Catalogue:
-    """Files, clips and vectors. It is the truth: the index of vectors can be made from it again.
+    """Files, clips and vectors. It is the source of truth: the vector index can be rebuilt from it.
 
-    Every change stands in ``changes`` until the index has it, in the same transaction: killed at any moment, nothing
-    is lost and nothing is there twice. What is read may be somebody else's: every value is checked.
+    Every change is recorded in ``changes``, in the same transaction, until the vector index has it: if the process is
+    killed, nothing is lost or duplicated. The file may come from an untrusted source, so every value read is checked.
 
     Args:
-        path (str | Path): The file.
-        create (bool): Make it. Defaults to False.
+        path (str | Path): SQLite file.
+        create (bool): Create the file. Defaults to False.
 
     Raises:
-        FileNotFoundError: There is none, and none is to be made.
-        PermissionError: It can't be read.
-        OSError: It can't be made.
-        ValueError: It is something else, or damaged. Every method may raise this.
+        FileNotFoundError: The file is missing and ``create`` is False.
+        PermissionError: The file can't be read.
+        OSError: The file can't be created.
+        ValueError: The file is something else, or damaged. Every method may raise this.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
         path = Path(path)
         if not create and not path.is_file():
             raise FileNotFoundError(f'no search index: {path.parent}')
-        if not create and not os.access(path, os.R_OK):  # SQLite doesn't say why
+        if not create and not os.access(path, os.R_OK):  # SQLite doesn't report the reason
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         if not create and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
             raise ValueError(f'{path} is a link that leads out of the index')
@@ -82,20 +82,20 @@ class Catalogue:
         self._known_widths: tuple[int, int] | None = None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing of what is changed in it."""
+        """Return a context manager within which all changes are applied, or none."""
         return self._db.transaction()
 
     def allow_writing(self) -> None:
-        """Open it to be written as well, and bring its tables up to date; else the first transaction does."""
+        """Reopen the file for writing and upgrade its tables; otherwise the first transaction does so."""
         self._db.allow_writing()
 
     # -- settings -----------------------------------------------------------------------------------------------------
     def get(self, key: str, default: Any = None) -> Any:
-        """A setting, as it was given to :meth:`set`."""
+        """Return a setting as it was passed to :meth:`set`."""
         rows = self._db.rows('SELECT value FROM meta WHERE key = ?', (key, ))
         try:
             return read_meta(key, rows[0][0]) if rows else default
@@ -103,35 +103,35 @@ class Catalogue:
             raise self._db.damaged(e) from None
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a setting that JSON can hold."""
+        """Store a setting that is serializable as JSON."""
         self._db.write('INSERT OR REPLACE INTO meta VALUES (?, ?)', (key, json.dumps(value)))
 
     # -- files --------------------------------------------------------------------------------------------------------
     def files(self) -> dict[str, FileState]:
-        """All files, by path."""
+        """Return all files by path."""
         rows = self._db.rows(f'SELECT path, size, mtime_ns, hash, error, {self._checksum("files")} FROM files '
                              'ORDER BY path')
         return dict(map(self._file, rows))
 
     def file(self, path: str) -> FileState | None:
-        """One file, if it is known."""
+        """Return the state of a file; None if it is unknown."""
         rows = self._db.rows(f'SELECT path, size, mtime_ns, hash, error, {self._checksum("files")} FROM files '
                              'WHERE path = ?', (os.fsencode(path), ))
         return self._file(rows[0])[1] if rows else None
 
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
                  vectors: np.ndarray | Sequence = ()) -> None:
-        """A file and its clips, in place of what was under its path.
+        """Add a file and its clips, replacing an existing entry of its path.
 
         Args:
-            path (str): Below the folder.
-            state (FileState): As it was before it was read.
-            clips (Sequence[tuple[float, float]]): Start and end of each, in seconds, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm; in an index whose settings say ``kept``, behind each so
-                many values that re-ranking needs, [n, D + kept].
+            path (str): Path relative to the folder.
+            state (FileState): State of the file before it was read.
+            clips (Sequence[tuple[float, float]]): Start and end of each clip in seconds, [n].
+            vectors (np.ndarray): float32 [n, D], unit norm; in an index with the setting ``kept``, each is followed by
+                that many values for re-ranking, [n, D + kept].
 
         Raises:
-            ValueError: Vectors that are not finite, not of unit norm, or not of the index's length.
+            ValueError: A vector is not finite, not of unit norm, or not of the index's length.
         """
         vectors = np.asarray(vectors, '<f4')
         if len(clips) != len(vectors):
@@ -144,7 +144,7 @@ class Catalogue:
                               'VALUES (?, ?, ?, ?, ?, ?)', (name, *state, text_checksum(name, *state)))
         if not len(clips):
             return
-        times = np.array(clips, float) + 0.  # SQLite knows no -0.0
+        times = np.array(clips, float) + 0.  # SQLite does not preserve -0.0
         sums = clip_checksums([file] * len(clips), times, vectors)
         for (start, end), vector, checksum in zip(clips, vectors, sums.tolist()):
             clip = self._db.write('INSERT INTO clips (file, start, stop, vector, checksum) VALUES (?, ?, ?, ?, ?)',
@@ -152,25 +152,25 @@ class Catalogue:
             self._db.write('INSERT INTO changes VALUES (?, 1)', (clip, ))
 
     def touch_file(self, path: str, state: FileState) -> None:
-        """Note another time of a file whose content is the same."""
+        """Update the state of a file whose content is unchanged."""
         name = os.fsencode(path)
         self._db.write('UPDATE files SET size = ?, mtime_ns = ?, hash = ?, error = ?, checksum = ? WHERE path = ?',
                        (*state, text_checksum(name, *state), name))
 
     def remove_file(self, path: str) -> None:
-        """Forget a file and its clips; nothing where there is none."""
+        """Remove a file and its clips, if it exists."""
         for row in self._db.rows('SELECT id FROM files WHERE path = ?', (os.fsencode(path), )):
             self._db.write('INSERT OR REPLACE INTO changes SELECT id, 0 FROM clips WHERE file = ?', row)
             self._db.write('DELETE FROM clips WHERE file = ?', row)
             self._db.write('DELETE FROM files WHERE id = ?', row)
 
     def clips_of_content(self, digest: str) -> tuple[list[tuple[float, float]], list[np.ndarray]] | None:
-        """Clips and vectors of a file that has this content, if one is known."""
+        """Return clips and vectors of a file with this content hash; None if there is none."""
         rows = self._db.rows('SELECT path FROM files WHERE hash = ? AND error IS NULL LIMIT 1', (digest, ))
         return self.clips_of_file(self._path(rows[0][0])) if rows else None
 
     def clips_of_file(self, path: str) -> tuple[list[tuple[float, float]], list[np.ndarray]]:
-        """Start and end, in seconds, and vector of each clip of a file, as :meth:`put_file` takes them."""
+        """Return start and end in seconds, and vector, of each clip of a file; see :meth:`put_file`."""
         rows = self._db.rows(f'{self._clip_columns()} FROM clips JOIN files ON files.id = clips.file '
                              'WHERE path = ? ORDER BY start', (os.fsencode(path), ))
         _, times, vectors = self._clips(rows)
@@ -178,16 +178,16 @@ class Catalogue:
 
     # -- clips --------------------------------------------------------------------------------------------------------
     def num_clips(self) -> int:
-        """How many clips."""
-        # with a condition each is a step of SQLite's machine, which is how a call without end is noticed
+        """Return the number of clips."""
+        # the condition makes each row a step of SQLite's virtual machine, which is how endless calls are detected
         return self._db.rows('SELECT count(*) FROM clips WHERE file > 0')[0][0]
 
     def clips(self, ids: Sequence[int]) -> dict[int, Clip]:
-        """Clips by number; those that are gone are left out."""
+        """Return clips by number; missing ones are omitted."""
         return self.compare(ids)[0]
 
     def compare(self, ids: Sequence[int], vector: np.ndarray | None = None) -> tuple[dict[int, Clip], dict[int, float]]:
-        """Clips by number, and the cosine of each with a vector, float32 [D]; those that are gone are left out."""
+        """Return clips by number, and the cosine of each with a vector, float32 [D]; missing ones are omitted."""
         clips, cosines = {}, {}
         for first in range(0, len(ids), _SOME):
             some = [int(i) for i in ids[first:first + _SOME]]
@@ -202,7 +202,7 @@ class Catalogue:
         return clips, cosines
 
     def kept(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """What re-ranking needs of clips: numbers int64 [n] of those that are there, and values float32 [n, kept]."""
+        """Return the re-ranking values of clips: numbers of existing clips int64 [n], and values float32 [n, kept]."""
         parts = [self._clips(self._db.rows(f'{self._clip_columns()} FROM clips WHERE clips.id IN '
                                            f'({",".join("?" * len(some))})', some))
                  for some in (ids[first:first + _SOME] for first in range(0, len(ids), _SOME))]
@@ -213,38 +213,38 @@ class Catalogue:
         return numbers, rows[:, self._widths(rows.shape[1])[0]:]
 
     def number(self, path: str, start: float) -> int | None:
-        """Of the clip of a file that begins there, in seconds. No other clip ever gets it."""
+        """Return the number of a file's clip that begins at a time in seconds. Numbers are never reused."""
         rows = self._db.rows('SELECT clips.id FROM clips JOIN files ON files.id = clips.file '
                              'WHERE path = ? AND start = ?', (os.fsencode(path), start))
         return rows[0][0] if rows else None
 
     def vectors(self, batch: int = 10_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All clips: numbers int64 [n] and vectors float32 [n, D], ``batch`` at a time."""
+        """Yield all clips in batches: numbers int64 [n] and vectors float32 [n, D]."""
         return self._batches('', batch)
 
-    # -- what the index of vectors lacks ------------------------------------------------------------------------------
+    # -- pending changes of the vector index --------------------------------------------------------------------------
     def removed(self) -> list[int]:
-        """Numbers of clips that the index is to forget."""
+        """Return the numbers of clips to remove from the vector index."""
         return [row[0] for row in self._db.rows('SELECT clip FROM changes WHERE added = 0')]
 
     def added(self, batch: int = 10_000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Clips that the index is to learn of: numbers int64 [n] and vectors float32 [n, D], ``batch`` at a time."""
+        """Yield the clips to add to the vector index in batches: numbers int64 [n] and vectors float32 [n, D]."""
         return self._batches('JOIN changes ON changes.clip = clips.id WHERE added = 1', batch)
 
     def num_changes(self) -> int:
-        """How many clips the index has not been told of."""
+        """Return the number of pending changes."""
         return self._db.rows('SELECT count(*) FROM changes WHERE clip IS NOT NULL AND added >= 0')[0][0]
 
     def changes_done(self) -> None:
-        """Note that the index has been told everything."""
-        self._db.write('DELETE FROM changes WHERE true')  # a condition: see num_clips
+        """Mark all changes as applied to the vector index."""
+        self._db.write('DELETE FROM changes WHERE true')  # the condition: see num_clips
 
     def all_changed(self) -> None:
-        """Note that the index knows nothing."""
+        """Mark all clips as missing from the vector index."""
         self.changes_done()
         self._db.write('INSERT INTO changes SELECT id, 1 FROM clips')
 
-    # -- rows, checked ------------------------------------------------------------------------------------------------
+    # -- checked rows -------------------------------------------------------------------------------------------------
     def _checksum(self, table: str) -> str:
         return f'{table}.checksum' if self._db.version == 'checksums' else 'NULL'
 
@@ -257,7 +257,7 @@ class Catalogue:
             yield numbers, np.ascontiguousarray(vectors[:, :self._widths(vectors.shape[1])[0]])
 
     def _clips(self, rows: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers int64 [n], start and end float64 [n, 2], and vectors float32 [n, D + kept]; rows: _clip_columns."""
+        """Convert _clip_columns rows to numbers int64 [n], times float64 [n, 2] and vectors float32 [n, D + kept]."""
         if not rows:
             return np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 0), np.float32)
         numbers, files, starts, stops, blobs, sums = zip(*rows)
@@ -283,7 +283,7 @@ class Catalogue:
         return np.array(numbers, np.int64), times, vectors
 
     def _widths(self, otherwise: int) -> tuple[int, int]:
-        """Length of vectors, and how many values are kept behind each."""
+        """Return the length of vectors, and the number of values stored after each."""
         if self._known_widths is None:
             settings = self.get('settings')
             self._known_widths = settings and (settings['dim'], settings.get('kept', 0))
@@ -305,7 +305,7 @@ class Catalogue:
         return path, FileState(size, mtime_ns, digest, error and error[:_MAX_REASON])
 
     def _path(self, name: object) -> str:
-        """A path below the folder of videos."""
+        """Decode and check a path relative to the video folder."""
         if not isinstance(name, bytes) or len(name) > _MAX_PATH:
             raise self._db.damaged('a path of wrong type')
         path = os.fsdecode(name)

@@ -1,4 +1,4 @@
-"""Checksums that cost next to nothing: sums of words, which notice every change within a word."""
+"""Very fast checksums: sums of words, which detect every change within a word."""
 import zlib
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ BLOCK = 1 << 20  # bytes of a file that are summed at once
 
 
 def clip_checksums(files: Sequence[int], times: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Checksum of each clip.
+    """Compute a checksum of each clip.
 
     Args:
         files (Sequence[int]): Number of each clip's file, [n].
-        times (np.ndarray): Start and end of each, float64 [n, 2].
+        times (np.ndarray): Start and end of each clip, float64 [n, 2].
         vectors (np.ndarray): float32 [n, D].
 
     Returns:
@@ -23,16 +23,16 @@ def clip_checksums(files: Sequence[int], times: np.ndarray, vectors: np.ndarray)
 
 
 def text_checksum(*values: object) -> int:
-    """Checksum of a few plain values: of their text."""
+    """Compute a checksum of the text of a few plain values."""
     return zlib.crc32(ascii(values).encode())
 
 
 def next_checksum(block: bytes, checksum: int = 0) -> int:
-    """Checksum of a file up to and with a block.
+    """Update a file's checksum with its next block.
 
     Args:
-        block (bytes): ``BLOCK`` bytes, or at the end of the file what is left.
-        checksum (int): Of the file up to the block. Defaults to 0, its beginning.
+        block (bytes): ``BLOCK`` bytes, or the remainder at the end of the file.
+        checksum (int): Checksum of the file before the block. Defaults to 0, for the start of the file.
     """
     whole = len(block) // 8
     total = np.frombuffer(block, '<u8', whole).sum(dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""SQLite files that may have come from anywhere: a database file is a program, so only the one we write is opened."""
+"""Safe access to untrusted SQLite files: a database can contain code, so only our own schemas are opened."""
 import errno
 import marshal
 import os
@@ -14,29 +14,29 @@ from urllib.parse import quote
 from vop_mm.utils.files import full_disk_error
 from vop_mm.utils.locks import locked
 
-_STEPS = 100_000  # of SQLite's machine between two looks at how many there were
-_MAX_VALUE = 12_000_000  # bytes of a value; a config is the longest
-_FEW = 16  # rows between two looks at how much there was
-_SPARE = 16_000_000  # bytes of an answer, besides those that the size of the file explains
-_JOURNAL_END = bytes.fromhex('d9d505f920a163d7')  # of a journal that names other files
-_PATIENCE = 5.  # seconds that another process is given to tidy up what a killed one left
+_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the limit
+_MAX_VALUE = 12_000_000  # maximum bytes of a value; configs are the longest
+_FEW = 16  # rows between two checks of the size limit
+_SPARE = 16_000_000  # bytes that an answer may exceed the size of the file by
+_JOURNAL_END = bytes.fromhex('d9d505f920a163d7')  # end of a journal that names other files
+_PATIENCE = 5.  # seconds to wait for another process that cleans up after a killed one
 
 
 class Database:
-    """An SQLite file with known tables and nothing else: no views, triggers, virtual tables, computed columns.
+    """An SQLite file with known tables and nothing else: no views, triggers, virtual tables or computed columns.
 
-    It is opened to be read alone until something is written. Whatever is wrong with it is a ValueError with its name,
-    in every call. A call that needs more steps, or gives more bytes, than the size of the file explains is ended.
+    The file is opened read-only until something is written. Every problem with it raises ValueError with its name, in
+    every call. A call that needs more steps or returns more bytes than the size of the file explains is aborted.
 
     Args:
-        path (str | Path): The file.
-        schemas (Mapping[str, Sequence[str]]): Statements that make its tables and indexes, of each version that may be
-            there; the last one is the newest.
-        create (bool): Make it. Defaults to False.
-        upgrade (Sequence[str]): Statements that make the newest version of any other, before it is written.
+        path (str | Path): SQLite file.
+        schemas (Mapping[str, Sequence[str]]): SQL statements that create the tables and indexes of each supported
+            version; the last one is the newest.
+        create (bool): Create the file. Defaults to False.
+        upgrade (Sequence[str]): SQL statements that upgrade any older version to the newest before writing.
 
     Attributes:
-        version (str): Which of the versions it is.
+        version (str): Schema version of the file.
     """
 
     def __init__(self, path: str | Path, schemas: Mapping[str, Sequence[str]], create: bool = False,
@@ -48,16 +48,16 @@ class Database:
         self._db = self._open(create)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self._reading():
             return list(self._fetch(query, values))
 
     def parts(self, query: str, size: int) -> Iterator[list[tuple]]:
-        """The rows of a query, some at a time. Nothing is to be written meanwhile."""
+        """Yield the rows of a query in parts. Nothing may be written in the meantime."""
         rows = self._fetch(query, ())
         while True:
             with self._reading():
@@ -67,15 +67,15 @@ class Database:
             yield some
 
     def write(self, statement: str, values: Sequence = ()) -> int:
-        """Change something within a :meth:`transaction`. Returns the number of a row that was added."""
+        """Execute a statement within a :meth:`transaction`; return the number of an inserted row."""
         return self._execute(statement, values).lastrowid
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what is changed in it.
+        """Apply all changes within the context, or none.
 
         Raises:
-            OSError: It can't be written: no space, no permission, a link.
+            OSError: The file can't be written: no space, no permission, or a link.
         """
         self.allow_writing()
         try:
@@ -88,10 +88,10 @@ class Database:
             raise self.damaged(e) from None
 
     def allow_writing(self) -> None:
-        """Open it to be written as well, and bring its tables up to date.
+        """Reopen the file for writing and upgrade its tables.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The file can't be written.
         """
         if self._writes:
             return
@@ -114,7 +114,7 @@ class Database:
                 raise _not_written(self.path, e) from None
 
     def damaged(self, why: object) -> ValueError:
-        """The error that says so."""
+        """Build the error for a damaged file."""
         why = ''.join(c if c.isprintable() else '?' for c in str(why)[:200])
         return ValueError(f'{self.path} is not a catalogue of this project, or is damaged ({why})')
 
@@ -122,27 +122,29 @@ class Database:
     def _create(self, schema: Sequence[str]) -> None:
         try:
             with closing(sqlite3.connect(self.path)) as db:
-                # of 4 kB, SQLite's own, two rows with vectors of 2 kB would not fill one
+                # two rows with vectors of 2 kB do not fit into SQLite's default page of 4 kB
                 db.execute('PRAGMA page_size = 16384')
                 db.executescript(';\n'.join(('BEGIN', *schema, 'COMMIT')))
         except sqlite3.Error as e:
             raise _not_written(self.path, e) from None
 
     def _open(self, write: bool) -> sqlite3.Connection:
-        """Connect, and look at everything that SQLite would act on. The file is never opened by other means: closing it
-        would end the locks that this process's other connections have."""
+        """Connect, and check everything that SQLite would act on.
+
+        The file is never opened in any other way: closing it would release this process's other locks.
+        """
         _check_beside(self.path)
         db = self._connect(write)
         try:
             with self._reading():
                 self._steps_left = self._allowed()
-                # what a killed process left is put right before the tables are looked at
+                # changes left by a killed process are rolled back before the tables are checked
                 self.version = self._retry(lambda: self._find_version(db))
         except BaseException:
             db.close()
             raise
         if self.version is None:
-            for name in ('wal', 'shm'):  # there were none before
+            for name in ('wal', 'shm'):  # they did not exist before
                 with suppress(OSError):
                     os.unlink(_beside(self.path, name))
             raise self.damaged('it keeps a log of its own')
@@ -150,7 +152,7 @@ class Database:
 
     def _connect(self, write: bool) -> sqlite3.Connection:
         name = quote(os.fsencode(os.path.abspath(self.path)))
-        # several threads of a web page may ask, one at a time
+        # several threads of the web page may use it, one at a time
         db = sqlite3.connect(f'file:{name}?mode={"rw" if write else "ro"}', uri=True, timeout=60,
                              check_same_thread=False)
         if hasattr(db, 'setlimit'):  # Python 3.11
@@ -164,12 +166,12 @@ class Database:
             db.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
         for pragma in ('trusted_schema = OFF', 'cell_size_check = ON', 'mmap_size = 0',
                        f'query_only = {"OFF" if write else "ON"}'):
-            db.execute(f'PRAGMA {pragma}')  # touches no file
+            db.execute(f'PRAGMA {pragma}')  # does not access the file
         db.set_progress_handler(self._step, _STEPS)
         return db
 
     def _find_version(self, db: sqlite3.Connection) -> str | None:
-        """Which version of the tables is there, whole and with nothing else; None for a file that keeps a log."""
+        """Return the schema version if the tables match it exactly; None for a file with a write-ahead log."""
         if db.execute('PRAGMA journal_mode').fetchone() != ('delete', ):
             db.close()
             return None
@@ -191,17 +193,17 @@ class Database:
         return self._retry(lambda: self._db.execute(statement, values))
 
     def _fetch(self, query: str, values: Sequence) -> Iterator[tuple]:
-        """Rows, no more of them than there can be: in a crafted file many values lie in the same pages."""
-        with closing(self._execute(query, values)) as rows:  # one left open locks the file, from Python 3.13 on
+        """Yield rows up to a size limit: in a crafted file, many values share the same pages."""
+        with closing(self._execute(query, values)) as rows:  # an open cursor keeps a lock from Python 3.13 on
             left = 4 * os.stat(self.path).st_size + _SPARE
             while few := rows.fetchmany(_FEW):
-                left -= len(marshal.dumps(few))  # a tenth of the time that it takes to ask each value
+                left -= len(marshal.dumps(few))  # ten times faster than inspecting each value
                 if left < 0:
                     raise self.damaged('more values than it has room for')
                 yield from few
 
     def _allowed(self) -> int:
-        """Steps that a call may take: some tenths of a second, and a hundred for each byte of the file."""
+        """Return the allowed number of steps: some tenths of a second, plus a hundred per byte of the file."""
         return 300 + os.stat(self.path).st_size // 1000
 
     def _step(self) -> bool:
@@ -209,13 +211,13 @@ class Database:
         return self._steps_left < 0
 
     def _interrupted(self, error: sqlite3.Error) -> None:
-        # Ctrl-C within our function is for SQLite a wish to end
+        # SQLite takes Ctrl-C within our progress handler for a request to stop
         if str(error) == 'interrupted' and self._steps_left >= 0:
             raise KeyboardInterrupt from None
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What SQLite raises as what callers expect."""
+        """Convert SQLite's errors to those that callers expect."""
         try:
             yield
         except sqlite3.OperationalError as e:
@@ -227,7 +229,7 @@ class Database:
             raise self.damaged(e) from None
 
     def _retry(self, call):
-        """Ask; where a process was killed in the middle of a change, that change is taken back first."""
+        """Execute a call; if a process was killed in the middle of a change, roll the change back first."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -245,7 +247,7 @@ class Database:
                 _check_beside(self.path)
                 with closing(self._connect(True)) as db:
                     db.execute('SELECT count(*) FROM sqlite_master')
-        except BlockingIOError:  # whoever holds it does the same
+        except BlockingIOError:  # the process that holds the lock does the same
             if time.monotonic() > end:
                 raise BlockingIOError(f'another process is changing {self.path}') from None
             time.sleep(0.1)
@@ -255,7 +257,7 @@ class Database:
 
 
 def _check_beside(path: Path) -> None:
-    """Look at the files beside a database that SQLite would open."""
+    """Check the auxiliary files of a database that SQLite would open."""
     for name in ('wal', 'shm'):
         if os.path.lexists(_beside(path, name)):
             raise ValueError(f'{_beside(path, name)} does not belong to an index of this project')
@@ -270,9 +272,9 @@ def _check_beside(path: Path) -> None:
         with open(journal, 'rb') as file:
             file.seek(max(os.fstat(file.fileno()).st_size - len(_JOURNAL_END), 0))
             names_others = file.read() == _JOURNAL_END
-    except FileNotFoundError:  # of a writer that has ended
+    except FileNotFoundError:  # the writer has finished
         return
-    if names_others:  # SQLite may remove what such a journal names
+    if names_others:  # SQLite may delete the files that such a journal names
         raise ValueError(f'{journal} names other files: it does not belong to an index of this project')
 
 

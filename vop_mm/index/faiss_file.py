@@ -1,7 +1,7 @@
-"""Vectors of FAISS in a file: of the two kinds that we write, looked through before FAISS's own reader gets it.
+"""Read and write FAISS indexes in files, limited to two types and validated before FAISS's reader sees them.
 
-FAISS reads far more kinds than these, some of which name other files and write to them. At the end of the file, behind
-what FAISS reads, stands a checksum.
+FAISS reads far more types, some of which name other files and write to them. The file ends with a checksum after the
+part that FAISS reads.
 """
 import os
 import struct
@@ -20,10 +20,10 @@ _MAGIC = b'vop_mm.1'
 
 
 def write_vectors(index, path: str | Path) -> None:
-    """Write an index of FAISS, IndexIDMap of IndexFlatIP or IndexIVFFlat; a link is replaced.
+    """Write a FAISS index, IndexIDMap of IndexFlatIP or IndexIVFFlat; a link is replaced.
 
     Raises:
-        OSError: It can't be written.
+        OSError: The file can't be written.
     """
     import faiss
     with atomic_path(path) as beside, open(beside, 'r+b') as file:
@@ -36,18 +36,18 @@ def write_vectors(index, path: str | Path) -> None:
 
 
 def read_vectors(path: str | Path, dim: int):
-    """Read what :func:`write_vectors` wrote. It is only read, whatever it says.
+    """Read a FAISS index from :func:`write_vectors`. The file is only read, whatever it contains.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): Path of the file.
         dim (int): D.
 
     Returns:
         faiss.Index: IndexIDMap of IndexFlatIP, or IndexIVFFlat.
 
     Raises:
-        ValueError: It is damaged, something else, holds vectors of another length, or is a link.
-        OSError: It can't be read.
+        ValueError: The file is damaged, something else, a link, or holds vectors of another length.
+        OSError: The file can't be read.
     """
     import faiss
     if os.path.islink(path):
@@ -56,7 +56,7 @@ def read_vectors(path: str | Path, dim: int):
         length, expected, is_grouped = _check_layout(file, dim)
         reader = _Reader(file, length)
         source = faiss.PyCallbackIOReader(reader.read, BLOCK)
-        if is_grouped:  # clusters are asked for one by one: calls of Python that would take longer than the sums
+        if is_grouped:  # clusters are read one by one: the Python calls would take longer than the checksums
             source = faiss.BufferedIOReader(source, BLOCK)
         try:
             index = faiss.read_index(source)
@@ -68,7 +68,7 @@ def read_vectors(path: str | Path, dim: int):
 
 
 class _Reader:
-    """Gives FAISS the bytes of a file, and sums them in blocks of one size."""
+    """Passes a file to FAISS and computes its checksum in blocks of equal size."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
         self._file, self.left = file, length
@@ -76,21 +76,24 @@ class _Reader:
         self.checksum = 0
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most ``size``; fewer don't mean the end, none do."""
+        """Return the next bytes, at most ``size``; only an empty result means the end."""
         if self._used == len(self._block) and self.left:
             self._block, self._used = self._file.read(min(BLOCK, self.left)), 0
             self.left -= len(self._block)
             self.checksum = next_checksum(self._block, self.checksum)
-        part = self._block[self._used:self._used + size]  # the block itself, no copy, where all of it is asked for
+        part = self._block[self._used:self._used + size]  # the block itself, without a copy, if all of it is requested
         self._used += len(part)
         return part
 
 
 def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
-    """Refuse what we don't write. Returns how many bytes are FAISS's, their checksum, and whether there are clusters.
+    """Refuse everything that this project doesn't write.
+
+    Returns:
+        tuple[int, int, bool]: Number of bytes of FAISS's part, their checksum, and True if there are clusters.
 
     Raises:
-        ValueError: It says why, not which file.
+        ValueError: The layout is wrong. The message doesn't name the file.
     """
     size = file.seek(0, 2)
     file.seek(max(size - _END.size, 0))
@@ -107,9 +110,9 @@ def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
         fields.skip(8 * count)
     else:
         clusters = fields.integer()
-        fields.integer()  # how many are looked at
+        fields.integer()  # number of clusters to search
         fields.flat(dim, clusters)
-        fields.expect(0, '<B')  # no map from numbers to places
+        fields.expect(0, '<B')  # no map from ids to positions
         fields.expect(0)
         fields.expect(b'ilar', '<4s')
         fields.expect(clusters)
@@ -126,7 +129,7 @@ def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
 
 
 class _Fields:
-    """What FAISS writes, piece by piece."""
+    """Parser for the fields that FAISS writes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -138,7 +141,7 @@ class _Fields:
 
     def integer(self) -> int:
         value = self._value('<Q')
-        if value > self._size:  # nothing is larger than the file that holds it
+        if value > self._size:  # no count is larger than the file
             raise ValueError('cut off')
         return value
 
@@ -147,7 +150,7 @@ class _Fields:
             raise ValueError('not the kind of index that belongs there')
 
     def header(self, dim: int) -> int:
-        """Of an index. Returns how many vectors it says it has."""
+        """Read an index header; return its number of vectors."""
         found = self._value('<i')
         if found != dim:
             raise ValueError(f'it holds vectors of {found} values, not {dim}')
@@ -158,7 +161,7 @@ class _Fields:
         return count
 
     def flat(self, dim: int, count: int) -> None:
-        """Vectors one after another."""
+        """Skip consecutive vectors."""
         self.expect(b'IxFI', '<4s')
         if self.header(dim) != count:
             raise ValueError('counts that disagree')
@@ -166,10 +169,10 @@ class _Fields:
         self.skip(4 * dim * count)
 
     def lists(self, clusters: int, count: int) -> None:
-        """How many vectors each cluster has."""
+        """Read the number of vectors per cluster."""
         kind = self.name()
         sizes = self._integers()
-        if kind == b'sprs':  # those that have any: number, size ...
+        if kind == b'sprs':  # only non-empty clusters: number, size ...
             numbers, sizes = sizes[::2], sizes[1::2]
             if len(numbers) != len(sizes) or (numbers >= clusters).any() or (np.diff(numbers.astype('i8')) <= 0).any():
                 raise ValueError('clusters that are not there')

@@ -1,4 +1,4 @@
-"""Vectors in FAISS, in this process and in one file."""
+"""FAISS vector index in this process, stored in one file."""
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,8 +10,8 @@ from vop_mm.registry import INDEXES
 from .faiss_file import read_vectors, write_vectors
 from .vector_index import DamagedVectorsError, VectorIndex, check_vectors
 
-# Many small clusters: queries by text lie far from all vectors, and find the right ones more surely among them. The
-# price is the time to make them, so few vectors are taken for each (FAISS likes 39 at least), and few iterations.
+# Many small clusters: text queries are far from all vectors, and find the right ones more reliably with them. The cost
+# is the time to build them, so training uses few vectors per cluster (FAISS recommends at least 39) and few iterations.
 _CLUSTERS = 16  # times the square root of the number of vectors
 _TRAINING_PER_CLUSTER, _ITERATIONS = 32, 4
 _REGROW = 4
@@ -20,22 +20,22 @@ _PART = 10_000
 
 @INDEXES.register_module()
 class FaissIndex(VectorIndex):
-    """Exact up to a size; beyond it the vectors are in clusters, and the clusters nearest to a query are looked at.
+    """Exact search up to a size; beyond it, vectors are clustered and the clusters nearest to a query are searched.
 
-    Clusters (FAISS's IVF) and no graph (HNSW): FAISS can't remove vectors from a graph. They are found anew when the
-    index is four times as large as when they were found.
+    Clusters (FAISS's IVF) are used instead of a graph (HNSW) because FAISS can't remove vectors from a graph. They are
+    rebuilt when the index has grown to four times the size at which they were built.
 
     Args:
-        folder (str | Path): Where ``vectors.faiss`` is, or will be.
+        folder (str | Path): Folder of ``vectors.faiss``.
         dim (int): D.
-        exact_up_to (int): The most vectors that are all compared. Defaults to 20000.
-        num_probes (int): Clusters that are looked at: more find more, in more time. Defaults to 256.
-        read (bool): Take in the file that is there. Defaults to True.
+        exact_up_to (int): Maximum number of vectors for exact search. Defaults to 20000.
+        num_probes (int): Number of clusters to search: more find more, but take longer. Defaults to 256.
+        read (bool): Read the existing file. Defaults to True.
 
     Raises:
         ImportError: FAISS is not installed.
         DamagedVectorsError: The file is damaged, something else, or holds vectors of another length.
-        ValueError: No clusters are to be looked at.
+        ValueError: ``num_probes`` is less than 1.
     """
 
     adjustable = frozenset(('exact_up_to', 'num_probes'))
@@ -60,6 +60,7 @@ class FaissIndex(VectorIndex):
                 raise DamagedVectorsError(f'{self._file} is damaged ({e})') from None
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        """Add vectors; see :meth:`VectorIndex.add`."""
         ids, vectors = np.asarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {vectors.shape}')
@@ -72,19 +73,23 @@ class FaissIndex(VectorIndex):
             self._index.add_with_ids(vectors, ids)
 
     def remove(self, ids: Sequence[int]) -> None:
+        """Remove vectors; see :meth:`VectorIndex.remove`."""
         if len(self) and len(ids):
             self._index.remove_ids(self._faiss.IDSelectorBatch(np.asarray(ids, np.int64)))
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         if self._is_grouped:
             self._index.nprobe = self.num_probes
         return self._index.search(vectors, k)
 
     def save(self) -> None:
+        """Save everything; see :meth:`VectorIndex.save`."""
         write_vectors(self._index, self._file)
 
     def clear(self) -> None:
+        """Remove everything; see :meth:`VectorIndex.clear`."""
         self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
 
     def __len__(self) -> int:
@@ -95,11 +100,11 @@ class FaissIndex(VectorIndex):
         return isinstance(self._index, self._faiss.IndexIVFFlat)
 
     def _grouped_at(self) -> int:
-        """How many vectors the clusters were made for; 0 for none."""
+        """Return the number of vectors that the clusters were built for; 0 without clusters."""
         return (self._index.nlist // _CLUSTERS)**2 if self._is_grouped else 0
 
     def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add vectors to new clusters and move the others there, in parts: memory is that of the two indexes."""
+        """Add vectors to new clusters and move the others there in parts; needs the memory of both indexes."""
         total = len(self) + len(ids)
         count = min(int(_CLUSTERS * total**0.5), total)
         rng, share = np.random.default_rng(0), min(_TRAINING_PER_CLUSTER * count / total, 1)
@@ -115,7 +120,7 @@ class FaissIndex(VectorIndex):
         self._index = index
 
     def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All numbers [n] and vectors [n, D], some at a time."""
+        """Yield all numbers [n] and vectors [n, D] in parts."""
         faiss, index = self._faiss, self._index
         if not self._is_grouped:
             ids, flat = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)

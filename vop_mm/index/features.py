@@ -1,4 +1,4 @@
-"""Features that were extracted in parts, into an index."""
+"""Merge features that were extracted in parts into an index."""
 import contextlib
 import re
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ _PART = re.compile(r'part_\d{1,9}_of_\d{1,9}', re.ASCII)
 
 def take_in_features(features: str | Path, index: str | Path, backend: dict | None = None,
                      videos: str | Path | None = None) -> IndexReport:
-    """Make an index of extracted features, or bring it up to date with them. No model is run.
+    """Create or update an index from extracted features, without running a model.
 
     Args:
-        features (str | Path): What ``TextVideoRetriever.extract_features`` wrote, all of it.
+        features (str | Path): Output folder of ``TextVideoRetriever.extract_features``, with all parts.
         index (str | Path): Folder of the index.
-        backend (dict, optional): As ``TextVideoRetriever.build_index`` takes it.
-        videos (str | Path, optional): Folder of the videos. None: where the features say that it was.
+        backend (dict, optional): See ``TextVideoRetriever.build_index``.
+        videos (str | Path, optional): Folder of the videos. None: the one recorded in the features.
 
     Returns:
         IndexReport: What was done.
 
     Raises:
-        FileNotFoundError: No features there, or not all parts.
-        ValueError: A part is not finished, or damaged; the index is of another folder.
-        IndexMismatchError: They were made with another CLIP, other prompts or other windows than the index.
+        FileNotFoundError: Features, or some of their parts, are missing.
+        ValueError: A part is unfinished or damaged, or the index is for another folder.
+        IndexMismatchError: The features were made with another CLIP, other prompts or other windows than the index.
     """
     folders = sorted(folder for folder in Path(features).glob('part_*_of_*') if _PART.fullmatch(folder.name))
     count = int(folders[0].name.rpartition('_')[2]) if folders else 0
@@ -52,7 +52,7 @@ def take_in_features(features: str | Path, index: str | Path, backend: dict | No
 
 
 def take_in(gallery: Gallery, features: Sequence[Gallery]) -> IndexReport:
-    """Bring an index up to date with features that were extracted in parts.
+    """Update an index with features that were extracted in parts.
 
     Args:
         gallery (Gallery): The index.
@@ -62,8 +62,8 @@ def take_in(gallery: Gallery, features: Sequence[Gallery]) -> IndexReport:
         IndexReport: What was done.
 
     Raises:
-        IndexMismatchError: Features of another CLIP, other prompts or other settings; the index stays as it is.
-        BlockingIOError: Another process changes the index.
+        IndexMismatchError: The features are of another CLIP, other prompts or other settings; the index is unchanged.
+        BlockingIOError: Another process is changing the index.
     """
     with gallery.locked():
         for part in features:

@@ -1,4 +1,4 @@
-"""A search index on disk: a folder with a catalogue, an index of vectors, and what they were made with."""
+"""A search index on disk: a folder with a catalog, a vector index, and what they were made with."""
 import errno
 import logging
 import os
@@ -23,43 +23,44 @@ from .vector_index import DamagedVectorsError, VectorIndex, check_vectors
 
 DEFAULT_BACKEND: dict = dict(type='FaissIndex')
 CATALOGUE = 'catalogue.db'  # in the folder of an index
-SERVERS = 'VOP_MM_MILVUS_URI'  # names servers that indexes may be looked up in
+SERVERS = 'VOP_MM_MILVUS_URI'  # environment variable with trusted server addresses
 _LOCK, _MILVUS = 'lock', 'milvus.db'
-RERANKED = 100  # of the nearest clips, where a head needs more than vectors
-_SAME_SCORE = 1e-3  # how far the score of an exact index may be from the cosine with the vector in the catalogue
+RERANKED = 100  # number of nearest clips, for heads that need more than vectors
+_SAME_SCORE = 1e-3  # tolerance between the score of an exact index and the cosine with the catalog's vector
 
 
 class IndexMismatchError(ValueError):
-    """An index that was made with another CLIP, other prompts or other settings."""
+    """The index was made with another CLIP, other prompts or other settings."""
 
 
 class Gallery:
-    """A search index, opened. It may have come from anywhere: what it says is checked, and it is only read until
-    something is changed.
+    """An open search index.
+
+    It may come from an untrusted source: its content is checked, and it is read-only until something is changed.
 
     Args:
-        folder (str | Path): Of the index.
-        backend (dict, optional): What the user says of its back end. A server is talked to only if its address is here
+        folder (str | Path): Folder of the index.
+        backend (dict, optional): Backend options from the user. A server is contacted only if its address is given here
             or in ``$VOP_MM_MILVUS_URI``, not because the index names it.
 
     Attributes:
-        settings (dict): What its vectors were made with; :meth:`check` compares it.
+        settings (dict): Settings that its vectors were made with; compared by :meth:`check`.
         videos (str): Folder of the videos, or their address (without passwords), or their manifest.
         catalogue (Catalogue): Files, clips and vectors.
-        vectors (VectorIndex, optional): Where vectors are looked up.
+        vectors (VectorIndex, optional): Index of the vectors.
 
     Raises:
-        FileNotFoundError: There is no index.
-        ValueError: It is damaged. Every method may raise this.
-        ConnectionError: Its Milvus can't be reached, or nobody but the index names it.
+        FileNotFoundError: The index is missing.
+        ValueError: The index is damaged. Every method may raise this.
+        ConnectionError: Its Milvus server can't be reached, or only the index names it.
     """
 
     def __init__(self, folder: str | Path, backend: dict | None = None) -> None:
         self.folder = Path(folder)
         self.catalogue = Catalogue(self.folder / CATALOGUE)
         self.vectors: VectorIndex | None = None
-        self._is_stand_in = False  # vectors are not those of the file, which is damaged
-        self._size: int | None = None  # of the index of vectors; a server takes its time to count
+        self._is_stand_in = False  # vectors are in memory because the file is damaged
+        self._size: int | None = None  # size of the vector index; counting is slow on a server
         named = (backend or {}).get('uri') or ''
         self._servers = [uri.rstrip('/') for uri in (named, *os.environ.get(SERVERS, '').split())]
         try:
@@ -69,7 +70,7 @@ class Gallery:
             self.generation = self.catalogue.get('generation', 0)
             if self.settings is None or self.videos is None:
                 raise ValueError(f'{self.folder / CATALOGUE} does not say what it is an index of')
-            if self.backend is not None:  # features are only kept, and taken in by an index later
+            if self.backend is not None:  # features have no vector index; they are merged into one later
                 self._fill_if_damaged(lambda: self._open(self.backend))
         except BaseException:
             self.close()
@@ -78,18 +79,18 @@ class Gallery:
     @classmethod
     def create(cls, folder: str | Path, videos: str | Path, settings: dict, backend: dict | None,
                source: dict | None = None) -> 'Gallery':
-        """Make an empty index. Where that fails, nothing is left behind.
+        """Create an empty index. On failure, nothing is left behind.
 
         Args:
-            folder (str | Path): Is made; one that is there must be empty.
+            folder (str | Path): Folder to create; an existing one must be empty.
             videos (str | Path): Folder, address or manifest of the videos.
-            settings (dict): What the vectors will be made with, for JSON; ``dim`` is their length.
-            backend (dict, optional): Config of the registry ``INDEXES``, without ``folder`` and ``dim``. None: no index
-                of vectors, features alone.
-            source (dict, optional): What to load to search it, for JSON.
+            settings (dict): Settings that the vectors will be made with, as JSON types; ``dim`` is their length.
+            backend (dict, optional): Config from the registry ``INDEXES``, without ``folder`` and ``dim``. None:
+                features only, without a vector index.
+            source (dict, optional): What to load for searching it, as JSON types.
 
         Returns:
-            Gallery: Opened.
+            Gallery: The open index.
 
         Raises:
             FileExistsError: The folder holds something else.
@@ -107,7 +108,7 @@ class Gallery:
             cls._check_free(folder)
         try:
             with locked(folder / _LOCK, _busy(folder)):
-                if not cls.exists(folder):  # else another process was faster
+                if not cls.exists(folder):  # otherwise another process was faster
                     try:
                         cls._write(folder, dict(settings=settings, videos=place_of_videos(videos), backend=backend,
                                                 source=source))
@@ -117,18 +118,18 @@ class Gallery:
                         raise
         except OSError:
             if made:
-                with suppress(OSError):  # not where another process makes its index there
+                with suppress(OSError):  # fails if another process creates its index there
                     folder.rmdir()
             raise
         return cls(folder, backend)
 
     @classmethod
     def _check_free(cls, folder: Path) -> None:
-        """Refuse a folder that holds something else than an index, or what is left of one that was to be made."""
+        """Refuse a folder that holds something other than an index or the remains of creating one."""
         if folder.is_dir():
             remove_leftovers(folder)
             left = [path.name for path in folder.iterdir()]
-            # what is in milvus.db is in other collections; temporary files are of a process that makes an index now
+            # milvus.db may hold other collections; temporary files belong to a process that is creating an index now
             if cls.exists(folder) or all(name in (_LOCK, _MILVUS) or name.startswith('.vop_mm.') for name in left):
                 return
         raise FileExistsError(f'{folder} is there and is no search index: name another folder')
@@ -143,7 +144,7 @@ class Gallery:
                         catalogue.set(key, value)
             finally:
                 catalogue.close()
-            # before it is there under its name: a Milvus that can't be reached leaves no index
+            # before the catalog gets its final name: if Milvus can't be reached, there is no index
             backend, settings = contents['backend'], contents['settings']
             if backend:
                 build_part(backend, 'backend', INDEXES, folder=str(folder), dim=settings['dim']).close()
@@ -151,7 +152,7 @@ class Gallery:
 
     @staticmethod
     def source(folder: str | Path) -> dict:
-        """What to load to search an index, as it was given to :meth:`create`."""
+        """Return what to load for searching an index, as it was passed to :meth:`create`."""
         catalogue = Catalogue(Path(folder) / CATALOGUE)
         try:
             return catalogue.get('source') or {}
@@ -160,11 +161,11 @@ class Gallery:
 
     @staticmethod
     def exists(folder: str | Path) -> bool:
-        """Whether there is an index."""
+        """Return True if there is an index."""
         return (Path(folder) / CATALOGUE).is_file()
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         self.catalogue.close()
         if self.vectors is not None:
             self.vectors.close()
@@ -173,10 +174,10 @@ class Gallery:
         """Refuse to mix vectors that can't be compared.
 
         Args:
-            settings (dict): Of the retriever that asks. Only its own keys are compared.
+            settings (dict): Settings of the current retriever. Only its keys are compared.
 
         Raises:
-            IndexMismatchError: Another CLIP, other prompts or other settings; it says which.
+            IndexMismatchError: CLIP, prompts or other settings differ; the message names the setting.
         """
         for key, value in settings.items():
             if self.settings.get(key) != value:
@@ -185,14 +186,14 @@ class Gallery:
                                          'no --config is named')
 
     def adjust(self, backend: dict) -> None:
-        """Change options of the back end that need no other index; they are kept when indexing ends.
+        """Change backend options that don't require a new index; they are stored when indexing ends.
 
         Args:
-            backend (dict): Some or all of its config.
+            backend (dict): Backend config, complete or in part.
 
         Raises:
-            IndexMismatchError: Another back end, or an option that can't change.
-            ValueError: There are features alone.
+            IndexMismatchError: The backend differs, or an option can't be changed.
+            ValueError: There are only features.
         """
         self._check_searchable()
         changed = {key: value for key, value in backend.items() if self.backend.get(key) != value}
@@ -215,7 +216,7 @@ class Gallery:
             raise SharedConfigError(f'the index {self.folder} is refused: {e}') from None
 
     def _fill_if_damaged(self, opened: Callable[[], VectorIndex]) -> None:
-        """Take an index of vectors; where its file is damaged, one of the vectors in the catalogue, in memory."""
+        """Open the vector index; if its file is damaged, use the catalog's vectors in memory."""
         self._is_stand_in = False
         try:
             self.vectors = opened()
@@ -236,20 +237,20 @@ class Gallery:
                              'makes one of all parts')
 
     def fits(self, settings: dict) -> bool:
-        """Whether :meth:`check` would pass."""
+        """Return True if :meth:`check` would pass."""
         return all(self.settings.get(key) == value for key, value in settings.items())
 
     def is_of(self, videos: str | Path) -> bool:
-        """Whether the index is of this folder; a folder that was moved is followed, and kept when indexing begins."""
+        """Return True if the index is for this folder; follows a moved folder, and stores it when indexing begins."""
         videos = place_of_videos(videos)
         if videos != self.videos and not ('://' in videos + self.videos or os.path.exists(self.videos)):
             self.videos = videos
         return videos == self.videos
 
     def is_current(self) -> bool:
-        """Whether nobody has changed the index since it was opened, or put another in its place."""
+        """Return True if the index was neither changed nor replaced since it was opened."""
         try:
-            # while it is open here, no other file gets its number
+            # inode numbers are not reused while the file is open here
             same = os.stat(self.folder / CATALOGUE).st_ino == self._inode
         except OSError:
             return False
@@ -257,11 +258,11 @@ class Gallery:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within it no other process changes this index; the lock ends with the process.
+        """Prevent other processes from changing this index within the context; the lock ends with the process.
 
         Raises:
-            BlockingIOError: Another process changes it now.
-            OSError: It can't be written, or another one was put in its place.
+            BlockingIOError: Another process is changing the index.
+            OSError: The index can't be written, or was replaced by another one.
         """
         with locked(self.folder.resolve() / _LOCK, _busy(self.folder)):
             if os.stat(self.folder / CATALOGUE).st_ino != self._inode:
@@ -274,10 +275,10 @@ class Gallery:
             yield
 
     def synchronize(self, progress: Callable[[int], None] = lambda count: None) -> None:
-        """Tell the index of vectors what has changed in the catalogue, and keep both.
+        """Apply the catalog's pending changes to the vector index, and save both.
 
         Args:
-            progress (Callable): Is told after each step how many vectors have been added in all.
+            progress (Callable): Called after each step with the number of vectors added so far.
         """
         if self.vectors is None:
             return
@@ -295,17 +296,17 @@ class Gallery:
         self._size = None
 
     def finished(self, value: bool) -> None:
-        """Note of features, which have no index of vectors that would show it, whether all files are in."""
+        """Record if features contain all files; they have no vector index that would show it."""
         if self.vectors is None:
             with self.catalogue.transaction():
                 self.catalogue.set('finished', value)
 
     def is_finished(self) -> bool:
-        """Whether all files are in features; see :meth:`finished`."""
+        """Return True if features contain all files; see :meth:`finished`."""
         return self.catalogue.get('finished', False)
 
     def repair(self) -> None:
-        """Note that the index of vectors has to be filled again where it lost or never had what it was told."""
+        """Mark the vector index to be refilled if its content does not match the catalog."""
         if self.vectors is None:
             return
         if self._is_stand_in:
@@ -320,22 +321,22 @@ class Gallery:
 
     def search(self, vector: np.ndarray, k: int = 5, merge: bool = True,
                score: Callable[[np.ndarray], np.ndarray] | None = None, rerank: int = RERANKED) -> list[Hit]:
-        """The clips nearest to a query.
+        """Find the clips nearest to a query.
 
         Args:
             vector (np.ndarray): float32 [D], unit norm.
-            k (int): How many. Defaults to 5.
-            merge (bool): Of each video only its best moment. Defaults to True.
-            score (Callable, optional): Scores the nearest clips anew, by what the index keeps of each: float32
+            k (int): Number of clips. Defaults to 5.
+            merge (bool): Return only the best moment of each video. Defaults to True.
+            score (Callable, optional): Function to re-rank the nearest clips by their stored values: float32
                 [n, kept] -> [n].
-            rerank (int): How many of the nearest clips, at least ``k``. Defaults to 100.
+            rerank (int): Number of clips to re-rank, at least ``k``. Defaults to 100.
 
         Returns:
-            list[Hit]: At most ``k``, the best first.
+            list[Hit]: At most ``k`` hits, best first.
 
         Raises:
-            ValueError: ``k`` is less than 1, there are features alone, or indexing was interrupted before anything
-                could be found.
+            ValueError: ``k`` is less than 1, there are only features, or indexing was interrupted before anything could
+                be found.
         """
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
@@ -366,10 +367,10 @@ class Gallery:
             hits = self._hits(vector, scores[0], ids[0], merge, score)
             if len(hits) >= k or asked == total:
                 return hits[:k]
-            asked *= 4  # clips of one video, or ones that are gone, took the places
+            asked *= 4  # clips of the same video, or missing ones, took the places
 
     def _count(self) -> int:
-        """How many vectors there are, as many as there should be."""
+        """Return the number of vectors; raise an error if it does not match the catalog."""
         count = len(self.vectors)
         if self.vectors.is_exact and count:
             there, changes = self.catalogue.num_clips(), self.catalogue.num_changes()
@@ -397,9 +398,10 @@ class Gallery:
         return hits
 
     def _check_found(self, ids: np.ndarray, clips: dict) -> None:
-        """Refuse vectors of clips that are not in the catalogue, where nobody has removed them since."""
+        """Refuse vectors of clips that the catalog lacks, unless they were just removed."""
         gone = [number for number in ids.tolist() if number >= 0 and number not in clips]
-        # in this order: another process notes what it removes, tells the index of vectors, and only then counts on
+        # This order matters: another process records removals, updates the vector index, and then increases the
+        # generation.
         if (gone and self.vectors.is_exact and not self.catalogue.num_changes()
                 and self.catalogue.get('generation', 0) == self.generation):
             raise DamagedVectorsError(f'{self.folder} holds a vector of clip {gone[0]}, which its catalogue lacks')

@@ -1,17 +1,17 @@
-"""What a search finds."""
+"""Search result."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A moment that was found; ``path, score = hit`` works as well.
+    """A moment found by a search; ``path, score = hit`` works as well.
 
     Attributes:
-        path (str): The video.
-        score (float): How well it fits the query, as the model's head says; a cosine where it is one.
-        start (float): Where the moment begins, in seconds.
-        end (float): Where it ends.
+        path (str): Path of the video.
+        score (float): Score from the model's head; a cosine for a cosine head.
+        start (float): Start of the moment in seconds.
+        end (float): End of the moment in seconds.
     """
     path: str
     score: float

@@ -1,4 +1,4 @@
-"""A folder of videos into an index: what is new, changed and gone."""
+"""Index a folder of videos: handle new, changed and removed files."""
 import errno
 import hashlib
 import os
@@ -28,32 +28,34 @@ CHANGED = 'changed while it was being indexed: it is left for the next time'
 
 
 class ClipLoader(Protocol):
-    """What reads videos; calls come from several threads."""
+    """Interface of video loaders; must be thread-safe."""
 
     def duration(self, path: str) -> float:
-        """Of a video, in seconds."""
+        """Return the duration of a video in seconds."""
 
     def load_clips(self, path: str, clips: Sequence[tuple[float, float] | None]
                    ) -> list[tuple[Tensor, int] | VideoDecodeError]:
-        """Of each clip its frames, uint8 [F, 3, H, W], and how many are no padding; or why it can't be read. A clip
-        that is None is the whole video."""
+        """Return for each clip its frames, uint8 [F, 3, H, W], and the number of real frames, or why it can't be read.
+
+        A clip of None is the whole video.
+        """
 
 
 @dataclass
 class IndexReport:
-    """What indexing did.
+    """Result of indexing.
 
     Attributes:
-        added (int): Files that are new in the index.
-        changed (int): Files whose content was another.
-        removed (int): Files that are gone.
-        unchanged (int): Files that are as they were.
-        encoded (int): Clips that were encoded; others were known by their content.
-        clips (int): Clips in the index now.
-        failed (list[tuple[str, str]]): Files that can't be read, or changed meanwhile, and why.
-        partly (list[tuple[str, str]]): Files of which some windows can't be read, how many and why; the others are in
-            the index.
-        left_out (dict[str, list[str]]): What else is in the folder, by the reason why it is no video.
+        added (int): Number of new files.
+        changed (int): Number of files with changed content.
+        removed (int): Number of removed files.
+        unchanged (int): Number of unchanged files.
+        encoded (int): Number of encoded clips; others were known by their content.
+        clips (int): Total number of clips in the index.
+        failed (list[tuple[str, str]]): Files that can't be read, or changed in the meantime, and why.
+        partly (list[tuple[str, str]]): Files of which some windows can't be read, with their number and the reason; the
+            other windows are in the index.
+        left_out (dict[str, list[str]]): Other files in the folder, by the reason why they are not videos.
     """
     added: int = 0
     changed: int = 0
@@ -68,13 +70,13 @@ class IndexReport:
 
 @dataclass(eq=False)
 class _File:
-    """A file on its way into the index."""
+    """A file being indexed."""
     path: str
     state: FileState
     identity: tuple | None = None
     clips: list[tuple[float, float]] = field(default_factory=list)
     vectors: list[np.ndarray] = field(default_factory=list)
-    whole: bool = False  # whether the only clip is the whole video
+    whole: bool = False  # the only clip is the whole video
     unread: dict[tuple[float, float], str] = field(default_factory=dict)  # clips that can't be read, and why
 
 
@@ -87,37 +89,37 @@ def index_folder(gallery: Gallery,
                  shard: tuple[int, int] = (0, 1),
                  max_windows: int = MAX_WINDOWS,
                  source: VideoSource | None = None) -> IndexReport:
-    """Bring an index up to date with its videos.
+    """Update an index with its videos.
 
-    Files are compared by size and time, then by a hash of their content; those elsewhere by size and mark (ETag, else
-    the time of the last change), and they are fetched where these are new, or where there is no mark. Content that is
-    known under another name is not encoded again. Every batch is kept at once: killed at any moment, the next call goes
-    on. A file that changes between its hash and its last clip is left as it was in the index: a vector always belongs
-    to the hash beside it.
+    Files are compared by size and modification time, then by a hash of their content; remote files by size and tag
+    (ETag, or modification time), and they are fetched if these are new or there is no tag. Content that is known under
+    another name is not encoded again. Every batch is stored immediately: after an interruption, the next call
+    continues. A file that changes between its hash and its last clip keeps its old index entry, so a vector always
+    belongs to the hash stored with it.
 
     Args:
         gallery (Gallery): The index.
-        loader (ClipLoader): Reads videos.
-        encode (Callable): Frames uint8 [n, F, 3, H, W] and how many of each clip's are real -> float32 [n, D], or
-            [n, D + kept] as :meth:`Catalogue.put_file` takes them.
-        batch_size (int): Clips that are encoded together. Defaults to 32.
-        num_workers (int): Videos that are read at the same time. Defaults to 2.
-        progress (Callable): Is told how many of how many files are done, and what goes on.
-        shard (tuple[int, int]): Which of how many parts of the folder; a file's name says in which it is. Defaults to
-            all of it.
-        max_windows (int): The most windows of a file. Defaults to 10000.
-        source (VideoSource, optional): Where the videos are, if that is no local folder. That of the index is not asked
-            for: its addresses may be anybody's.
+        loader (ClipLoader): Loader of videos.
+        encode (Callable): Maps frames, uint8 [n, F, 3, H, W], and the number of real frames of each clip to vectors,
+            float32 [n, D] or [n, D + kept] (see :meth:`Catalogue.put_file`).
+        batch_size (int): Number of clips per batch. Defaults to 32.
+        num_workers (int): Number of videos read in parallel. Defaults to 2.
+        progress (Callable): Called with the number of finished files, the total, and the current item.
+        shard (tuple[int, int]): Part of the folder to index, and number of parts; the part of a file depends on its
+            name. Defaults to all of it.
+        max_windows (int): Maximum number of windows per file. Defaults to 10000.
+        source (VideoSource, optional): Source of remote videos. The index's own source is not used because its
+            addresses can't be trusted.
 
     Returns:
         IndexReport: What was done.
 
     Raises:
-        ValueError: No videos there; the index stays as it is. Or embeddings that are not finite.
-        VideoDecodeError: The files elsewhere can't be listed.
-        BlockingIOError: Another process is at it.
+        ValueError: There are no videos (the index is unchanged), or embeddings are not finite.
+        VideoDecodeError: The remote files can't be listed.
+        BlockingIOError: Another process is changing the index.
     """
-    from .remote_indexing import RemoteRun  # which is made of what is below
+    from .remote_indexing import RemoteRun  # it builds on the code below
     run = (Run if source is None else partial(RemoteRun, source))(gallery, loader, encode, batch_size, num_workers,
                                                                   max_windows, shard, progress)
     with gallery.locked():
@@ -135,16 +137,15 @@ def index_folder(gallery: Gallery,
 
 
 def _state_of(path: str) -> FileState:
-    """Size and time of a file."""
     try:
         status = os.stat(path)
-    except OSError:  # reading it will say why
+    except OSError:  # reading it will report the reason
         return FileState(None, None, None, None)
     return FileState(status.st_size, status.st_mtime_ns, None, None)
 
 
 def shard_of(path: str, count: int) -> int:
-    """In which of so many parts of a collection a file is, by its path below the folder."""
+    """Return the part of a collection that a file belongs to, by its relative path and the number of parts."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count
 
 
@@ -154,7 +155,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
-    """Hash of an open file's content, 32 hexadecimal digits; ``alive`` is called after each read."""
+    """Hash an open file's content to 32 hexadecimal digits; ``alive`` is called after each read."""
     digest = hashlib.blake2b(digest_size=16)
     while block := file.read(1 << 20):
         alive()
@@ -163,12 +164,13 @@ def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
 
 
 def _identity(path: str, status: os.stat_result | None = None) -> tuple:
-    """What changes when a file, or the link to it, is written to or replaced. Nobody can set a ``ctime`` back: it
-    changes as well when another file was in its place for a while.
+    """Return values that change when a file, or the link to it, is modified or replaced.
+
+    ``ctime`` can't be set back, so it also reveals that another file was temporarily in its place.
 
     Args:
-        path (str): The file.
-        status (os.stat_result, optional): Of the file, where it is open.
+        path (str): Path of the file.
+        status (os.stat_result, optional): Status of the file if it is open.
     """
     link, status = os.lstat(path), status or os.stat(path)
     return (link.st_dev, link.st_ino, link.st_ctime_ns,
@@ -176,7 +178,7 @@ def _identity(path: str, status: os.stat_result | None = None) -> tuple:
 
 
 def _read_state(path: str, alive: Callable[[], None]) -> tuple[FileState, tuple | None, bool]:
-    """State and hash of one open file, its identity, and that it is there."""
+    """Return state and hash of a file, its identity, and True because it exists."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         identity = _identity(path, status)
@@ -187,7 +189,7 @@ def _read_state(path: str, alive: Callable[[], None]) -> tuple[FileState, tuple 
 
 
 class Run:
-    """One call of :func:`index_folder`. Threads look at files and read them; all else is done in the caller's."""
+    """One call of :func:`index_folder`. Threads inspect and read files; everything else runs in the caller's thread."""
 
     def __init__(self, gallery: Gallery, loader: ClipLoader, encode: Callable, batch_size: int, num_workers: int,
                  max_windows: int, shard: tuple[int, int], progress: Callable) -> None:
@@ -197,11 +199,11 @@ class Run:
         self.shard, self.progress, self.report, self.done = shard, progress, IndexReport(), 0
 
     def is_mine(self, path: str) -> bool:
-        """Whether a file is in the part of the collection that this is about."""
+        """Return True if a file belongs to the part of the collection being indexed."""
         return shard_of(path, self.shard[1]) == self.shard[0]
 
     def look_around(self) -> dict[str, str]:
-        """Look which files are there. Returns those of all parts that can't be read, and why."""
+        """List the files; return unreadable ones of all parts, with the reason."""
         videos = self.gallery.videos
         listed = find_videos(videos)
         if not listed.videos:
@@ -214,14 +216,14 @@ class Run:
         return unreadable
 
     def process(self) -> None:
-        """Index the files of ``found``."""
+        """Index the files in ``found``."""
         self.before = self.catalogue.files()
-        batch = []  # (file, frames [F, 3, H, W], how many are real)
+        batch = []  # (file, frames [F, 3, H, W], number of real frames)
         with ThreadPoolExecutor(self.num_workers) as pool:
             try:
                 for (file, clips), loaded in look_ahead(pool, self._load, self._parts(pool), 2 * self.num_workers):
                     if file.state.error:
-                        continue  # another part of it has failed
+                        continue  # another part of the file has failed
                     if isinstance(loaded, str):
                         self._fail(file, loaded)
                         batch = [item for item in batch if item[0] is not file]
@@ -241,7 +243,7 @@ class Run:
                 pool.shutdown(cancel_futures=True)
 
     def remove_others(self, unreadable: Iterable[str]) -> None:
-        """Forget files that are gone; those at or below paths that can't be read now may still be there."""
+        """Remove missing files, but keep those at or below paths that can't be read now, as they may still exist."""
         hidden = set(unreadable)
         gone = [path for path in self.before if path not in self.found and hidden.isdisjoint(_with_parents(path))]
         with self.catalogue.transaction():
@@ -249,12 +251,12 @@ class Run:
                 self.catalogue.remove_file(path)
         self.report.removed = sum(self.before[path].error is None for path in gone)
 
-    # -- stages, each fed by the one before it ------------------------------------------------------------------------
+    # -- stages, each consuming the previous one ----------------------------------------------------------------------
     def _new_files(self, pool: ThreadPoolExecutor) -> Iterator[_File]:
-        """Files that have to be read; what needs no reading is done with here."""
+        """Yield the files that must be read; all others are handled here."""
         todo = []
         for path, state in self.found.items():
-            known = self.before.get(path)  # what could not be read is tried again
+            known = self.before.get(path)  # unreadable files are tried again
             if known is not None and known.error is None and known[:2] == state[:2]:
                 self.report.unchanged += 1
                 self._tell(path)
@@ -265,7 +267,7 @@ class Run:
             if state.error == CHANGED:
                 self._leave(path)
             elif state.error and may_be_there and known is not None and known.error is None:
-                self.report.failed.append((path, state.error))  # what is known of it stays
+                self.report.failed.append((path, state.error))  # keep what is known of it
                 self._tell(path)
             elif state.error:
                 self._fail(_File(path, state), state.error)
@@ -280,7 +282,7 @@ class Run:
                 yield _File(path, state, identity)
 
     def _parts(self, pool: ThreadPoolExecutor) -> Iterator[tuple[_File, list]]:
-        """Files with some of their clips."""
+        """Yield files with some of their clips."""
         for file, duration in look_ahead(pool, self._measure, self._new_files(pool), 2 * self.num_workers):
             if isinstance(duration, str):
                 self._fail(file, duration)
@@ -303,8 +305,7 @@ class Run:
         return os.path.join(self.gallery.videos, path)
 
     def _look(self, path: str) -> tuple[FileState, tuple | None, bool]:
-        """A file's state and identity; and, of one that can't be read, whether it may be there all the same (no
-        permission, no answer)."""
+        """Return a file's state and identity, and True if it may exist although unreadable (such as no permission)."""
         try:
             return call_unless_stalled(lambda alive: _read_state(self._full(path), alive))
         except OSError as e:
@@ -319,7 +320,7 @@ class Run:
         return self._ask(file, self.loader.load_clips, [None] if file.whole else clips)
 
     def _ask(self, file: _File, call: Callable, *args):
-        """Something of a file's content, or the reason why there is none. The content is still that of its hash."""
+        """Call a function on a file; return its result, or why it failed. Checks that the content is unchanged."""
         full = self._full(file.path)
         try:
             result = call(full, *args)
@@ -330,9 +331,9 @@ class Run:
         except OSError:
             return CHANGED
 
-    # -- into the catalogue -------------------------------------------------------------------------------------------
+    # -- writing to the catalog ---------------------------------------------------------------------------------------
     def _keep(self, batch: list[tuple[_File, Tensor, int]]) -> None:
-        """Encode clips; files of which these were the last ones go into the catalogue."""
+        """Encode clips, and store the files that are complete."""
         files, frames, real = zip(*batch)
         vectors = self.encode(torch.stack(frames), list(real))
         check_vectors(vectors[:, :self.gallery.settings['dim']], self.gallery.settings['dim'])
@@ -342,7 +343,7 @@ class Run:
         self._finish(dict.fromkeys(files))
 
     def _finish(self, files: Iterable[_File]) -> None:
-        """Put files into the catalogue of which all clips were read, or tried."""
+        """Store the files of which all clips were read or tried."""
         whole = [file for file in files if len(file.vectors) + len(file.unread) == len(file.clips)]
         for file in whole:
             if file.unread:
@@ -369,12 +370,12 @@ class Run:
             self._tell(file.path)
 
     def _leave(self, path: str) -> None:
-        """Leave a file for the next time; what is known of it stays."""
+        """Leave a file for the next run; what is known of it is kept."""
         self.report.failed.append((path, CHANGED))
         self._tell(path)
 
     def _fail(self, file: _File, reason: str) -> None:
-        reason = reason.encode('utf-8', 'backslashreplace').decode()  # of a name that isn't UTF-8
+        reason = reason.encode('utf-8', 'backslashreplace').decode()  # for names that are not UTF-8
         file.state = file.state._replace(error=reason)
         if reason == CHANGED:
             self._leave(file.path)

@@ -1,28 +1,28 @@
-"""What an index says of itself, checked: it may have come from anywhere."""
+"""Validate the settings in an index, which may come from an untrusted source."""
 import json
 import math
 import re
 from collections.abc import Callable
 from typing import Any
 
-MAX_DIM = 16384  # values of a vector
-MAX_KEPT = 2**24  # values that a head keeps of a clip beside its vector
+MAX_DIM = 16384  # length of a vector
+MAX_KEPT = 2**24  # number of values that a head stores per clip after its vector
 _MAX_TEXT = 10_000_000  # characters of a stored config
 _MAX_NAME = 4096
 
 
 def read_meta(key: str, text: object) -> Any:
-    """A value as it was stored.
+    """Parse and check a stored value.
 
     Args:
-        key (str): Its name.
-        text (object): What stands under it.
+        key (str): Name of the value.
+        text (object): Stored content.
 
     Returns:
         Any: The value.
 
     Raises:
-        ValueError: It is no JSON, or not what belongs there; it doesn't say which file.
+        ValueError: The content is not JSON or not valid for this key. The message doesn't name the file.
     """
     if not isinstance(text, str):
         raise ValueError(f'{key} is no text')
@@ -70,7 +70,7 @@ def _is_text(value: object, most: int) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     'settings': _is_settings,
-    # a path, or an address without a user; it is shown and compared, and never asked for anything
+    # a path, or an address without a user; it is only displayed and compared, never accessed
     'videos': lambda value: _is_text(value, _MAX_NAME) and re.match(r'/|[a-z][a-z0-9+.-]*://[^/@]*(/|$)', value),
     'backend': _is_backend,
     'source': _is_source,

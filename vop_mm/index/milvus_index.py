@@ -1,4 +1,4 @@
-"""Vectors in Milvus: a file of this process (Milvus Lite), or a cluster."""
+"""Milvus vector index: a file of this process (Milvus Lite), or a server."""
 import logging
 import os
 import re
@@ -15,38 +15,38 @@ from .milvus_lite_folder import check_lite_folder
 from .vector_index import VectorIndex, check_vectors
 
 _TOKEN = 'VOP_MM_MILVUS_TOKEN'
-_AT_ONCE = 1000  # rows of a request; servers refuse messages of more than 64 MB
-_MAX_K = 16384  # of Milvus
-_URI = re.compile(r'https?://[^\s/@]+(/\w*)?', re.ASCII)  # pymilvus takes others for files of Milvus Lite
+_AT_ONCE = 1000  # rows per request; servers refuse messages of more than 64 MB
+_MAX_K = 16384  # Milvus's own limit
+_URI = re.compile(r'https?://[^\s/@]+(/\w*)?', re.ASCII)  # pymilvus takes anything else for a Milvus Lite file
 _COLLECTION = re.compile(r'[A-Za-z_]\w{0,254}', re.ASCII)
 _INDEX_TYPES = ('AUTOINDEX', 'FLAT', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'HNSW', 'SCANN', 'DISKANN')
 _MAX_TIMEOUT = 3600
-_LITE_FILES = Counter()  # how many indexes of this process have a file of Milvus Lite open
-_process = None  # that uses gRPC: one that is forked from it inherits locks that nobody will open
+_LITE_FILES = Counter()  # number of indexes in this process that have a Milvus Lite file open
+_process = None  # process that uses gRPC: a process forked from it inherits locks that are never released
 
 
 @INDEXES.register_module()
 class MilvusIndex(VectorIndex):
-    """A collection of Milvus. A server that asks who one is gets ``$VOP_MM_MILVUS_TOKEN`` (``user:password``).
+    """A Milvus collection. Servers that require authentication get ``$VOP_MM_MILVUS_TOKEN`` (``user:password``).
 
-    A file of Milvus Lite is open in one process at a time. Milvus Lite (3.2) goes through the numbers of all vectors in
-    Python at each query, whatever index it has, so that no index would make it fast: all vectors are compared.
+    A Milvus Lite file can be open in only one process at a time. Milvus Lite (3.2) iterates over the ids of all vectors
+    in Python for each query, with any index type, so no index would make it fast: search is exact.
 
     Args:
-        folder (str | Path): Where ``milvus.db`` is, or will be, without ``uri``.
+        folder (str | Path): Folder of ``milvus.db``, used without ``uri``.
         dim (int): D.
         uri (str, optional): ``http://host:19530`` of a server or cluster. None: Milvus Lite. Defaults to None.
         collection (str): Name of the collection. Defaults to ``'vop_mm'``.
-        index_type (str, optional): Of Milvus. None: ``'AUTOINDEX'``, which leaves it to the server, and ``'FLAT'`` for
-            Milvus Lite, which has no other here. Defaults to None.
-        timeout (float): Seconds that connecting may take. Defaults to 10.
+        index_type (str, optional): Milvus index type. None: ``'AUTOINDEX'``, which lets the server choose, and
+            ``'FLAT'`` for Milvus Lite, the only type allowed there. Defaults to None.
+        timeout (float): Time limit in seconds for connecting. Defaults to 10.
 
     Raises:
         ImportError: pymilvus, or Milvus Lite, is not installed.
-        ConnectionError: The server can't be reached, or refuses; the file is open in another process; this process was
-            forked from one that used Milvus.
-        ValueError: The collection holds vectors of another length, the file of Milvus Lite is not one that we wrote, or
-            an argument is not what Milvus takes.
+        ConnectionError: The server can't be reached or refuses, the file is open in another process, or this process
+            was forked from one that used Milvus.
+        ValueError: The collection holds vectors of another length, the Milvus Lite file was not written by this
+            project, or Milvus doesn't accept an argument.
     """
 
     adjustable = frozenset(('timeout', ))
@@ -61,8 +61,8 @@ class MilvusIndex(VectorIndex):
             raise ValueError(f'no index of Milvus that can be used here: {index_type!r:.200}')
         if not 0 < timeout <= _MAX_TIMEOUT:
             raise ValueError(f'timeout is more than 0 and at most {_MAX_TIMEOUT} seconds, got {timeout}')
-        # Read by gRPC when it is loaded. Decoding processes are forked and don't call it; its preparations for a fork
-        # print a line each time its threads are busy, and crashed processes that fork in their turn.
+        # gRPC reads this when it is loaded. Decoding processes are forked and don't use it; its fork handlers print a
+        # line whenever its threads are busy, and crashed processes that fork themselves.
         os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', 'false')
         try:
             import pymilvus
@@ -104,6 +104,7 @@ class MilvusIndex(VectorIndex):
             raise ValueError(f'the collection {collection} at {self.uri} holds no vectors of {dim} values')
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
+        """Add vectors; see :meth:`VectorIndex.add`."""
         if np.shape(vectors) != (len(ids), self.dim):
             raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {np.shape(vectors)}')
         check_vectors(np.asarray(vectors, np.float32), self.dim)
@@ -114,12 +115,14 @@ class MilvusIndex(VectorIndex):
                 self._client.upsert(self.collection, rows)
 
     def remove(self, ids: Sequence[int]) -> None:
+        """Remove vectors; see :meth:`VectorIndex.remove`."""
         ids = [int(i) for i in ids]
         with self._asking():
             for first in range(0, len(ids), _AT_ONCE):
                 self._client.delete(self.collection, ids=ids[first:first + _AT_ONCE])
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         ids = np.full((len(vectors), k), -1, np.int64)
         with self._asking():
@@ -131,10 +134,12 @@ class MilvusIndex(VectorIndex):
         return scores, ids
 
     def save(self) -> None:
+        """Save everything; see :meth:`VectorIndex.save`."""
         with self._asking():
             self._client.flush(self.collection)
 
     def clear(self) -> None:
+        """Remove everything; see :meth:`VectorIndex.clear`."""
         with self._asking():
             self._client.drop_collection(self.collection)
             self._create()
@@ -146,11 +151,12 @@ class MilvusIndex(VectorIndex):
                                       consistency_level='Strong')[0]['count(*)']
 
     def close(self) -> None:
+        """Close the connection; see :meth:`VectorIndex.close`."""
         if self._client is not None:
             self._client.close()
         if self._is_lite and self.uri in _LITE_FILES:
             _LITE_FILES[self.uri] -= 1
-            if _LITE_FILES[self.uri] <= 0:  # a client doesn't close its file
+            if _LITE_FILES[self.uri] <= 0:  # closing a client doesn't close its file
                 from milvus_lite.server_manager import server_manager_instance
                 server_manager_instance.release_server(self.uri)
                 del _LITE_FILES[self.uri]
@@ -168,7 +174,7 @@ class MilvusIndex(VectorIndex):
     @contextmanager
     def _asking(self, what: str = 'used') -> Iterator[None]:
         levels = {name: logging.getLogger(name).level for name in ('pymilvus', 'milvus_lite')}
-        for name in levels:  # they write what is raised as well, with where it was raised
+        for name in levels:  # they also log what is raised
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
             yield
@@ -177,7 +183,7 @@ class MilvusIndex(VectorIndex):
         except Exception as e:
             if not self._is_lite:
                 raise
-            # its server runs in this process, and what it makes of a damaged file is not told in one way
+            # its server runs in this process and raises various errors for a damaged file
             raise ConnectionError(f'Milvus Lite can not read {self.uri} ({type(e).__name__})') from None
         finally:
             for name, level in levels.items():

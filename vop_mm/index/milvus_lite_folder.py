@@ -1,6 +1,6 @@
-"""What Milvus Lite keeps in a folder, looked through before it is opened.
+"""Check a Milvus Lite folder before opening it.
 
-It follows links, removes files that its lists lack, and hands indexes to FAISS's reader.
+Milvus Lite follows links, removes files that its lists lack, and passes indexes to FAISS's reader.
 """
 import json
 import os
@@ -9,11 +9,11 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-_MAX_LIST = 50_000_000  # bytes of a list of files
+_MAX_LIST = 50_000_000  # maximum bytes of a list of files
 _PARTITION = r'collections/\w+/partitions/_default'
 _FOLDERS = re.compile(r'databases|\.database-staging|collections|collections/\w+|collections/\w+/(wal|partitions)|'
                       rf'{_PARTITION}|{_PARTITION}/(data|delta|indexes)', re.ASCII)
-# of indexes only plain vectors, which numpy reads; others are files of FAISS
+# only plain vectors, which numpy reads; other index files are read by FAISS
 _FILES = re.compile(r'LOCK|collections/\w+/(schema|manifest)\.json(\.prev|\.tmp)?|'
                     r'collections/\w+/wal/[\w.-]+\.arrow|'
                     rf'{_PARTITION}/(data|delta)/\w+\.parquet|{_PARTITION}/indexes/\w+\.vector\.flat\.idx', re.ASCII)
@@ -21,14 +21,14 @@ _LISTED = re.compile(r'(data|delta)/\w+\.parquet', re.ASCII)
 
 
 def check_lite_folder(folder: str | Path) -> None:
-    """Refuse a folder of Milvus Lite that this project didn't write.
+    """Refuse a Milvus Lite folder that this project didn't write.
 
     Args:
-        folder (str | Path): ``milvus.db``; it needn't be there.
+        folder (str | Path): Path of ``milvus.db``, which may be missing.
 
     Raises:
-        ValueError: Links, or files and settings that this project doesn't make; it says which.
-        OSError: It can't be read.
+        ValueError: The folder contains links, or files or settings that this project doesn't make (named).
+        OSError: The folder can't be read.
     """
     if not os.path.lexists(folder):
         return
@@ -44,7 +44,7 @@ def check_lite_folder(folder: str | Path) -> None:
                 elif not (entry.is_file(follow_symlinks=False) and _FILES.fullmatch(name)):
                     raise _refused(folder, f'{name!r:.200} is in it')
                 elif entry.name.startswith('manifest.json'):
-                    with suppress(FileNotFoundError):  # another process has it open
+                    with suppress(FileNotFoundError):  # another process has the folder open
                         _check_manifest(folder, name)
 
 
@@ -59,7 +59,7 @@ def _check_manifest(folder: str | Path, name: str) -> None:
                         for kind in ('data_files', 'delta_files') for path in files.get(kind, ()))
                 and all(spec['index_type'] == 'FLAT' for spec in specs.values()))
     except (ValueError, RecursionError):
-        return  # cut off by a kill; Milvus Lite takes the one before it
+        return  # truncated by a kill; Milvus Lite uses the previous one
     except (KeyError, TypeError, AttributeError):
         fine = False
     if not fine:

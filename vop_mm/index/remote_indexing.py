@@ -1,4 +1,4 @@
-"""Videos that are not in a local folder into an index."""
+"""Index videos that are not in a local folder."""
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from vop_mm.utils.paths import path_below
 from .catalogue import FileState
 from .indexing import CHANGED, Run, _File, hash_file
 
-_ASK = 0  # in place of the time of a file that nothing is known of: no file in a catalogue has it
+_ASK = 0  # replaces an unknown modification time; no file in a catalog has this value
 
 
 def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str]]:
-    """Videos of a source.
+    """List the videos of a source.
 
     Args:
-        source (VideoSource): Not a web server, which lists nothing.
+        source (VideoSource): Source other than a web server, which can't be listed.
 
     Returns:
-        tuple[dict[str, FileStat], dict[str, str]]: What is known of each, and why others are none.
+        tuple[dict[str, FileStat], dict[str, str]]: Size and tag of each video, and the reasons why others were refused.
 
     Raises:
-        ValueError: There are none, or they can't be listed.
-        VideoDecodeError: They can't be listed now.
+        ValueError: There are no videos, or they can't be listed.
+        VideoDecodeError: Listing failed.
     """
     found, refused = {}, {}
     for name, stat in source.list().items():
@@ -45,15 +45,15 @@ def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str
 
 
 class RemoteRun(Run):
-    """One call of :func:`~vop_mm.index.index_folder` with a source. The identity of a file is its ``FileStat``."""
+    """One call of :func:`~vop_mm.index.index_folder` for a remote source. A file's identity is its ``FileStat``."""
 
     def __init__(self, source: VideoSource, *args) -> None:
         super().__init__(*args)
         self.source, self.stats = source, {}
-        self._loaded: dict[str, list] = {}  # clips of files that are not to be fetched a second time
+        self._loaded: dict[str, list] = {}  # clips of files that need not be fetched a second time
 
     def look_around(self) -> dict[str, str]:
-        """As of a folder; see :func:`list_videos`."""
+        """List the files of the source; see :func:`list_videos`."""
         self.stats, refused = list_videos(self.source)
         self.found = {name: FileState(stat.size, stat.number or _ASK, None, None)
                       for name, stat in self.stats.items() if self.is_mine(name)}
@@ -71,7 +71,7 @@ class RemoteRun(Run):
                 tag = stat.tag
         except VideoDecodeError as e:
             return FileState(None, None, None, e.reason), None, True
-        content = json.dumps([path, stat.size, tag]).encode()  # servers have marks of their own, and windows differ
+        content = json.dumps([path, stat.size, tag]).encode()  # each server has its own tags, and windows differ
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
         return FileState(stat.size, stat.number, digest, None), stat, True
 
@@ -79,9 +79,9 @@ class RemoteRun(Run):
         return self._ask(file, self._measure_and_load, file)
 
     def _measure_and_load(self, local: str, file: _File) -> float:
-        """Duration of a video; its frames are read as well, unless they are many."""
+        """Return the duration of a video; also load its clips, unless there are many."""
         duration = self.loader.duration(local)
-        with suppress(ValueError):  # said where windows are cut
+        with suppress(ValueError):  # reported when windows are cut
             clips = self._windows(file.path, duration)
             if len(clips) <= self.batch_size:
                 self._loaded[file.path] = self.loader.load_clips(local, clips)

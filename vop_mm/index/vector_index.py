@@ -1,25 +1,25 @@
-"""What every index of vectors does."""
+"""Interface of all vector indexes."""
 import abc
 from collections.abc import Sequence
 
 import numpy as np
 
-_UNIT = 0.01  # how far from 1 the norm of a vector may be: bfloat16 has 8 bits
+_UNIT = 0.01  # tolerance for the norm of a vector: bfloat16 has 8 bits
 
 
 class DamagedVectorsError(ValueError):
-    """A file of vectors that is not what was written; it can be made from the catalogue again."""
+    """The vector file differs from what was written; it can be rebuilt from the catalog."""
 
 
 def check_vectors(vectors: np.ndarray, dim: int) -> None:
-    """Refuse vectors that nothing would be found by.
+    """Refuse vectors that can't be searched.
 
     Args:
         vectors (np.ndarray): float32 [n, D].
         dim (int): D.
 
     Raises:
-        ValueError: Another length, values that are not finite, or a norm that isn't 1.
+        ValueError: A vector has another length, values that are not finite, or a norm other than 1.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f'vectors of {dim} values wanted, got {vectors.shape}')
@@ -32,14 +32,14 @@ def check_vectors(vectors: np.ndarray, dim: int) -> None:
 
 
 class VectorIndex(abc.ABC):
-    """Vectors of unit norm under numbers, searched by cosine.
+    """Unit-norm vectors with numbers, searched by cosine.
 
-    It is made of a :class:`~vop_mm.index.Catalogue` and can be made again, so a back end need not survive being killed:
-    what is not behind :meth:`save` is added again. Adding what is there and removing what is not there does no harm.
+    It is built from a :class:`~vop_mm.index.Catalogue` and can be rebuilt, so a backend need not survive being killed:
+    everything after the last :meth:`save` is added again. Adding existing and removing missing vectors is harmless.
 
     Attributes:
-        adjustable (frozenset[str]): Arguments that may be others when it is opened again.
-        is_exact (bool): Scores are cosines, up to rounding.
+        adjustable (frozenset[str]): Arguments that may change when the index is reopened.
+        is_exact (bool): True if scores are cosines, up to rounding.
     """
 
     adjustable: frozenset[str] = frozenset()
@@ -47,14 +47,14 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        """Add vectors, in place of those that have the same numbers.
+        """Add vectors, replacing those with the same numbers.
 
         Args:
-            ids (Sequence[int]): 0 or more each, all different, [n].
+            ids (Sequence[int]): Distinct non-negative numbers, [n].
             vectors (np.ndarray): float32 [n, D], unit norm.
 
         Raises:
-            ValueError: Vectors of another length or norm, or not finite.
+            ValueError: A vector has another length or norm, or is not finite.
         """
 
     @abc.abstractmethod
@@ -63,20 +63,20 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest vectors of each query.
+        """Find the nearest vectors of each query.
 
         Args:
             vectors (np.ndarray): float32 [Q, D], unit norm.
-            k (int): How many, at least 1.
+            k (int): Number of vectors per query, at least 1.
 
         Returns:
-            tuple[np.ndarray, np.ndarray]: Cosines float32 [Q, k], descending, and numbers int64 [Q, k]; -1 where there
-            are fewer than ``k``.
+            tuple[np.ndarray, np.ndarray]: Cosines float32 [Q, k], descending, and numbers int64 [Q, k]; -1 for missing
+            ones if there are fewer than ``k``.
         """
 
     @abc.abstractmethod
     def save(self) -> None:
-        """Keep everything."""
+        """Save everything."""
 
     @abc.abstractmethod
     def clear(self) -> None:
@@ -84,7 +84,7 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """How many vectors."""
+        """Return the number of vectors."""
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""

@@ -1,28 +1,28 @@
-"""Long videos as windows."""
+"""Cut long videos into windows."""
 import math
 
-MAX_WINDOWS = 10_000  # of a file: a few bytes may say that a video takes days
-_NEW = 0.1  # of a stride: a window that would show less that is new isn't made, the one before it is longer instead
+MAX_WINDOWS = 10_000  # per file: a few bytes may claim that a video lasts for days
+_NEW = 0.1  # of a stride: a last window that would add less is not made, and the previous one is extended instead
 
 
 def cut_windows(duration: float, length: float | None, stride: float | None = None,
                 most: int = MAX_WINDOWS) -> list[tuple[float, float]]:
-    """Cut a video into windows of equal length that overlap; the last one ends with the video.
+    """Cut a video into overlapping windows of equal length; the last one ends with the video.
 
-    A last window that would add less than a tenth of a stride is not made: the one before it takes the rest in.
+    A last window that would add less than a tenth of a stride is not made; the previous one is extended instead.
 
     Args:
-        duration (float): Of the video, in seconds.
-        length (float, optional): Of a window, in seconds. None: the whole video is one.
-        stride (float, optional): From one window's start to the next one's, in seconds. None: half of ``length``.
-        most (int): How many there may be. Defaults to 10000: 41 hours of windows of 30 seconds.
+        duration (float): Duration of the video in seconds.
+        length (float, optional): Length of a window in seconds. None: one window for the whole video.
+        stride (float, optional): Seconds between the starts of windows. None: half of ``length``.
+        most (int): Maximum number of windows. Defaults to 10000: 41 hours of 30-second windows.
 
     Returns:
-        list[tuple[float, float]]: Start and end of each. A video hardly longer than ``length`` is one window.
+        list[tuple[float, float]]: Start and end of each window. A video hardly longer than ``length`` is one window.
 
     Raises:
-        ValueError: ``length`` isn't positive, or ``stride`` isn't in (0, length]: moments would be left out. There are
-            too many windows, or the duration is none.
+        ValueError: ``length`` is not positive, ``stride`` is not in (0, length] (moments would be skipped), there are
+            too many windows, or the duration is invalid.
 
     Examples:
         >>> cut_windows(25, 10, 5)
@@ -42,7 +42,7 @@ def cut_windows(duration: float, length: float | None, stride: float | None = No
     count = rest / stride
     if count > most - 1:
         raise ValueError(f'it says that it takes {duration:.0f} seconds, more than {most} windows (--max-windows)')
-    count = math.ceil(count)  # windows that don't begin where the last one does
+    count = math.ceil(count)  # windows that don't start where the last one does
     windows = [(float(i * stride), float(i * stride + length)) for i in range(count)]
     start = min(duration - length, count * stride)
     return [*windows, (float(start), float(duration))]

@@ -1,4 +1,4 @@
-"""What tools have in common: arguments, and how they end on bad input (one clear line and a non-zero exit)."""
+"""Shared arguments of the tools, and their exit on bad input (one clear line and a non-zero status)."""
 import argparse
 import contextlib
 import logging
@@ -11,16 +11,16 @@ from typing import NoReturn
 
 from .interrupts import InterruptListener
 
-# Errors that speak of the input or the machine: files, values, memory. Anything else is a bug, and shows its traceback.
+# Errors caused by the input or the machine: files, values, memory. Anything else is a bug and shows its traceback.
 _EXPECTED = (OSError, ValueError, KeyError, ImportError, RuntimeError, FloatingPointError, OverflowError, EOFError,
              MemoryError)
-# The same in modules that a tool needn't have imported: what their readers say of damaged files.
+# Errors of optional modules for damaged files; they count only if the module is imported.
 _EXPECTED_OF = dict(sqlite3='Error', zipfile='BadZipFile', zlib='error', pickle='UnpicklingError', lmdb='Error',
                     safetensors='SafetensorError')
-# These too while a part is built from its config.
+# Additional errors expected while a component is built from its config.
 _IN_CONFIGS = (TypeError, AttributeError, AssertionError)
 _TRACEBACK = 'VOP_MM_TRACEBACK'
-_NO_READER = 141  # of shells, for a program that writes to a pipe that nobody reads
+_NO_READER = 141  # shell convention for a program that writes to a closed pipe
 _COMMON_ARGUMENTS = {
     '--cfg-options': dict(nargs='+', action='extend', metavar='KEY=VALUE', help='change the config'),
     '--backend-args': dict(nargs='+', action='extend', metavar='KEY=VALUE',
@@ -44,12 +44,12 @@ _COMMON_ARGUMENTS = {
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *flags: str, **changes) -> None:
-    """Declare arguments that several tools take.
+    """Declare arguments shared by several tools.
 
     Args:
-        parser (argparse.ArgumentParser): The tool's.
+        parser (argparse.ArgumentParser): Parser of the tool.
         *flags (str): Names of the arguments, ``'--cfg-options'``.
-        **changes: Given to ``parser.add_argument`` in place of what is common: ``help='change every config'``.
+        **changes: Options of ``parser.add_argument`` that override the shared ones: ``help='change every config'``.
     """
     for flag in flags:
         parser.add_argument(flag, **{**_COMMON_ARGUMENTS[flag], **changes})
@@ -58,20 +58,19 @@ def add_common_arguments(parser: argparse.ArgumentParser, *flags: str, **changes
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool's ``main`` and exit with its status.
 
-    Errors about the input (files, configs, arguments of their parts, checkpoints, memory, disk) become one line on
-    stderr and status 1; set ``VOP_MM_TRACEBACK=1`` to see where they were raised. Interruption, anywhere and whatever
-    becomes of it on its way up, gives one line and status 130. Where nobody reads any more what is printed
-    (``| head``), it ends quietly.
+    Errors about the input (files, configs, component arguments, checkpoints, memory, disk) are printed as one line on
+    stderr with status 1; set ``VOP_MM_TRACEBACK=1`` to see the traceback. An interrupt, wherever it occurs and whatever
+    libraries make of it, prints one line and gives status 130. On a closed pipe (``| head``), the tool exits quietly.
 
     Args:
-        main (Callable): Returns the exit status, or None for 0.
+        main (Callable): Function that returns the exit status, or None for 0.
     """
     interrupts = InterruptListener()
-    # a line of the log that doesn't fit on a full disk is lost; it doesn't print a traceback of its own
+    # a log line that doesn't fit on a full disk is dropped, without a traceback of its own
     logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
-    with contextlib.suppress(AttributeError):  # something else stands in for it
-        # names of files needn't be text that the terminal knows; what is printed is neither mixed into the output of
-        # child processes nor lost when one of them dies
+    with contextlib.suppress(AttributeError):  # stdout was replaced by another object
+        # File names may contain characters that the terminal can't show. Line buffering keeps output from being mixed
+        # with that of child processes, and from being lost when one of them dies.
         sys.stdout.reconfigure(errors='backslashreplace', line_buffering=True)
     try:
         try:
@@ -95,15 +94,15 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
             status = 1
         else:
             raise
-    if interrupts.since is not None:  # something swallowed it, and the work was done before it was raised again
+    if interrupts.since is not None:  # the interrupt was swallowed, and the work ended before it was raised again
         interrupts.end()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:  # Python would try it again, and complain
+    except OSError:  # Python would try again, and complain
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if sys._getframe(1).f_globals.get('__name__') == '__main__':  # a program, and not a function that one calls
+    if sys._getframe(1).f_globals.get('__name__') == '__main__':  # run as a program, not called as a function
         interrupts.exit(status)
     sys.exit(status)
 
@@ -114,17 +113,17 @@ def _expected() -> tuple:
 
 
 def _has_no_reader() -> bool:
-    """Whether what is printed goes to a pipe that was closed at its other end."""
+    """Return True if stdout is a pipe whose other end was closed."""
     poll = select.poll()
-    with contextlib.suppress(OSError, ValueError):  # stdout is no file, or none that is open
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file, or closed
         poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _part_being_built(error: BaseException) -> str | None:
-    """The part that was being built from a config when a library refused an argument; None: none was.
+    """Return the component being built from a config when a library refused an argument; None if there was none.
 
-    A ``ValueError`` of this project says itself what it is about.
+    A ``ValueError`` raised by this project names its subject itself.
     """
     if type(error) not in (*_IN_CONFIGS, ValueError):
         return None
@@ -140,40 +139,39 @@ def _part_being_built(error: BaseException) -> str | None:
 
 
 def leave_process_group() -> None:
-    """Leave the group of processes, if there is one. For the way out of a run that went well.
+    """Leave the process group, if there is one, at the end of a successful run.
 
-    A process that ends inside its group is now and then aborted by the group's threads, after all work is done. Where
-    something failed, others may wait in a call for this one: the group is not to be left.
+    A process that exits inside its group is sometimes aborted by the group's threads after all work is done. If
+    something failed, the group must not be left, because other processes may be waiting in a call for this one.
     """
     distributed = sys.modules.get('torch.distributed')
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        # Gloo's threads let go of the last operation's tensors, for which they need the interpreter. Leaving holds it
-        # while it waits for them (seen with torch 2.2 and 2.4).
+        # Gloo's threads need the interpreter to release the last operation's tensors, while leaving the group holds it
+        # and waits for them (seen with torch 2.2 and 2.4).
         time.sleep(0.1)
         distributed.destroy_process_group()
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line that a user can act on.
+    """Format an exception as one line that a user can act on.
 
     Args:
-        error (BaseException): Any.
+        error (BaseException): Any exception.
 
     Returns:
-        str: Its message, :func:`printable`; for messages that don't say what they are about, the kind of error before
-        it.
+        str: Its message, made :func:`printable`, preceded by the exception type if the message is unclear without it.
     """
     return printable(_message(error))
 
 
 def printable(text: str) -> str:
-    """A text of somebody else's (the name of a file, what a library says of it) as one line.
+    """Make an external text (a file name, a library's message) printable on a terminal.
 
     Args:
-        text (str): Any.
+        text (str): Any text.
 
     Returns:
-        str: The text; characters that a terminal would act on, or can't show, are escaped.
+        str: The text, with control characters and characters that can't be shown escaped.
     """
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
@@ -184,7 +182,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f': {error.filename}' if error.filename else ''
         return f'{error.strerror}{where}'
-    # a KeyError's text is the repr of its message
+    # str() of a KeyError is the repr of its message
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = ' '.join(text.split())
     plain = type(error).__module__.startswith('vop_mm') or isinstance(error, (FileNotFoundError, ConnectionError))

@@ -1,15 +1,15 @@
-"""What a method costs: parameters, the size of its checkpoint, floating point operations."""
+"""Measure the cost of a method: parameters, checkpoint size, floating point operations."""
 import io
 
 import torch
 from torch import nn
 
-# Modules whose tensors the paper's counter sees.
+# Modules whose tensors the paper's counter includes.
 _LAYERS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Embedding, nn.RNNBase)
 
 
 def count_trainable(model: nn.Module) -> int:
-    """Parameters that train.
+    """Count the trainable parameters.
 
     Args:
         model (nn.Module): A retriever.
@@ -21,11 +21,11 @@ def count_trainable(model: nn.Module) -> int:
 
 
 def count_as_paper(model: nn.Module) -> int:
-    """Parameters that train, as the paper counts them.
+    """Count the trainable parameters as the paper does.
 
-    The paper's numbers follow from a counter that walks layers and prompts, and so passes over tensors that are bare
-    parameters of a larger module: attention's input projection, positional and class embeddings, the projections, the
-    logit scale, and VoP^F's frame positions. Only where nothing else trains (Proj) are those counted.
+    The paper's numbers result from a counter that visits layers and prompts, and thus skips bare parameters of larger
+    modules: attention's input projection, positional and class embeddings, the projections, the logit scale, and
+    VoP^F's frame positions. These are counted only if nothing else trains (Proj).
 
     Args:
         model (nn.Module): A retriever.
@@ -42,7 +42,7 @@ def count_as_paper(model: nn.Module) -> int:
 
 
 def count_backbone_as_paper(model: nn.Module) -> int:
-    """What 100% is in the paper's table: CLIP, counted as in :func:`count_as_paper`.
+    """Count CLIP's parameters, 100% in the paper's table, as in :func:`count_as_paper`.
 
     Args:
         model (nn.Module): A retriever.
@@ -59,14 +59,14 @@ def count_backbone_as_paper(model: nn.Module) -> int:
 
 
 def checkpoint_bytes(model: nn.Module, cfg) -> int:
-    """Size of a published checkpoint's file.
+    """Return the file size of a published checkpoint.
 
     Args:
         model (nn.Module): A retriever.
-        cfg (Config): Its config, which the file holds too.
+        cfg (Config): Its config, which is included in the file.
 
     Returns:
-        int: Bytes; 0 where nothing trains.
+        int: Size in bytes; 0 if nothing trains.
     """
     from vop_mm.engine.checkpoint import describe
     from vop_mm.models.tuning import trainable_state_dict
@@ -81,7 +81,7 @@ def checkpoint_bytes(model: nn.Module, cfg) -> int:
 
 
 class _Sink(io.RawIOBase):
-    """A file that only counts."""
+    """File object that only counts the bytes written."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -95,15 +95,15 @@ class _Sink(io.RawIOBase):
 
 
 def count_flops(model: nn.Module, num_frames: int, training: bool = False) -> int:
-    """Floating point operations for one video and one caption of full length, matrix products and attention counted.
+    """Count floating point operations of matrix products and attention for a video and a caption of full length.
 
     Args:
         model (nn.Module): A retriever; on the meta device nothing is computed.
-        num_frames (int): Frames of the video.
-        training (bool): A training step (forward, loss and backward) in place of a forward. Defaults to False.
+        num_frames (int): Number of frames of the video.
+        training (bool): Count a training step (forward, loss, backward) instead of a forward pass. Defaults to False.
 
     Returns:
-        int: Operations; a multiplication and an addition are two.
+        int: Number of operations; a multiplication and an addition count as two.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,20 +1,20 @@
-"""The one place that asks about other processes."""
+"""Distributed helpers."""
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes, 1 without a process group."""
+    """Return the number of processes, 1 without a process group."""
     return torch_dist.get_world_size() if torch_dist.is_available() and torch_dist.is_initialized() else 1
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
-    """Concatenate a tensor over all ranks, with the gradient that one process would have.
+    """Concatenate a tensor over all ranks, with the same gradient as in a single process.
 
-    Every rank computes the whole loss from the gathered tensors, and the gradient that comes back to a rank's own rows
-    is the sum over ranks. Averaged over ranks, as data-parallel wrappers do, parameter gradients then equal those of a
-    single process with the whole batch. (An all-gather without gradient gives 1/W of it.)
+    Every rank computes the whole loss from the gathered tensors, and the gradient of a rank's own rows is summed over
+    ranks. Averaged over ranks, as data-parallel wrappers do, parameter gradients then equal those of a single process
+    with the whole batch. (An all-gather without gradient gives 1/W of it.)
 
     Args:
         x (Tensor): [n, ...], the same shape on every rank.

@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there: written under a temporary name, then renamed.
+"""Write files and folders atomically: under a temporary name, then renamed.
 
-A temporary name is locked by its owner for as long as the owner lives. What is not locked was left by a run that was
-killed, and the next run that writes into the same folder removes it.
+A temporary name is locked for the lifetime of its owner. Unlocked ones were left by a killed run, and are removed by
+the next run that writes to the same folder.
 """
 import errno
 import fcntl
@@ -18,27 +18,27 @@ from typing import IO
 from mmengine.fileio import LocalBackend, register_backend
 
 _TEMPORARY = re.compile(r'\.vop_mm\.[0-9a-f]{16}\..*\.tmp', re.DOTALL)
-_MAX_NAME = 255  # bytes, of most file systems
+_MAX_NAME = 255  # bytes, in most file systems
 _CLEANED: set[tuple[int, str]] = set()  # (process, folder)
-_OWN: set[tuple[int, Path]] = set()  # (process, path) of what is being written
+_OWN: set[tuple[int, Path]] = set()  # (process, path) of everything being written
 
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
-    """Open a file that appears under its name only when everything is written.
+    """Open a file that appears under its name only after everything is written.
 
-    Killed at any moment, whatever was at ``path`` before is still there, whole; on an error nothing is left behind. A
-    link at ``path`` is replaced, never written through.
+    If the process is killed, the previous content of ``path`` is preserved; on an error nothing is left behind. A link
+    at ``path`` is replaced, never written through.
 
     Args:
-        path (str | Path): The file. Its folder must exist.
+        path (str | Path): Path of the file. Its folder must exist.
         mode (str): ``'wb'`` or ``'w'``. Defaults to ``'wb'``.
 
     Yields:
         IO: The file to write to.
 
     Raises:
-        OSError: No space, no permission, no such folder.
+        OSError: No space, no permission, or no such folder.
     """
     with atomic_path(path) as beside, open(beside, mode, encoding=None if 'b' in mode else 'utf-8') as file:
         yield file
@@ -46,23 +46,23 @@ def atomic_write(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary file in the same folder, for a program or a library that takes a name; renamed on success.
+    """Create a temporary file in the same folder, for code that needs a path; it is renamed on success.
 
     Args:
-        path (str | Path): The file to make. Its folder must exist.
+        path (str | Path): Final path of the file. Its folder must exist.
 
     Yields:
-        Path: An empty file to write to. It must stay the same file: written to, not replaced.
+        Path: An empty file to write to. It must be written in place, not replaced.
 
     Raises:
-        OSError: No space, no permission, no such folder.
+        OSError: No space, no permission, or no such folder.
     """
     path = Path(path)
     remove_leftovers(path.parent, once=True)
     try:
         handle, beside = _make_locked(path.parent, path.name, _make_file)
     except OSError as e:
-        e.filename = str(path)  # the temporary name says nothing
+        e.filename = str(path)  # the temporary name is meaningless to the user
         raise
     try:
         yield beside
@@ -72,7 +72,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             os.unlink(beside)
         if isinstance(e, OSError) and e.errno and e.filename in (None, str(beside)):
-            e.filename = str(path)  # a write that fails doesn't say where
+            e.filename = str(path)  # a failed write doesn't name the file
         raise
     finally:
         _release(handle, beside)
@@ -80,18 +80,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: str | Path | None, name: str) -> Iterator[Path]:
-    """A folder that is gone afterwards, with all that was not moved out of it.
+    """Create a folder that is removed afterwards, with everything that was not moved out of it.
 
     Args:
-        parent (str | Path, optional): Where to make it, so that what is made there can be renamed into its place. None:
-            among the system's temporary files, where nobody else may look into it.
-        name (str): What it is for, as part of its name.
+        parent (str | Path, optional): Parent folder; its content can then be renamed to its final place. None: the
+            system's temporary folder, with access for this user only.
+        name (str): Purpose, used as part of its name.
 
     Yields:
-        Path: The folder; it may be renamed as a whole.
+        Path: The folder, which may be renamed as a whole.
 
     Raises:
-        OSError: No space, no permission, no such parent.
+        OSError: No space, no permission, or no such parent.
     """
     private = parent is None
     parent = Path(tempfile.gettempdir() if private else parent)
@@ -105,11 +105,11 @@ def temporary_folder(parent: str | Path | None, name: str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path, once: bool = False) -> None:
-    """Remove what killed runs left half written in a folder. What a running process writes stays.
+    """Remove half-written files and folders of killed runs. Those of running processes are kept.
 
     Args:
-        folder (str | Path): Looked at without the folders below it.
-        once (bool): Do nothing where this process has looked before. Defaults to False.
+        folder (str | Path): Folder to clean, without its subfolders.
+        once (bool): Do nothing if this process has already cleaned the folder. Defaults to False.
     """
     key = os.getpid(), os.path.abspath(folder)
     if once and key in _CLEANED:
@@ -123,7 +123,7 @@ def remove_leftovers(folder: str | Path, once: bool = False) -> None:
 
 
 def remove_own() -> None:
-    """Remove what this process is writing, as the last thing before it ends without unwinding."""
+    """Remove everything that this process is writing, just before it exits without unwinding."""
     for pid, path in list(_OWN):
         if pid == os.getpid():
             with suppress(OSError):
@@ -131,21 +131,21 @@ def remove_own() -> None:
 
 
 def full_disk_error(path: str | Path) -> OSError:
-    """What the system raises where nothing fits any more, for libraries that say it in words of their own.
+    """Build the error of a full disk, for libraries that report it in their own words.
 
     Args:
-        path (str | Path): What was being written.
+        path (str | Path): File that was being written.
     """
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _make_locked(parent: Path, name: str, make: Callable[[Path], int | None]) -> tuple[int, Path]:
-    """Make something under a temporary name and lock it. Returns its handle and its path."""
+    """Create something under a temporary name and lock it; return its handle and path."""
     while True:
         head = f'.vop_mm.{secrets.token_hex(8)}.'
         room = _MAX_NAME - len(head) - len('.tmp')
         path = parent / (head + os.fsdecode(os.fsencode(name)[:room]) + '.tmp')
-        _OWN.add((os.getpid(), path))  # before it is there: an interrupt may come at any time
+        _OWN.add((os.getpid(), path))  # before it exists: an interrupt may come at any time
         try:
             handle = make(path)
         except OSError:
@@ -153,9 +153,9 @@ def _make_locked(parent: Path, name: str, make: Callable[[Path], int | None]) ->
             raise
         if handle is None:
             continue
-        with suppress(OSError):  # a file system without locks: what a killed run leaves there, stays
+        with suppress(OSError):  # a file system without locks, where remains of killed runs are kept
             fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):  # a process that cleans up may have been faster than the lock
+        with suppress(FileNotFoundError):  # another process that cleans up may have been faster than the lock
             if os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle, path
         _release(handle, path)
@@ -178,7 +178,7 @@ def _make_folder(path: Path, mode: int = 0o777) -> int | None:
     path.mkdir(mode)
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:  # a process that cleans up was faster
+    except FileNotFoundError:  # another process that cleans up was faster
         return None
 
 
@@ -200,14 +200,14 @@ def _remove(path: str | Path) -> None:
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """MMEngine's local storage, with writes that are whole or not there: ``backend_args=dict(backend='atomic')``."""
+    """MMEngine's local backend with atomic writes: ``backend_args=dict(backend='atomic')``."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes; the folder is made when it isn't there."""
+        """Write bytes; create the folder if it is missing."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(filepath) as file:
             file.write(obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text; the folder is made when it isn't there."""
+        """Write text; create the folder if it is missing."""
         self.put(obj.encode(encoding), filepath)

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a tool, wherever it is: what it has begun is cleaned up, for some seconds, and its children are ended."""
+"""Handle Ctrl-C in tools: clean up within a few seconds, and kill child processes."""
 import atexit
 import contextlib
 import multiprocessing.util
@@ -14,25 +14,24 @@ from typing import NoReturn
 
 from vop_mm.early_interrupt import LAUNCHED, STATUS, say_interrupted
 
-_PATIENCE = 5.  # seconds for cleaning up
-_SAME = 1.  # seconds in which another SIGINT is no second Ctrl-C: launchers pass the terminal's on to their processes
-_LOOK = 0.2  # seconds between looks whether the tool is on its way out
+_PATIENCE = 5.  # seconds allowed for cleaning up
+_SAME = 1.  # seconds in which another SIGINT is not a second Ctrl-C: launchers forward the terminal's signal
+_LOOK = 0.2  # seconds between checks whether the interrupt is being handled
 
 _ignored_here = False  # this process was forked from a tool
 
 
 class InterruptListener:
-    """What SIGINT does to a tool: ``KeyboardInterrupt`` once, and again where something swallowed it.
+    """Turns SIGINT into one ``KeyboardInterrupt``, and raises it again if something swallowed it.
 
-    Python drops exceptions in finalizers and in callbacks of C, and libraries make others of them. Here the signal
-    is noted, and every :data:`_LOOK` seconds the main thread is looked at: where no ``KeyboardInterrupt`` is on its way
-    up, another one is raised. After :data:`_PATIENCE` seconds, or at a second Ctrl-C, the process ends as it is.
+    Python drops exceptions in finalizers and C callbacks, and libraries convert them. Therefore the signal is recorded,
+    and every :data:`_LOOK` seconds the main thread is checked: if it is not handling a ``KeyboardInterrupt``, another
+    one is raised. After :data:`_PATIENCE` seconds, or at a second Ctrl-C, the process exits immediately.
 
-    Processes that the tool forks ignore SIGINT: the terminal sends it to all of them, and it is the tool that ends
-    them.
+    Processes forked by the tool ignore SIGINT: the terminal sends it to all of them, and the tool kills them.
 
     Attributes:
-        since (float | None): When the interrupt came, by the monotonic clock.
+        since (float | None): Time of the interrupt on the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -40,9 +39,9 @@ class InterruptListener:
         self._raised, self._over, self._tells = None, False, LAUNCHED not in os.environ
 
     def listen(self) -> None:
-        """Begin. From here on ``KeyboardInterrupt`` may be raised, here too."""
+        """Start listening. From now on ``KeyboardInterrupt`` may be raised, even here."""
         self._hush()
-        # a shell that starts a program in the background of a script has it ignore SIGINT: this is kept
+        # a shell makes background programs of a script ignore SIGINT: this is preserved
         if threading.current_thread() is threading.main_thread() and (
                 _ignored_here or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN):
             with held_interrupts():
@@ -51,26 +50,24 @@ class InterruptListener:
             os.register_at_fork(after_in_child=_ignore)
 
     def main_is_over(self) -> None:
-        """From here on nothing is cleaned up, and Ctrl-C ends the process at once."""
+        """Stop cleaning up: from now on, Ctrl-C exits immediately."""
         self._over = True
 
     def exit(self, status: int) -> NoReturn:
-        """Exit as Python does, but without taking itself apart: that takes torch a while, and listens to nothing."""
+        """Exit as Python does, but without its teardown, which takes long with torch and can't be interrupted."""
         threading._shutdown()
         atexit._run_exitfuncs()
         _flush()
         os._exit(status)
 
     def end(self) -> NoReturn:
-        """End the process with one line and status 130, and before it its children. What is registered to be done at
-        exit, is done.
-        """
+        """Kill the children and exit with one line and status 130, after running exit handlers."""
         self._over = True
-        self.since = self.since or time.monotonic()  # a KeyboardInterrupt that no signal raised
+        self.since = self.since or time.monotonic()  # a KeyboardInterrupt without a signal
         with contextlib.suppress(BaseException):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error where a worker is killed
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error when a worker is killed
             end_children(spare=_resource_tracker())
-            # where this hangs (it joins threads), the process ends nevertheless
+            # exit even if this hangs (it joins threads)
             signal.signal(signal.SIGALRM, lambda *_: self._end_now())
             signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
             atexit._run_exitfuncs()
@@ -100,7 +97,7 @@ class InterruptListener:
         raise self._raised
 
     def _is_on_its_way(self) -> bool:
-        """Whether the main thread is in an ``except`` or ``finally`` of the interrupt, or of what was made of it."""
+        """Return True if the main thread is handling the interrupt, or an exception raised from it."""
         error = sys.exc_info()[1]
         while error is not None and error is not self._raised:
             error = error.__context__
@@ -121,7 +118,7 @@ class InterruptListener:
         os._exit(STATUS)
 
     def _hush(self) -> None:
-        """After an interrupt no tracebacks of finalizers and of threads that lost what they worked for."""
+        """Suppress tracebacks of finalizers and threads after an interrupt."""
         tell_unraisable, tell_thread = sys.unraisablehook, threading.excepthook
         sys.unraisablehook = lambda args: None if self.since is not None else tell_unraisable(args)
         threading.excepthook = lambda args: None if self.since is not None else tell_thread(args)
@@ -129,7 +126,7 @@ class InterruptListener:
 
 @contextlib.contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Keep SIGINT back, and from programs that are started meanwhile for good: it is the tool that ends them."""
+    """Delay SIGINT; programs started within the context never receive it, as the tool kills them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -138,7 +135,7 @@ def held_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a worker of a pool, which waits for work for ever: end it when the process that started it is gone."""
+    """End a pool worker, which waits for work forever, when the process that started it is gone."""
     def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -147,17 +144,18 @@ def end_with_parent() -> None:
 
 
 def share_temporary_folder() -> None:
-    """Make the folder in which :mod:`multiprocessing` keeps its sockets, before workers are started: they then use this
-    one. Each would make one of its own, and leave it when it is killed.
+    """Create the folder for :mod:`multiprocessing`'s sockets before workers are started, so that they share it.
+
+    Otherwise each worker would create its own, and leave it behind when killed.
     """
     multiprocessing.util.get_temp_dir()
 
 
 def end_children(spare: int | None = None) -> None:
-    """End the processes that this one started, those that they started, and so on, at once.
+    """Kill all descendant processes immediately.
 
     Args:
-        spare (int, optional): One that goes on.
+        spare (int, optional): Process id of a process to spare.
     """
     for pid in _descendants():
         if pid != spare:
@@ -166,7 +164,10 @@ def end_children(spare: int | None = None) -> None:
 
 
 def _resource_tracker() -> int | None:
-    """The process of :mod:`multiprocessing` that ends with this one, and complains when it didn't clean up at exit."""
+    """Return the pid of :mod:`multiprocessing`'s resource tracker, which exits with this process.
+
+    It complains if it could not clean up at exit.
+    """
     module = sys.modules.get('multiprocessing.resource_tracker')
     return module and module._resource_tracker._pid
 

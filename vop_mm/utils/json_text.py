@@ -1,21 +1,21 @@
-"""JSON and other text files of others: whatever is in them can be written again, and an error says what to do."""
+"""Read and write JSON and other text files from any source, with helpful error messages."""
 import json
 import re
 
-_SURROGATE = re.compile('[\ud800-\udfff]')  # half of an emoji, or a byte of a file's name: UTF-8 can't hold it as it is
+_SURROGATE = re.compile('[\ud800-\udfff]')  # half of an emoji, or a byte of a file name, which UTF-8 can't encode
 
 
 def decode_text(data: bytes) -> str:
-    """Decode the content of a text file, UTF-8 with or without byte order mark.
+    """Decode the content of a UTF-8 text file, with or without byte order mark.
 
     Args:
-        data (bytes): All of it.
+        data (bytes): Content of the file.
 
     Returns:
         str: The text.
 
     Raises:
-        ValueError: It is compressed, or not UTF-8.
+        ValueError: The content is compressed, or not UTF-8.
     """
     if data.startswith(b'\x1f\x8b'):
         raise ValueError('compressed with gzip; unpack it first (gunzip)')
@@ -31,13 +31,13 @@ def parse_json(text: str):
     """Parse JSON.
 
     Args:
-        text (str): One value.
+        text (str): Text with one JSON value.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: Not JSON, several values, nested too deeply, or an object with a key twice.
+        ValueError: The text is not JSON, contains several values, is nested too deeply, or has duplicate keys.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -51,20 +51,20 @@ def parse_json(text: str):
 
 
 def dump_json(content) -> str:
-    """Write JSON that UTF-8 can hold, letters as they are.
+    """Serialize to JSON that UTF-8 can encode, without escaping letters.
 
     Args:
         content: The value.
 
     Returns:
-        str: The text, an item on a line.
+        str: JSON text, one item per line.
     """
     text = json.dumps(content, ensure_ascii=False, indent=1)
     return _SURROGATE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _unique(pairs: list[tuple]) -> dict:
-    # json keeps the last of several equal keys, and captions would vanish without a word
+    # json keeps the last of several equal keys, so captions would silently disappear
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set = set()

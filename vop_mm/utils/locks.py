@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# errors of file systems that have no locks: there is nothing to be kept apart with
+# errors of file systems without locks, where processes can't exclude each other
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-# (process, file). A POSIX lock doesn't keep threads of one process apart, and is gone when the process closes any other
-# handle of the file: who holds one must not open it again.
+# (process, file). A POSIX lock doesn't separate threads of one process, and is released when the process closes any
+# other handle of the file: the holder must not open it again.
 _HELD: set[tuple[int, str]] = set()
 _LOOKING = threading.Lock()
 os.register_at_fork(before=_LOOKING.acquire, after_in_parent=_LOOKING.release, after_in_child=_LOOKING.release)
@@ -19,16 +19,16 @@ os.register_at_fork(before=_LOOKING.acquire, after_in_parent=_LOOKING.release, a
 
 @contextmanager
 def locked(path: str | Path, message: str, wait: bool = False) -> Iterator[None]:
-    """Hold a lock that ends with the process. The file stays, and what is in it is not touched.
+    """Hold a lock that ends with the process. The file is kept, and its content is not touched.
 
     Args:
-        path (str | Path): The lock file, made when it isn't there. Its folder must exist.
-        message (str): Of the error where another process holds it.
-        wait (bool): Wait for a process that holds it. Defaults to False.
+        path (str | Path): Lock file, created if missing. Its folder must exist.
+        message (str): Error message if another process holds the lock.
+        wait (bool): Wait for a process that holds the lock. Defaults to False.
 
     Raises:
-        BlockingIOError: Another process, or another thread of this one, holds it.
-        OSError: The file can't be opened, is a link, or is no regular file.
+        BlockingIOError: Another process, or another thread of this one, holds the lock.
+        OSError: The file can't be opened, is a link, or is not a regular file.
     """
     folder, name = os.path.split(os.path.abspath(path))
     name = os.path.join(os.path.realpath(folder), name)
@@ -38,8 +38,7 @@ def locked(path: str | Path, message: str, wait: bool = False) -> Iterator[None]
             raise BlockingIOError(message)
         _HELD.add(key)
     try:
-        # A POSIX lock: one of flock is inherited by the processes that decode, which outlive a killed parent by
-        # seconds.
+        # POSIX instead of flock, which decoding processes would inherit; these outlive a killed parent by seconds.
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

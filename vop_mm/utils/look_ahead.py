@@ -1,20 +1,20 @@
-"""Working ahead in threads, by so much and no more."""
+"""Map a function over items in threads, with a bounded number of pending results."""
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 
 
 def look_ahead(pool: Executor, call: Callable, items: Iterable, count: int) -> Iterator[tuple]:
-    """Items with what a call makes of each, in their order.
+    """Yield items with the result of a call for each, in order.
 
     Args:
-        pool (Executor): Where the calls run.
-        call (Callable): Takes an item.
-        items (Iterable): Taken from in the caller's thread, when there is room for one more.
-        count (int): How many are worked on, or done and not asked for yet.
+        pool (Executor): Executor of the calls.
+        call (Callable): Function of an item.
+        items (Iterable): Items, consumed in the caller's thread whenever there is room for one more.
+        count (int): Maximum number of items in progress, or finished and not yet consumed.
 
     Yields:
-        tuple: Item, result.
+        tuple: Item and result.
     """
     waiting = deque()
     for item in items:

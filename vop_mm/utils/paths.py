@@ -1,4 +1,4 @@
-"""Files that a user named, looked for at once; and opening files whose names come with data, which is others'."""
+"""Check that files named by a user exist, and safely open files whose names come from untrusted data."""
 import errno
 import os
 import stat
@@ -7,53 +7,53 @@ from typing import BinaryIO
 
 
 def require_file(path: str | Path | None, what: str = 'checkpoint') -> None:
-    """Look for a file.
+    """Check that a file exists.
 
     Args:
-        path (str | Path, optional): The file; None for none. An address with a scheme is left to who reads it.
-        what (str): What it is, for the message; ``''`` for any file. Defaults to ``'checkpoint'``.
+        path (str | Path, optional): Path of the file; None is accepted. Addresses with a scheme are not checked.
+        what (str): Description for the error message; ``''`` for any file. Defaults to ``'checkpoint'``.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The file is missing.
     """
     if path is not None and '://' not in str(path) and not os.path.isfile(os.path.expanduser(path)):
         raise FileNotFoundError(f'{what} not found: {path}' if what else f'no such file: {path}')
 
 
 def require_videos(path: str) -> None:
-    """Look for a folder of videos, or a manifest of them. An address with a scheme is left to who reads it.
+    """Check that a folder or manifest of videos exists. Addresses with a scheme are not checked.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The path is missing.
     """
     if '://' not in path and not os.path.exists(path or '.'):
         raise FileNotFoundError(f'no such folder of videos: {path}')
 
 
 def require_folder(path: str | Path | None) -> None:
-    """Look for the folder of a file that is to be written when the work is done.
+    """Check that the folder of an output file exists.
 
     Args:
-        path (str | Path, optional): The file; None for none.
+        path (str | Path, optional): Path of the file; None is accepted.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The folder is missing.
     """
     if path is not None and not Path(path).parent.is_dir():
         raise FileNotFoundError(f'no such folder: {Path(path).parent}')
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file to read, at once: what could block or act on being read (a FIFO, a device, a socket) is refused.
+    """Open a file for reading without blocking; everything but regular files (a FIFO, a device, a socket) is refused.
 
     Args:
-        path (str | Path): The file; links are followed.
+        path (str | Path): Path of the file; links are followed.
 
     Returns:
-        BinaryIO: The file.
+        BinaryIO: The open file.
 
     Raises:
-        OSError: It can't be opened, or is no regular file.
+        OSError: The file can't be opened, or is not a regular file.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
@@ -62,21 +62,21 @@ def open_regular(path: str | Path) -> BinaryIO:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, 'not a regular file', str(path))
-    return open(os.fspath(path), 'rb', opener=lambda *_: handle)  # under its name, where the system can't tell it
+    return open(os.fspath(path), 'rb', opener=lambda *_: handle)  # by its name, for systems that can't resolve a handle
 
 
 def path_below(folder: str | Path, name: str) -> str:
-    """Join a folder and a path that came with data.
+    """Join a folder and a path that comes from untrusted data.
 
     Args:
-        folder (str | Path): What the path has to stay in.
-        name (str): Relative, with ``/`` between its parts.
+        folder (str | Path): Folder that the path must stay in.
+        name (str): Relative path, with ``/`` between its parts.
 
     Returns:
-        str: The joined path; nothing was looked up.
+        str: The joined path. The file system is not accessed.
 
     Raises:
-        ValueError: The path is empty or absolute, climbs out of the folder, or holds a NUL.
+        ValueError: The path is empty or absolute, leads out of the folder, or contains a NUL.
     """
     parts = name.split('/')
     if not name or name.startswith('/') or '..' in parts or '\0' in name:
@@ -85,21 +85,21 @@ def path_below(folder: str | Path, name: str) -> str:
 
 
 def open_below(folder: str | Path, name: str, follow_links: bool = False) -> BinaryIO:
-    """Open a file under a path that came with data.
+    """Open a file by a path that comes from untrusted data.
 
-    It is opened once. Where it lies is asked of the open file, so that nobody can put a link in between.
+    The location is checked on the open file, so that no link can be swapped in.
 
     Args:
-        folder (str | Path): What the file has to lie in. It may be a link itself.
-        name (str): As in :func:`path_below`.
+        folder (str | Path): Folder that must contain the file. It may be a link itself.
+        name (str): Relative path; see :func:`path_below`.
         follow_links (bool): Allow links in the folder that lead out of it. Defaults to False.
 
     Returns:
-        BinaryIO: The file, to read.
+        BinaryIO: The file, open for reading.
 
     Raises:
-        ValueError: The path, or a link on its way, leads out of the folder.
-        OSError: It can't be opened, or is no regular file.
+        ValueError: The path, or a link in it, leads out of the folder.
+        OSError: The file can't be opened, or is not a regular file.
     """
     file = open_regular(path_below(folder, name))
     if not follow_links and not _is_inside(_place_of(file), os.path.realpath(folder)):
@@ -109,7 +109,6 @@ def open_below(folder: str | Path, name: str, follow_links: bool = False) -> Bin
 
 
 def _place_of(file: BinaryIO) -> str:
-    """Where an open file lies."""
     if os.path.isdir('/proc/self/fd'):
         return os.readlink(f'/proc/self/fd/{file.fileno()}')
     return os.path.realpath(file.name)

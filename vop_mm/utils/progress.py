@@ -1,18 +1,18 @@
-"""Progress of what is long."""
+"""Progress bars."""
 import contextlib
 from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
 def progress_bar(show: bool, what: str) -> Iterator[Callable]:
-    """A bar on stderr.
+    """Show a progress bar on stderr.
 
     Args:
-        show (bool): False: none.
-        what (str): Stands before it.
+        show (bool): False: show nothing.
+        what (str): Label of the bar.
 
     Yields:
-        Callable: To be told how many of how many are done, and which was last.
+        Callable: Function of the number of finished items, the total, and the name of the last item.
     """
     if not show:
         yield lambda done, total, name='': None

@@ -1,4 +1,4 @@
-"""Register everything of vop_mm, and make its scope the default one."""
+"""Register all modules of vop_mm, and make its scope the default."""
 import importlib
 
 _PACKAGES = ('vop_mm.datasets', 'vop_mm.engine', 'vop_mm.evaluation', 'vop_mm.models')
@@ -7,13 +7,13 @@ _PACKAGES = ('vop_mm.datasets', 'vop_mm.engine', 'vop_mm.evaluation', 'vop_mm.mo
 def register_all_modules(init_default_scope: bool = True) -> None:
     """Import every package of vop_mm that registers classes.
 
-    Tools call it once at their start; a script or a notebook that builds parts from configs does the same.
+    Tools call this once at the start; scripts and notebooks that build components from configs should do the same.
 
     Args:
         init_default_scope (bool): Make ``vop_mm`` the scope in which names without a prefix are looked up.
             Defaults to True.
     """
-    from mmengine.registry import DefaultScope  # here: tools import this package before they parse arguments
+    from mmengine.registry import DefaultScope  # late: tools import this package before parsing arguments
 
     for package in _PACKAGES:
         importlib.import_module(package)

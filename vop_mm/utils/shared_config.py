@@ -1,10 +1,10 @@
-"""Configs that came with data: an index, a checkpoint, prompts, features, a published file.
+"""Safe use of configs that come with data: an index, a checkpoint, prompts, features, a published file.
 
-Such a config is data of somebody else's. It is read without running anything of it, cut down to what is used of it, and
-checked as a whole before any part of it is built: a ``type`` names a class that is registered here already, in the
-registry of its place, and arguments are plain values within bounds. Nothing is imported for a name, and MMEngine, which
-would take a dotted name for the path of any function, never sees one that was not found here. A config that a user
-names himself is Python, and doesn't come through here.
+Such a config is untrusted. It is read without executing anything, reduced to the used parts, and completely checked
+before any part is built: a ``type`` must name a class that is already registered in the registry of its place, and
+arguments must be plain values within bounds. Nothing is imported for a name, and MMEngine, which would take a dotted
+name for the path of any function, only sees names that were found here. Config files that a user passes explicitly are
+Python code, and are not handled here.
 """
 import ast
 import inspect
@@ -22,17 +22,17 @@ from vop_mm.registry import BY_ARGUMENT, MODELS, READERS, TRANSFORMS
 from .cli import one_line
 
 _SCOPE = 'vop_mm'
-# mmaction2's, by their prefixed names: what pipelines of frames are made of
+# mmaction2's transforms for frames, by their prefixed names
 _FOREIGN_TRANSFORMS = frozenset(f'mmaction.{name}' for name in (
     'CenterCrop', 'Flip', 'RandomCrop', 'RandomResizedCrop', 'Resize', 'ThreeCrop'))
 _BEFORE_READ_CLIP = ('IsolatedDecode', 'LoadCachedFrames', 'OpenVideo', 'OpenVideoTorchCodec', 'SampleSegments')
-# what MMEngine acts on when it reads or builds a config
+# keys that MMEngine acts on when it reads or builds a config
 _OF_MMENGINE = frozenset(('init_cfg', 'custom_imports', 'default_scope', 'locations', 'lazy_import', 'load_from',
                           'resume', 'backend_args', 'file_client_args'))
-_MAX_TEXT, _MAX_TOKENS = 200_000, 50_000  # of a config as text; those of this project have 10,000 characters
+_MAX_TEXT, _MAX_TOKENS = 200_000, 50_000  # limits of a config as text; those of this project have 10,000 characters
 _MAX_DEPTH, _MAX_NODES, _MAX_PARTS, _MAX_STRING = 20, 10_000, 100, 4096
 _MAX_NUMBER = 1_000_000
-# where less, or more, makes sense
+# individual limits
 _MAX_BY_KEY = dict(layers=256, num_layers=32, num_tokens=4096, num_frames=4096, size=4096, crop_size=4096, scale=4096,
                    image_size=4096, context_length=8192, dim=65_536, num_threads=64, timeout=86_400, exact_up_to=2**40,
                    num_probes=2**31 - 1)
@@ -43,29 +43,28 @@ _TOKEN = re.compile(r'''\s+|[A-Za-z_]\w*|-?\d[\w.]*(?:(?<=e)[+-]\d+)?|[][(){},:=
 
 
 class SharedConfigError(ValueError):
-    """A config that came with data and can't be used: it would do more than describe a model."""
+    """A config that came with data can't be used: it would do more than describe a model."""
 
 
 def read_shared_config(text: str, with_clip: bool = True) -> Config | None:
     """Read a config that came with data.
 
     Args:
-        text (str): As MMEngine writes it: ``name = value`` with dicts, lists and plain values.
-        with_clip (bool): False where another CLIP will be put into its place: that of the config is left out, unseen.
-            Defaults to True.
+        text (str): Config text as MMEngine writes it: ``name = value`` with dicts, lists and plain values.
+        with_clip (bool): False if another CLIP will be used: the config's is dropped unchecked. Defaults to True.
 
     Returns:
-        Config: Of it, what is used of such a config: the method, the model, and what the test split is and how its
-        frames and texts are made. None where it names no model or no test pipeline.
+        Config: The used parts of the config: method, model, and test split with its frame and text pipeline.
+        None if there is no model or no test pipeline.
 
     Raises:
-        SharedConfigError: It is no plain config, or a part of it is not allowed; says which.
+        SharedConfigError: The text is not a plain config, or contains a part that is not allowed (named).
     """
     return shared_config(parse_config(text), with_clip)
 
 
 def shared_config(content: dict, with_clip: bool = True) -> Config | None:
-    """What :func:`read_shared_config` does, of a config that was parsed."""
+    """Reduce and check a parsed config; see :func:`read_shared_config`."""
     loader = content.get('test_dataloader')
     dataset = loader.get('dataset') if isinstance(loader, dict) else None
     if not isinstance(content.get('model'), dict) or not isinstance(dataset, dict) or 'pipeline' not in dataset:
@@ -77,7 +76,7 @@ def shared_config(content: dict, with_clip: bool = True) -> Config | None:
     used['test_dataloader'] = dict(dataset=dataset)
     check_plain(used)
     check_part(used['model'], 'model', MODELS)
-    if not isinstance(used['model'].get('data_preprocessor', {}), dict):  # MMEngine makes other kinds of a list
+    if not isinstance(used['model'].get('data_preprocessor', {}), dict):  # MMEngine builds other types from a list
         raise SharedConfigError('model.data_preprocessor is no part')
     clip = used['model'].get('clip')
     if with_clip and (not isinstance(clip, dict) or 'type' not in clip):
@@ -89,21 +88,21 @@ def shared_config(content: dict, with_clip: bool = True) -> Config | None:
 
 
 def parse_config(text: str) -> dict:
-    """Read the text of a config, running nothing of it.
+    """Parse the text of a config without executing it.
 
     Args:
         text (str): ``name = value`` with dicts, lists and plain values.
 
     Returns:
-        dict: The values; nothing else about them has been checked.
+        dict: The values, without any further checks.
 
     Raises:
-        SharedConfigError: It is something else.
+        SharedConfigError: The text contains anything else.
     """
     if not isinstance(text, str) or len(text) > _MAX_TEXT:
         raise SharedConfigError('it is no plain config: no text, or a very long one')
     at = tokens = depth = 0
-    while at < len(text):  # before Python's own parser, which deep nesting brings down on some versions
+    while at < len(text):  # checked before Python's own parser, which deep nesting crashes on some versions
         token = _TOKEN.match(text, at)
         at, tokens = token.end() if token else at, tokens + 1
         if token and token[0] in '([{)]}':
@@ -117,16 +116,16 @@ def parse_config(text: str) -> dict:
 
 
 def check_part(cfg: dict, place: str, registry: Registry) -> None:
-    """Check a part that came with data, and all parts in it, before it is built.
+    """Check a component config that came with data, including all nested ones, before it is built.
 
     Args:
-        cfg (dict): With ``type`` and arguments.
-        place (str): What it is, as the config calls it: ``'model'``, ``'backend'`` ...
-        registry (Registry): Where its ``type`` is looked up.
+        cfg (dict): Config with ``type`` and arguments.
+        place (str): Key of the component in the config: ``'model'``, ``'backend'`` ...
+        registry (Registry): Registry of its ``type``.
 
     Raises:
-        SharedConfigError: A ``type`` that is not registered here, an argument that its part doesn't take, a value that
-            is not plain or out of bounds; says where.
+        SharedConfigError: A ``type`` is not registered, a component doesn't accept an argument, or a value is not plain
+            or out of bounds; the message says where.
     """
     check_plain(cfg, place)
     if not isinstance(cfg, dict) or 'type' not in cfg:
@@ -135,19 +134,19 @@ def check_part(cfg: dict, place: str, registry: Registry) -> None:
 
 
 def build_part(cfg: dict, place: str, registry: Registry, **given):
-    """Check a part that came with data, and build it.
+    """Check a component config that came with data, and build it.
 
     Args:
-        cfg (dict): With ``type`` and arguments.
-        place (str): What it is, as the config calls it: ``'backend'`` ...
-        registry (Registry): Where its ``type`` is looked up.
-        **given: Arguments that do not come with data.
+        cfg (dict): Config with ``type`` and arguments.
+        place (str): Key of the component in the config: ``'backend'`` ...
+        registry (Registry): Registry of its ``type``.
+        **given: Additional arguments that do not come with data.
 
     Returns:
-        Any: The part.
+        Any: The component.
 
     Raises:
-        SharedConfigError: As :func:`check_part`, or the part doesn't take an argument as it is.
+        SharedConfigError: :func:`check_part` failed, or the component refused an argument's value.
     """
     check_part(cfg, place, registry)
     with building(place):
@@ -160,17 +159,18 @@ def check_plain(value, where: str = '', leaves: tuple = (), max_nodes: int = _MA
 
     Args:
         value (Any): The value.
-        where (str): What it is called in errors.
-        leaves (tuple): Further types that are allowed. Defaults to none.
-        max_nodes (int): How many values there may be in all.
-        max_string (int): How long a text may be.
-        bounded (bool): Whether it is a config, whose numbers are bounded and whose keys are names. Defaults to True.
+        where (str): Its name for error messages.
+        leaves (tuple): Additional allowed types. Defaults to none.
+        max_nodes (int): Maximum total number of values.
+        max_string (int): Maximum length of a text.
+        bounded (bool): True for a config, whose numbers are bounded and whose keys are names. Defaults to True.
 
     Raises:
-        SharedConfigError: Another type, too large a number, too long a text, too many values, too deep; says where.
+        SharedConfigError: A value has another type, a number is too large, a text too long, or there are too many
+            values or too many levels; the message says where.
     """
-    # a place is (the place of what it is in, key), put together for an error alone: a long key may stand before any
-    # number of items
+    # A place is (place of the parent, key) and is formatted only for an error, because a long key may precede any
+    # number of items.
     todo, count, parts = [((None, where), '', value, 0)], 0, 0
     while todo:
         place, key, value, depth = todo.pop()
@@ -196,7 +196,7 @@ def check_plain(value, where: str = '', leaves: tuple = (), max_nodes: int = _MA
                 raise SharedConfigError(f'{_place(place)} is a text of {len(value)} characters')
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             most = _MAX_BY_KEY.get(key, _MAX_NUMBER) if bounded else math.inf
-            if bounded and not -most <= value <= most:  # NaN is in no bounds
+            if bounded and not -most <= value <= most:  # also refuses NaN
                 raise SharedConfigError(f'{_place(place)} is {value!r:.30}, the most that is taken there is {most}'
                                         if isinstance(value, float) or abs(value) < 2**100 else
                                         f'{_place(place)} is a number of {value.bit_length()} bits')
@@ -213,13 +213,13 @@ def _place(place: tuple) -> str:
 
 
 def check_size(model: dict) -> None:
-    """Build a model that came with data without its memory, and refuse one that doesn't go together or is too large.
+    """Build a model that came with data on the meta device, and refuse one that is inconsistent or too large.
 
     Args:
-        model (dict): Checked.
+        model (dict): Model config, already checked.
 
     Raises:
-        SharedConfigError: What is wrong with it.
+        SharedConfigError: The model can't be built, or is too large.
     """
     clip = dict(model['clip'])
     has_weights = clip.pop('weights', None) is not None
@@ -234,14 +234,14 @@ def check_size(model: dict) -> None:
 
 @contextmanager
 def building(what: str) -> Iterator[None]:
-    """Turn what parts raise about arguments of a wrong kind into one line.
+    """Convert errors that components raise for invalid arguments into one line.
 
     Args:
-        what (str): What is being built.
+        what (str): Name of what is being built.
 
     Raises:
-        SharedConfigError: In place of a ``TypeError`` and its like, and of errors that don't name a file. Those that
-            speak for themselves stay.
+        SharedConfigError: Replaces ``TypeError`` and similar errors, and a ``ValueError`` without further type. More
+            specific errors are passed on.
     """
     try:
         yield
@@ -254,7 +254,6 @@ def building(what: str) -> Iterator[None]:
 
 
 def _check_types(value, where: str, registry: Registry) -> None:
-    """Check every ``type`` in a tree that is plain."""
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             _check_types(item, f'{where}.{i}', registry)
@@ -272,7 +271,6 @@ def _check_types(value, where: str, registry: Registry) -> None:
 
 
 def _registered(name, where: str, registry: Registry) -> type:
-    """The class that a ``type`` names."""
     if isinstance(name, str):
         registry.import_from_location()
         own = name.removeprefix(f'{_SCOPE}.')
@@ -295,7 +293,7 @@ def _registered(name, where: str, registry: Registry) -> type:
 
 
 def _check_clip(cfg: dict, where: str) -> None:
-    """Check the arguments of a CLIP, wherever it stands: which files it fetches, reads and writes."""
+    """Check the arguments of a CLIP anywhere in a config, which decide on files to download, read and write."""
     for key, allowed in (('weights', r'(?!hf-hub:|\w[\w+.-]*://).+'), ('arch', r'[\w.-]+')):
         if isinstance(cfg.get(key), str) and not re.fullmatch(allowed, cfg[key], re.DOTALL):
             raise SharedConfigError(f'{where}.{key} is {cfg[key]!r:.80}: a config that comes with data can name an '
@@ -304,7 +302,7 @@ def _check_clip(cfg: dict, where: str) -> None:
         raise SharedConfigError(f'{where}.weights is no text')
     if cfg.get('weights') is not None and where != 'model.clip':
         raise SharedConfigError(f'{where}.weights: weights are those of model.clip')
-    # a folder to write to, and options of a compiler: whoever wants them names them himself
+    # a folder to write to, and compiler options: users who want them must pass them explicitly
     if cfg.get('cache_dir') is not None or not isinstance(cfg.get('compile', False), bool):
         raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile are not taken from data: name them '
                                 'yourself')
@@ -323,7 +321,7 @@ def _check_dataset(dataset: dict) -> None:
 
 
 def _check_steps(steps, where: str) -> None:
-    """A pipeline is a list of parts, of which some hold others."""
+    """Check that a pipeline is a list of transforms, some of which contain others."""
     if not isinstance(steps, (list, tuple)):
         raise SharedConfigError(f'{where} is no list of transforms')
     for i, step in enumerate(steps):

@@ -1,28 +1,27 @@
-"""Reads that may never come back, as those of a network drive whose server is gone."""
+"""Time limits for reads that may block forever, such as from a network drive whose server is gone."""
 import errno
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar('T')
-PATIENCE = 60.  # seconds that a disk or a network drive may take to give the next part of a file or folder
+PATIENCE = 60.  # seconds for a disk or network drive to return the next part of a file or folder
 
 
 def call_unless_stalled(call: Callable[[Callable[[], None]], T], seconds: float | None = None) -> T:
-    """Call a function as long as it gets on.
+    """Call a function as long as it makes progress.
 
-    It runs in a thread of its own. If it stalls, the thread is left behind: nothing can end a read that the system
-    waits for.
+    It runs in its own thread. If it stalls, the thread is abandoned: nothing can end a read that blocks in the system.
 
     Args:
-        call (Callable): Takes a function, which it calls whenever it has got on.
-        seconds (float, optional): How long it may take to the next sign of life. Defaults to ``PATIENCE``.
+        call (Callable): Function that takes a callback, and calls it whenever it has made progress.
+        seconds (float, optional): Maximum seconds between two signs of progress. Defaults to ``PATIENCE``.
 
     Returns:
-        What ``call`` returns; what it raises is raised here.
+        The result of ``call``; its exceptions are raised here.
 
     Raises:
-        TimeoutError: It stalled.
+        TimeoutError: The call stalled.
     """
     alive, done, results, errors = threading.Event(), threading.Event(), [], []
 

@@ -1,7 +1,7 @@
-"""Files of tensors, read as data: archives of torch and safetensors.
+"""Read tensor files as data: torch archives and safetensors.
 
-Nothing in a file is run. Flipped bits are noticed where the file holds checksums, and what would take much more memory
-than the file is large is refused.
+Nothing in a file is executed. Flipped bits are detected if the file contains checksums, and content that would take
+much more memory than the size of the file is refused.
 """
 import io
 import json
@@ -23,44 +23,44 @@ from torch import Tensor
 _ZIP = b'PK\x03\x04'
 _LOCAL_HEADER = 30  # bytes before a member's name
 _CHUNK = 8 << 20
-_MAX_HEADER = 100 << 20  # of safetensors, its own limit
-_CHECKSUM = 'checksum'  # in the metadata of safetensors
+_MAX_HEADER = 100 << 20  # safetensors' own limit
+_CHECKSUM = 'checksum'  # key in the metadata of safetensors
 _DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8,
                      torch.int16, torch.int32, torch.int64))
-_SHARED = 4  # times the file's size: tensors that share memory
-# What torch.save writes for tensors and plain values. Of the rest that torch reads with weights_only=True some makes
-# gigabytes of a hundred bytes (codecs, bytearray), and some tensors that are none of ours.
+_SHARED = 4  # times the size of the file, for tensors that share memory
+# What torch.save writes for tensors and plain values. Of the rest that torch accepts with weights_only=True, some turns
+# a hundred bytes into gigabytes (codecs, bytearray), and some builds tensors that this project doesn't use.
 _GLOBALS = re.compile(r'collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|'
                       r'torch Size|torch(\.cuda|\.storage)? \w+Storage')
-_OLD_PICKLES = 5  # at the front of files of the form before 2020; the fourth is the content
+_OLD_PICKLES = 5  # at the start of files in the format before 2020; the fourth is the content
 _MAX_NAME, _MAX_NESTING = 1000, 100
 
 
 class TensorFileError(ValueError):
-    """A file that is damaged, or holds what no file of this project does."""
+    """A tensor file is damaged, or contains something that no file of this project does."""
 
 
 def read_archive(file: BinaryIO, map_location=None):
-    """What ``torch.save`` wrote, with ``weights_only=True`` and by the checksums of its archive, which torch ignores.
+    """Read an archive from ``torch.save`` with ``weights_only=True``, and verify its checksums, which torch ignores.
 
     The checksums are computed in a thread while torch reads.
 
     Args:
-        file (BinaryIO): From :func:`~vop_mm.utils.paths.open_regular`.
-        map_location: As in ``torch.load``. Defaults to None.
+        file (BinaryIO): File from :func:`~vop_mm.utils.paths.open_regular`.
+        map_location: See ``torch.load``. Defaults to None.
 
     Returns:
         Any: The content.
 
     Raises:
         TensorFileError: A checksum is wrong, parts of the archive are compressed or overlap, or it is a tar archive.
-        pickle.UnpicklingError: It holds more than tensors and plain values.
-        Exception: torch fails on a file that is cut off in a dozen ways.
+        pickle.UnpicklingError: The archive contains more than tensors and plain values.
+        Exception: torch raises many types for a truncated file.
     """
     file.seek(0)
     if file.read(len(_ZIP)) != _ZIP:
         file.seek(0)
-        if tarfile.is_tarfile(file):  # before 2.6 torch unpacks it and runs what is in there
+        if tarfile.is_tarfile(file):  # before 2.6, torch unpacks it and executes its content
             raise TensorFileError('it is a tar archive')
         file.seek(0)
         for _ in range(_OLD_PICKLES):
@@ -80,11 +80,11 @@ def read_archive(file: BinaryIO, map_location=None):
 
 
 def read_safetensors(file: BinaryIO, device: str = 'cpu') -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file of safetensors, with its checksum where :func:`write_safetensors` made it.
+    """Read tensors and metadata of a safetensors file; verify the checksum if :func:`write_safetensors` wrote one.
 
     Args:
-        file (BinaryIO): From :func:`~vop_mm.utils.paths.open_regular`.
-        device (str): Where the tensors go. Defaults to ``'cpu'``.
+        file (BinaryIO): File from :func:`~vop_mm.utils.paths.open_regular`.
+        device (str): Device of the tensors. Defaults to ``'cpu'``.
 
     Returns:
         tuple[dict[str, Tensor], dict[str, str]]: Tensors by name, and the metadata.
@@ -100,27 +100,27 @@ def read_safetensors(file: BinaryIO, device: str = 'cpu') -> tuple[dict[str, Ten
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     expected = metadata.pop(_CHECKSUM, None)
     if expected is not None and expected != _checksum(file):
-        check_finite(tensors)  # says more
+        check_finite(tensors)  # more specific
         raise TensorFileError('it is damaged: its checksum is wrong')
     return tensors, metadata
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The content of a file of safetensors, with a checksum in its metadata. The same tensors give the same bytes.
+    """Serialize tensors as safetensors with a checksum in the metadata. The same tensors give the same bytes.
 
     Args:
-        tensors (Mapping[str, Tensor]): By name.
-        metadata (Mapping[str, str]): Texts to keep with them.
+        tensors (Mapping[str, Tensor]): Tensors by name.
+        metadata (Mapping[str, str]): Texts to store with them.
 
     Returns:
-        bytes: What :func:`read_safetensors` reads.
+        bytes: File content for :func:`read_safetensors`.
     """
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(metadata))
     start = 8 + int.from_bytes(content[:8], 'little')
     header = json.loads(content[8:start])
-    # sorted: the library writes metadata in any order
+    # sorted, because the library writes metadata in any order
     header['__metadata__'] = dict(metadata, **{_CHECKSUM: _checksum(io.BytesIO(content))})
     text = json.dumps(header, sort_keys=True, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
@@ -128,20 +128,20 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def check_tensors(content, size: int) -> None:
-    """Refuse tensors that are not finite, or not what a file of this size can hold.
+    """Refuse tensors that are not finite, or larger than a file of this size can hold.
 
     Args:
-        content (Any): What was read: tensors in dicts, lists and tuples.
-        size (int): Bytes of the file.
+        content (Any): Content of the file: tensors in dicts, lists and tuples.
+        size (int): File size in bytes.
 
     Raises:
-        TensorFileError: Says which tensor.
+        TensorFileError: A tensor is refused; the message names it.
     """
     total = 0
     for name, tensor in named_tensors(content):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in _DTYPES:
             raise TensorFileError(f'{name} is no plain tensor')
-        # one number may be stretched over any shape, or a part of memory be seen by many tensors
+        # one number may be expanded to any shape, or many tensors may share the same memory
         total += tensor.numel() * tensor.element_size()
         if total > _SHARED * size or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise TensorFileError(f'{name} is larger than the file')
@@ -149,35 +149,35 @@ def check_tensors(content, size: int) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse NaN and infinity, and what becomes infinity in float32, which models are in.
+    """Refuse NaN and infinity, and values that overflow in float32, the models' precision.
 
     Args:
-        tensors (Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]): By name.
+        tensors (Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]): Tensors by name.
 
     Raises:
-        TensorFileError: Says which tensor.
+        TensorFileError: A tensor is refused; the message names it.
     """
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         if tensor.is_floating_point() and tensor.numel():
-            # one pass without a copy; only very large values add up to infinity where none of them is
+            # one pass without a copy; only very large values sum to infinity without containing it
             if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
                 raise TensorFileError(f'{name} is not finite')
 
 
 def named_tensors(content) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in dicts, lists and tuples, with names like ``optimizer.state.0.exp_avg``; each container once.
+    """Yield all tensors in dicts, lists and tuples, with names like ``optimizer.state.0.exp_avg``; each container once.
 
     Args:
-        content (Any): What was read.
+        content (Any): Content of a file.
 
     Yields:
         tuple[str, Tensor]: Name and tensor.
 
     Raises:
-        TensorFileError: A very long name, deep nesting, or a dict with attributes, which may stand for its methods.
+        TensorFileError: A name is too long, nesting too deep, or a dict has attributes, which may shadow methods.
     """
-    # a place is (the place of what it is in, key): a name is put together only for a tensor, since one long key may
-    # stand before any number of items
+    # A place is (place of the parent, key); names are only formatted for tensors, because one long key may precede any
+    # number of items.
     todo, seen = [(None, content, 0)], set()
     while todo:
         place, value, depth = todo.pop()
@@ -204,7 +204,7 @@ def _name(place: tuple | None) -> str:
 
 
 def _check_pickle(file: BinaryIO) -> None:
-    """Look through a pickle for what it would call. Leaves the file behind it."""
+    """Check a pickle for the functions that it would call; leave the file position after it."""
     for code, argument, _ in pickletools.genops(file):
         if code.name in ('STACK_GLOBAL', 'INST', 'EXT1', 'EXT2', 'EXT4') or (
                 code.name == 'GLOBAL' and not _GLOBALS.fullmatch(argument)):
@@ -212,15 +212,15 @@ def _check_pickle(file: BinaryIO) -> None:
 
 
 def _load(file: BinaryIO, map_location):
-    # by the handle, not by a name: while such a file is read, the thread runs
+    # by handle, not by name: the thread runs while such a file is read
     with open(file.fileno(), 'rb', closefd=False) as same, warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about pickles of other versions: they are read, or refused with a reason
+        warnings.simplefilter('ignore')  # about pickles of other versions, which are read, or refused with a reason
         same.seek(0)
         return torch.load(same, map_location=map_location, weights_only=True)
 
 
 def _members(file: BinaryIO) -> list[zipfile.ZipInfo]:
-    """Parts of an archive, which together are no larger than the file, and of which none calls what it shouldn't."""
+    """Return the members of an archive, after checking that they do not exceed the file, and checking their pickles."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
@@ -228,16 +228,16 @@ def _members(file: BinaryIO) -> list[zipfile.ZipInfo]:
         if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
             raise TensorFileError('its parts overlap')
         for member in members:
-            if member.filename.lower().endswith('data.pkl'):  # torch doesn't look at the case
+            if member.filename.lower().endswith('data.pkl'):  # torch ignores case here
                 _check_pickle(io.BytesIO(os.pread(file.fileno(), member.file_size, _start(file, member))))
     return members
 
 
 def _damaged(file: BinaryIO, members: list[zipfile.ZipInfo]) -> str | None:
-    """A part of an archive whose content doesn't fit its checksum."""
-    if not any(member.CRC for member in members):  # torch can be told to write none
+    """Return the name of an archive member with a wrong checksum; None if there is none."""
+    if not any(member.CRC for member in members):  # torch can be configured to write none
         return None
-    # read, not mapped: of a mapped file that is cut off meanwhile the process dies
+    # read, not mapped: a mapped file that is truncated in the meantime kills the process
     buffer = memoryview(bytearray(_CHUNK))
     for member in members:
         at, left, crc = _start(file, member), member.file_size, 0
@@ -250,14 +250,14 @@ def _damaged(file: BinaryIO, members: list[zipfile.ZipInfo]) -> str | None:
 
 
 def _start(file: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """Where the content of a part begins."""
+    """Return the offset of a member's content."""
     header = os.pread(file.fileno(), _LOCAL_HEADER, member.header_offset)
     # lengths of the name and of the extra field, which may differ from those in the directory
     return member.header_offset + _LOCAL_HEADER + sum(int.from_bytes(header[i:i + 2], 'little') for i in (26, 28))
 
 
 def _checksum(file: BinaryIO) -> str:
-    """Checksum of all that a file of safetensors holds but itself, whatever the order of its metadata."""
+    """Compute the checksum of a safetensors file, excluding the checksum itself and independent of metadata order."""
     file.seek(0)
     length = int.from_bytes(file.read(8), 'little')
     if length > _MAX_HEADER:
@@ -272,5 +272,5 @@ def _checksum(file: BinaryIO) -> str:
 
 
 def _reopened(file: BinaryIO) -> str:
-    """A name under which libraries that take no handle open this very file, whatever its name leads to by now."""
+    """Return a path to this very file for libraries that take no handle, even if its name was reused."""
     return f'/proc/self/fd/{file.fileno()}' if os.path.isdir('/proc/self/fd') else file.name

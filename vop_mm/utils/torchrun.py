@@ -1,4 +1,7 @@
-"""torchrun, which ends as the tools do: python -m vop_mm.utils.torchrun [options of torchrun] SCRIPT ..."""
+"""Run torchrun with the exit behavior of the tools.
+
+Usage: ``python -m vop_mm.utils.torchrun [options of torchrun] SCRIPT ...``
+"""
 import logging
 import os
 import signal
@@ -13,17 +16,17 @@ def main() -> int:
     """Start the processes and wait for them.
 
     Returns:
-        int: 0, or the status of the process that failed first; that of a signal as shells give it.
+        int: 0, or the status of the process that failed first; for a signal, the status that shells give.
 
     Raises:
-        KeyboardInterrupt: SIGINT came; the processes have ended.
+        KeyboardInterrupt: SIGINT was received; the processes have ended.
     """
     os.environ[LAUNCHED] = '1'
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    for name in ('agent.server.api', 'multiprocessing.api'):  # they tell of every signal that they pass on
+    for name in ('agent.server.api', 'multiprocessing.api'):  # they log every signal that they forward
         logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.ERROR)
     try:
         run.main()
@@ -33,7 +36,7 @@ def main() -> int:
         return _status(-e.sigval)
     except ChildFailedError as e:
         rank, failure = e.get_first_failure()
-        if failure.exitcode < 0:  # otherwise the process has said why
+        if failure.exitcode < 0:  # otherwise the process has reported the reason
             print(f'error: process {rank} ended: {failure.message}', file=sys.stderr)
         return _status(failure.exitcode)
     return 0

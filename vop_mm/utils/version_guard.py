@@ -1,9 +1,9 @@
-"""Checks the environment when vop_mm is imported: names all packages that are missing or out of range in one error.
+"""Check the environment when vop_mm is imported: one error names all packages that are missing or out of range.
 
-Only package metadata is read, so that nothing heavy is imported and a broken package can't hide the message that
+Only package metadata is read, so that no heavy package is imported, and a broken one can't hide the message that
 explains it. The ranges are those of ``requirements/runtime.txt``.
 """
-from __future__ import annotations  # an old Python has to get as far as its message
+from __future__ import annotations  # an old Python must get as far as its message
 
 import re
 import sys
@@ -20,18 +20,18 @@ except ImportError:
     Requirement = None
 
 _ROOT = Path(__file__).resolve().parents[2]
-# Other distributions that bring the same module.
+# Other distributions that provide the same module.
 _SAME_MODULE = {'decord': ('decord2', 'eva-decord')}
 
 
 def check_environment() -> None:
-    """Check Python and every runtime requirement against what is installed.
+    """Check Python and every runtime requirement against the installed versions.
 
     Raises:
-        ImportError: Something is missing or out of range. Names every such package, what was found, what is wanted, and
-            the command that mends it.
+        ImportError: Something is missing or out of range. The message names every such package, the found and the
+            required version, and the command that fixes it.
     """
-    # packages of another Python are no use: with a wrong one, that is all there is to say
+    # with a wrong Python, its packages do not matter, and nothing else is reported
     problems = python_problems(sys.version_info[:3])
     if not problems and Requirement is None:
         problems = ['packaging: found none; pip install -e . in the folder of vop_mm\'s setup.py']
@@ -47,7 +47,7 @@ def runtime_requirements() -> list[Requirement]:
     """Read the requirements of this platform, from the source tree or the metadata of the installed package.
 
     Returns:
-        list[Requirement]: Empty where vop_mm was put without its metadata: there is nothing to check against then.
+        list[Requirement]: Requirements; empty if vop_mm was copied without its metadata, so nothing can be checked.
     """
     source = _ROOT / 'requirements' / 'runtime.txt'
     if source.is_file() and (_ROOT / 'setup.py').is_file():
@@ -58,13 +58,13 @@ def runtime_requirements() -> list[Requirement]:
             lines = metadata.requires('vop_mm') or []
         except metadata.PackageNotFoundError:
             return []
-        # this extra has the ranges as they are; setup.py bends the plain requirements to the environment it finds
+        # this extra has the unmodified ranges; setup.py adapts the plain requirements to the environment
         found = [Requirement(line) for line in lines if re.search(r'extra\s*==\s*.runtime\b', line)]
     return [one for one in found if one.marker is None or one.marker.evaluate({'extra': 'runtime'})]
 
 
 def python_problems(found: tuple[int, int, int]) -> list[str]:
-    """Describe what is wrong with a version of Python: one line, or none."""
+    """Describe what is wrong with a Python version: one line, or none."""
     low, high = PYTHON_RANGE
     if low <= tuple(found[:2]) < high:
         return []
@@ -73,7 +73,7 @@ def python_problems(found: tuple[int, int, int]) -> list[str]:
 
 
 def package_problems(requirements: list[Requirement]) -> list[str]:
-    """Describe what is wrong with the installed packages: one line for each, none when all is well."""
+    """Describe what is wrong with the installed packages: one line per problem."""
     problems = []
     for requirement in requirements:
         wanted = ','.join(sorted(map(str, requirement.specifier), reverse=True))  # '>=1,<2', not '<2,>=1'
@@ -84,7 +84,7 @@ def package_problems(requirements: list[Requirement]) -> list[str]:
 
 
 def in_range(version: str, wanted: str) -> bool:
-    """Return whether a version is in a range; what follows the release number (``rc1``, ``+cu121``) does not count.
+    """Return True if a version is in a range, ignoring suffixes of the release number (``rc1``, ``+cu121``).
 
     Args:
         version (str): For instance ``'2.1.2+cu121'``.
@@ -105,7 +105,7 @@ def _problem(name: str, wanted: str) -> str | None:
 
 
 def _mmcv_problem(wanted: str) -> str | None:
-    """mmcv and mmcv-lite own the same files: one of them, or both in one version."""
+    """Check mmcv and mmcv-lite, which share the same files: only one may be installed, or both in one version."""
     full, lite = _version('mmcv'), _version('mmcv-lite')
     install = f'pip install "mmcv-lite{wanted}"'
     anew = f'pip uninstall -y mmcv mmcv-lite && {install}'
@@ -120,7 +120,7 @@ def _mmcv_problem(wanted: str) -> str | None:
 
 
 def _torchvision_problem() -> str | None:
-    """A torchvision is built for a minor release of torch; with another its operators may be missing."""
+    """Check torchvision, which is built for a minor release of torch; with another, operators may be missing."""
     torch, torchvision = _version('torch'), _version('torchvision')
     if not torch or not torchvision:
         return None
@@ -137,7 +137,7 @@ def _version(name: str) -> str | None:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
-    # its own ``version`` parses all of the file as an e-mail, which takes as long as everything else here
+    # its own ``version`` parses the whole file as an e-mail, which takes as long as everything else here
     text = found.read_text('METADATA') or found.read_text('PKG-INFO') or ''
     match = re.search(r'^Version:\s*(\S+)', text, re.MULTILINE)
     return match and match[1]

@@ -1,4 +1,4 @@
-"""What the page shows, as HTML. Every text that comes from outside is escaped here."""
+"""HTML of the search page. All external text is escaped here."""
 import base64
 import os
 import re
@@ -14,62 +14,61 @@ from ..text_video_retriever import RankedText
 from ..unknown_words import describe
 from .collection import Found, Status
 
-_PLAYED = frozenset(('.m4v', '.mkv', '.mov', '.mp4', '.ogv', '.webm'))  # containers that browsers may play
+_PLAYED = frozenset(('.m4v', '.mkv', '.mov', '.mp4', '.ogv', '.webm'))  # containers that browsers may be able to play
 _FAILED_SHOWN = 100
 _QUERY_SHOWN = 120  # characters
-_PATH = re.compile(  # absolute ones: in quotes whatever is there, else without spaces
+_PATH = re.compile(  # absolute paths: anything within quotes, otherwise without spaces
     r'([\'"])(?:file:)?/.*?\1|(?<![\w.])(?:file:)?/+[^\s/\'"()<>\[\]:;,]+(?:/[^\s\'"()<>\[\]:;,]*)?')
 
 
 def printable(name: str) -> str:
-    """A file's name as text: it needn't be UTF-8."""
+    """Convert a file name to valid text; it may not be UTF-8."""
     return name.encode(errors='replace').decode()
 
 
 def without_paths(text: str) -> str:
-    """A message without paths of this machine: what an error names, a visitor has no use for."""
+    """Remove absolute paths of this machine from a message; visitors have no use for them."""
     return _PATH.sub(r'\1...\1', text)
 
 
 def _text(value: object) -> str:
-    """A value from outside, for HTML: whatever it is said to be, it may be a text."""
     return escape(printable(str(value)))
 
 
 def message(text: str) -> str:
-    """One clear message."""
+    """Format an error message."""
     return f'<p class="vop-message" role="alert">{_text(text)}</p>'
 
 
 def hint(text: str) -> str:
-    """What to do here."""
+    """Format a hint."""
     return f'<p class="vop-hint">{_text(text)}</p>'
 
 
 def in_order(answer: str, order: float) -> str:
-    """An answer, with the place of its question among others."""
+    """Wrap an answer with the sequence number of its question."""
     return f'<div data-order="{order:.0f}">{answer}</div>'
 
 
 def heading(query: str, prompts: str) -> str:
-    """What was asked for, and of which prompts."""
+    """Format the query and the name of its prompt set."""
     query = ' '.join(query.split())
     shown = query if len(query) <= _QUERY_SHOWN else f'{query[:_QUERY_SHOWN]} ...'
     return f'<p class="vop-asked">“{_text(shown)}”, {_text(prompts)}</p>'
 
 
 def unknown(words: Sequence[str]) -> str:
-    """That the model doesn't know these words; nothing where there are none."""
+    """Format a note that the model doesn't know these words; empty if there are none."""
     return f'<p class="vop-unknown" role="status">{_text(describe(words))}</p>' if words else ''
 
 
 def cards(found: Sequence[Found], collection: int, captions: Mapping[str, Sequence[str]]) -> str:
-    """Moments as cards with players.
+    """Format moments as cards with players.
 
     Args:
-        found (Sequence[Found]): The best first.
+        found (Sequence[Found]): Moments, best first.
         collection (int): Number of the collection, for addresses.
-        captions (Mapping[str, Sequence[str]]): What is known of videos, by real path.
+        captions (Mapping[str, Sequence[str]]): Known captions of videos, by real path.
 
     Returns:
         str: HTML.
@@ -102,7 +101,7 @@ def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Seque
 
 
 def drop_zone(collection: int, max_upload: int) -> str:
-    """The place for a clip, and the one for what it finds; ``page.js`` moves the file."""
+    """Format the drop zone for a clip, and the area for its results; ``page.js`` sends the file."""
     return (f'<label id="vop-drop" data-collection="{collection:d}" data-most="{max_upload:d}">'
             '<input type="file" accept="video/*"><b>Drop a clip here, or choose one</b>'
             f'<span>up to {max_upload / 2**20:,.4g} MB; it is compared with the index, and removed</span></label>'
@@ -110,19 +109,19 @@ def drop_zone(collection: int, max_upload: int) -> str:
 
 
 def uploaded(name: str, picture: bytes) -> str:
-    """The clip that was uploaded: its name and a JPEG of it."""
+    """Format the uploaded clip: its name and a JPEG still."""
     data = base64.b64encode(picture).decode()
     return (f'<figure class="vop-uploaded"><img alt="" src="data:image/jpeg;base64,{data}">'
             f'<figcaption>{_text(name)}</figcaption></figure>')
 
 
 def ranked_texts(texts: Sequence[RankedText], total: int, source: str) -> str:
-    """Texts with scores, the best first.
+    """Format texts with scores, best first.
 
     Args:
-        texts (Sequence[RankedText]): The best ones.
-        total (int): Of how many.
-        source (str): Where they come from.
+        texts (Sequence[RankedText]): Best texts.
+        total (int): Number of texts that were compared.
+        source (str): Description of their origin.
     """
     items = ''.join(f'<li><span class="vop-score">{item.score:.3f}</span> {_text(item.text)}</li>' for item in texts)
     return (f'<h3>Nearest texts</h3><ol class="vop-texts">{items}</ol>'
@@ -130,18 +129,18 @@ def ranked_texts(texts: Sequence[RankedText], total: int, source: str) -> str:
 
 
 def summary(status: Status) -> str:
-    """One line about an index."""
+    """Format a one-line summary of an index."""
     failed = f', {_count(len(status.failed), "file")} not read' if status.failed else ''
     return (f'<p class="vop-summary">{_count(status.clips, "clip")} of {_count(status.files, "video")}{failed}</p>')
 
 
 def status_table(name: str, index: str, status: Status) -> str:
-    """All about an index.
+    """Format all details of an index.
 
     Args:
-        name (str): Of its prompts.
+        name (str): Name of its prompt set.
         index (str): Name of its folder.
-        status (Status): What it holds.
+        status (Status): Content of the index.
     """
     settings = status.settings
     windows = (f'{_short(settings["window"])} s long, one every {_short(settings.get("stride"))} s'
@@ -169,7 +168,6 @@ def _failed(failed: Sequence[tuple[str, str]]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A number without trailing zeros; what else stands in its place, as it is."""
     return f'{value:g}' if isinstance(value, (int, float)) else str(value)
 
 

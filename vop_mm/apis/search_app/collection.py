@@ -1,4 +1,4 @@
-"""An index and the prompts that it was made with, as the page asks them."""
+"""An index and the prompts it was made with, as used by the search page."""
 import contextlib
 import math
 import os
@@ -25,16 +25,16 @@ from .served import open_served
 
 @dataclass(frozen=True)
 class Found:
-    """A moment that was found.
+    """A moment found by a search.
 
     Attributes:
-        number (int): Of the clip in its index; what the page asks for it by.
-        name (str): The video's path below the folder of videos.
-        path (str): The video.
-        score (float): How well it fits the query, as the model's head says.
-        start (float): Where the moment begins, in seconds.
-        end (float): Where it ends.
-        version (str): Changes with the file's content.
+        number (int): Number of the clip in its index, used in the page's addresses.
+        name (str): Path of the video relative to the video folder.
+        path (str): Path of the video.
+        score (float): Score from the model's head.
+        start (float): Start of the moment in seconds.
+        end (float): End of the moment in seconds.
+        version (str): Identifies the file's content; changes with it.
     """
     number: int
     name: str
@@ -47,13 +47,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of an index, its video opened.
+    """A clip of an index with its video opened.
 
     Attributes:
-        file (BinaryIO): The video; whoever has asked closes it.
-        path (str): What it was opened by.
-        start (float): Where the moment begins, in seconds.
-        end (float): Where it ends.
+        file (BinaryIO): The open video, to be closed by the caller.
+        path (str): Path that it was opened with.
+        start (float): Start of the moment in seconds.
+        end (float): End of the moment in seconds.
     """
     file: BinaryIO
     path: str
@@ -63,17 +63,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class Status:
-    """What an index holds.
+    """Content of an index.
 
     Attributes:
-        clips (int): Moments that can be found.
-        files (int): Videos that were read.
+        clips (int): Number of searchable moments.
+        files (int): Number of videos that were read.
         failed (list[tuple[str, str]]): Files that can't be read, and why.
-        waiting (int): Clips that are indexed and can't be found yet.
-        settings (dict): What the index was made with.
+        waiting (int): Number of indexed clips that are not searchable yet.
+        settings (dict): Settings that the index was made with.
         videos (str): Folder of the videos.
-        backend (str): What looks vectors up.
-        changed (datetime): When the index last changed.
+        backend (str): Name of the vector index.
+        changed (datetime): Time of the last change.
     """
     clips: int
     files: int
@@ -86,59 +86,59 @@ class Status:
 
 
 class Collection:
-    """Videos, searched with one set of prompts. Several threads may ask.
+    """Videos that can be searched with one prompt set. Thread-safe.
 
     Args:
-        name (str): Of the set of prompts, for people.
+        name (str): Display name of the prompt set.
         index (str | Path): Folder of the index.
-        retriever (TextVideoRetriever): Has the prompts.
-        prompts (str): Their name there.
+        retriever (TextVideoRetriever): Retriever with the prompts.
+        prompts (str): Name of the prompts in the retriever.
 
     Attributes:
-        follow_links (bool): Serve also videos that links in the folder lead to elsewhere; False at first.
+        follow_links (bool): Also serve videos outside of the folder that links lead to; False by default.
 
     Raises:
-        FileNotFoundError: There is no such index.
-        IndexMismatchError: It was made with another CLIP or other prompts.
-        ValueError: It is damaged.
+        FileNotFoundError: The index is missing.
+        IndexMismatchError: The index was made with another CLIP or other prompts.
+        ValueError: The index is damaged.
     """
 
     def __init__(self, name: str, index: str | Path, retriever: TextVideoRetriever, prompts: str) -> None:
         self.name, self.index, self.follow_links = name, Path(index), False
         self.retriever, self.prompts = retriever, prompts
         self._gallery: Gallery | None = None
-        self._opened = self._status = self._texts = None  # each with what it was made of
+        self._opened = self._status = self._texts = None  # each with what it was made from
         self._lock, self._texts_lock = threading.RLock(), threading.Lock()
         with _readable(self.index):
             self._current()
 
     @property
     def prompt_set(self) -> PromptSet:
-        """The prompts, loaded."""
+        """The loaded prompt set."""
         return self.retriever.prompt_set(self.prompts)
 
     def search(self, query: str, k: int = 8, merge: bool = True) -> list[Found]:
-        """Moments that fit a text; as :meth:`TextVideoRetriever.search`, and raises what that does."""
+        """Find moments that match a text; see :meth:`TextVideoRetriever.search`, also for errors."""
         check_query(query)
-        vector = self.prompt_set.encode_text([query])[0]  # the page itself says what is unknown
+        vector = self.prompt_set.encode_text([query])[0]  # the page itself reports unknown words
         return self.nearest(vector, k, merge, self.prompt_set.scorer(query))
 
     def unknown_words(self, query: str) -> list[str]:
-        """Words of a query that the model's vocabulary lacks."""
+        """Return the words of a query that are not in the model's vocabulary."""
         return self.retriever.unknown_words(query, self.prompts)
 
     def nearest(self, vector: np.ndarray, k: int = 8, merge: bool = True,
                 score: Callable | None = None) -> list[Found]:
-        """Moments nearest to an embedding.
+        """Find the moments nearest to an embedding.
 
         Args:
-            vector (np.ndarray): float32 [D], unit norm; or what :meth:`encode_video` gives.
-            k (int): How many. Defaults to 8.
-            merge (bool): Of each video only its best moment. Defaults to True.
-            score (Callable, optional): Re-ranks them; see :meth:`Gallery.search`.
+            vector (np.ndarray): float32 [D], unit norm; or the result of :meth:`encode_video`.
+            k (int): Number of moments. Defaults to 8.
+            merge (bool): Return only the best moment of each video. Defaults to True.
+            score (Callable, optional): Function to re-rank them; see :meth:`Gallery.search`.
 
         Returns:
-            list[Found]: The best first.
+            list[Found]: Moments, best first.
         """
         with self._lock, _readable(self.index):
             gallery = self._current()
@@ -146,23 +146,25 @@ class Collection:
             for hit in gallery.search(vector[:gallery.settings['dim']], k, merge, score):
                 name = name_of_video(gallery.videos, hit.path)
                 number, state = gallery.catalogue.number(name, hit.start), gallery.catalogue.file(name)
-                if number is not None and state is not None:  # else it went while we were searching
+                if number is not None and state is not None:  # otherwise removed during the search
                     version = str(state.hash or '')[:12]
                     found.append(Found(_whole_number(number), name, hit.path, _number(hit.score), _number(hit.start),
                                        _number(hit.end), version))
             return found
 
     def encode_video(self, path: str | Path) -> np.ndarray:
-        """Embedding of a whole video, float32 [D], or where the head is no cosine [D + kept]; it is decoded in another
-        process.
+        """Encode a whole video, which is decoded in another process.
+
+        Returns:
+            np.ndarray: float32 [D], or [D + kept] if the head is not a cosine.
 
         Raises:
-            VideoDecodeError: It can't be read, or not in time.
+            VideoDecodeError: The video can't be read, or not in time.
         """
         return self.retriever.keep_video(path, self.prompts)[0]
 
     def rank_texts(self, vector: np.ndarray, texts: Sequence[str], k: int = 5) -> list[RankedText]:
-        """The texts that fit a video best, as :meth:`encode_video` gives it, in order. They are encoded once."""
+        """Rank texts by how well they match a video from :meth:`encode_video`; return the best. Encodes texts once."""
         with self._texts_lock:
             if self._texts is None or self._texts[0] != tuple(texts):
                 self._texts = tuple(texts), self.retriever.keep_text(texts, self.prompts)
@@ -170,17 +172,17 @@ class Collection:
         return [RankedText(texts[i], float(scores[i])) for i in np.argsort(-scores, kind='stable')[:k]]
 
     def clip(self, number: int) -> Clip:
-        """A clip with its video, if that is still the one that was indexed, and may be served.
+        """Return a clip with its video opened, if the video is unchanged since indexing and may be served.
 
         Args:
-            number (int): Of the clip.
+            number (int): Number of the clip.
 
         Returns:
-            Clip: Its video is open.
+            Clip: The clip, with its video open.
 
         Raises:
-            FileNotFoundError: The index has no such clip; its file is gone or another one by now; it is no video, or
-                lies elsewhere.
+            FileNotFoundError: The index has no such clip, or its file is gone, was replaced, is not a video, or is
+                outside of the folder.
         """
         with self._lock, _readable(self.index):
             gallery = self._current()
@@ -194,11 +196,11 @@ class Collection:
         return Clip(file, os.path.join(folder, clip.path), start, end)
 
     def status(self) -> Status:
-        """What the index holds now. The catalogue is read only when it has changed.
+        """Return the current content of the index. The catalog is read again only if it has changed.
 
         Raises:
             FileNotFoundError: The index is gone.
-            ValueError: It is damaged.
+            ValueError: The index is damaged.
         """
         with self._lock, _readable(self.index):
             gallery = self._current()
@@ -216,14 +218,14 @@ class Collection:
             return self._status[1]
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index."""
         with self._lock:
             if self._gallery is not None:
                 self._gallery.close()
             self._gallery = None
 
     def _current(self) -> Gallery:
-        """The index, opened; again when it has changed or another one stands in its place."""
+        """Return the open index, reopened if it has changed or was replaced."""
         known = self._gallery
         if known is None or self._opened != (_stamp(self.index) or [None])[0] or not known.is_current():
             self.close()
@@ -242,21 +244,21 @@ class Collection:
 
 def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', timeout: float = 60.,
                      follow_links: bool = False) -> list[Collection]:
-    """Open indexes with the prompts that each was made with. Those on the same CLIP share it.
+    """Open indexes with the prompts that each was made with. Indexes on the same CLIP share it.
 
     Args:
-        indexes (Mapping[str, str | Path]): Folders of indexes by the name of their prompts.
-        device (str): Defaults to ``'cpu'``.
-        timeout (float): Seconds that decoding a video may take. Defaults to 60.
-        follow_links (bool): Serve also videos that links lead to elsewhere. Defaults to False.
+        indexes (Mapping[str, str | Path]): Index folders by the name of their prompts.
+        device (str): Device of the models. Defaults to ``'cpu'``.
+        timeout (float): Time limit for decoding a video in seconds. Defaults to 60.
+        follow_links (bool): Also serve videos outside of their folder that links lead to. Defaults to False.
 
     Returns:
-        list[Collection]: In that order. Their decoding processes run.
+        list[Collection]: Collections in the given order, with running decoding processes.
 
     Raises:
-        FileNotFoundError: There is no such index, or what it was made with is gone.
-        IndexMismatchError: What it was made with has changed.
-        CheckpointError: A checkpoint can't be read, or is of another CLIP.
+        FileNotFoundError: An index, or something it was made with, is missing.
+        IndexMismatchError: Something an index was made with has changed.
+        CheckpointError: A checkpoint can't be read, or is for another CLIP.
     """
     collections: list[Collection] = []
     for name, index in indexes.items():
@@ -275,29 +277,29 @@ def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', tim
 
 
 def default_name(index: str | Path) -> str:
-    """What the prompts of an index are called where nobody says: by their method."""
+    """Return the default name for the prompts of an index: their method."""
     with contextlib.closing(Catalogue(Path(index) / CATALOGUE)) as catalogue, _readable(index):
         return catalogue.get('settings')['prompts'].split(',')[0]
 
 
 def index_config(index: str | Path) -> Config:
-    """The config that an index was made with, read as data.
+    """Read the config that an index was made with, as data.
 
     Raises:
-        ValueError: It doesn't say.
+        ValueError: The index doesn't contain it.
     """
     with _readable(index):
         return read_source(index)[0]
 
 
 def _share(name: str, index: str | Path, retriever: TextVideoRetriever) -> Collection | None:
-    """The collection on a CLIP that is loaded, if its prompts can be used there."""
+    """Open a collection on a CLIP that is already loaded, if its prompts can be used there."""
     cfg, checkpoint = read_source(index)
     if checkpoint is None or cfg.model.clip != retriever.cfg.model.clip:
         return None
     try:
         retriever.add_prompts(name, checkpoint)
-    except (ValueError, FileNotFoundError):  # loaded alone it may work, or says what is wrong
+    except (ValueError, FileNotFoundError):  # it may work when loaded alone, or raise a clear error
         return None
     try:
         return Collection(name, index, retriever, name)
@@ -308,7 +310,7 @@ def _share(name: str, index: str | Path, retriever: TextVideoRetriever) -> Colle
 
 @contextlib.contextmanager
 def _readable(index: str | Path) -> Iterator[None]:
-    """Say that an index is damaged, where what it holds is of other kinds than this project writes."""
+    """Convert errors caused by unexpected types in an index to an error that says the index is damaged."""
     try:
         yield
     except (ValueError, OSError):
@@ -318,7 +320,7 @@ def _readable(index: str | Path) -> Iterator[None]:
 
 
 def _number(value: Any) -> float:
-    """A finite number; SQLite keeps any kind of value in any column."""
+    """Check for a finite number; SQLite stores any type in any column."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise TypeError('something else stands in the place of a number')
     return float(value)
@@ -331,7 +333,7 @@ def _whole_number(value: Any) -> int:
 
 
 def _stamp(index: Path) -> tuple[int, int, int] | None:
-    """What changes when an index does; which file it is, when it changed, and its size."""
+    """Return inode, modification time and size of the catalog, to notice a changed index."""
     try:
         found = os.stat(index / CATALOGUE)
     except OSError:

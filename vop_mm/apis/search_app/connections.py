@@ -1,4 +1,4 @@
-"""Connections of the server: few enough, and none that a client holds without using it."""
+"""Server connections: limited in number, and closed when clients hold them without using them."""
 import asyncio
 import functools
 import logging
@@ -13,25 +13,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MAX_CONNECTIONS = 256
 _MIN_CONNECTIONS = 8
-_HANDLES_OF_OTHERS = 112  # files of the index, libraries, decoders, uploads, and connections that are being accepted
-_HEAD_TIME = 10.  # seconds that a request's head may take to come
-_IGNORE_TIME = 2.  # seconds, and bytes, that the rest of a request may take that was answered without it
+_HANDLES_OF_OTHERS = 112  # files of the index, libraries, decoders and uploads, and connections being accepted
+_HEAD_TIME = 10.  # time limit in seconds for receiving a request's head
+_IGNORE_TIME = 2.  # limits in seconds and bytes for the rest of a request that was already answered
 _IGNORE_BYTES = 1 << 18
 _ACCEPTED_AT_ONCE = 16
 _QUEUE = 1024  # connections that wait in the kernel to be accepted
 
 
 class Connection(H11Protocol):
-    """An HTTP connection with limits that uvicorn doesn't have.
+    """An HTTP connection with limits that uvicorn lacks.
 
-    A request's head comes in bounded time; what comes after an answer that didn't wait for the whole body is ignored
-    for a short time, and then the connection is closed. Where there are too many connections, the one that has waited
-    longest for its client is closed: first among those without a request.
+    There is a time limit for a request's head. Data that arrives after an answer that didn't wait for the whole body is
+    ignored for a short time, and then the connection is closed. If there are too many connections, the one that has
+    waited longest for its client is closed, starting with those without a request.
 
     Args:
-        *args, **kwargs: As uvicorn gives them.
-        most (int): Connections that are open at once.
-        head_time (float): Seconds that a request's head may take. Defaults to 10.
+        *args: Arguments from uvicorn.
+        most (int): Maximum number of open connections.
+        head_time (float): Time limit in seconds for a request's head. Defaults to 10.
+        **kwargs: Arguments from uvicorn.
     """
 
     def __init__(self, *args: Any, most: int, head_time: float = _HEAD_TIME, **kwargs: Any) -> None:
@@ -40,11 +41,11 @@ class Connection(H11Protocol):
         self._waits_since = 0.
         self._given_up = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._ignored: int | None = None  # bytes that came after an answer to a request that isn't whole
+        self._ignored: int | None = None  # bytes after an answer to an incomplete request
 
-    # -- what the loop calls ------------------------------------------------------------------------------------------
+    # -- callbacks of the event loop ----------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin, and close another connection where these are too many."""
+        """Register the connection, and close another one if there are too many."""
         super().connection_made(transport)
         self._waits_since = self.loop.time()
         self._set_deadline(self._head_time)
@@ -54,7 +55,7 @@ class Connection(H11Protocol):
             min(waiting, key=lambda other: (other._has_request(), other._waits_since), default=self).give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Handle data from the client."""
         if self._ignored is not None:
             self._ignored += len(data)
             if self._ignored > _IGNORE_BYTES:
@@ -72,7 +73,7 @@ class Connection(H11Protocol):
             self._set_deadline(self._head_time)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, which uvicorn does for a few seconds, or for the end of this one."""
+        """Wait for the next request, which uvicorn limits to a few seconds, or for the end of this one."""
         super().on_response_complete()
         self._waits_since = self.loop.time()
         if self.conn.their_state is h11.SEND_BODY and not self._has_request():
@@ -80,17 +81,17 @@ class Connection(H11Protocol):
             self._set_deadline(_IGNORE_TIME)
 
     def pause_writing(self) -> None:
-        """The client doesn't read as fast as it is answered."""
+        """Note that the client reads more slowly than it is answered."""
         super().pause_writing()
         self._waits_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """Note that the client has read the data."""
         super().resume_writing()
         self._waits_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Clean up after the connection was closed."""
         self._set_deadline(None)
         super().connection_lost(exc)
 
@@ -99,7 +100,7 @@ class Connection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def waits_for_client(self) -> bool:
-        """Whether nothing happens here until the client reads or sends something."""
+        """Return True if nothing happens until the client reads or sends something."""
         if not self._has_request() or self.flow.write_paused or self.transport.is_closing():
             return True
         return self.cycle.more_body and not self.cycle.response_started
@@ -110,7 +111,7 @@ class Connection(H11Protocol):
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self.give_up)
 
     def give_up(self) -> None:
-        """Close it at once, whatever is under way."""
+        """Close the connection immediately, whatever is in progress."""
         self._given_up = True
         self._set_deadline(None)
         self.transport.abort()
@@ -120,26 +121,26 @@ class Server(uvicorn.Server):
     """Accepts connections in small steps, so that those over the limit are closed before descriptors run out.
 
     Args:
-        app (Callable): The application.
-        most (int, optional): Connections that are open at once. None: what there are descriptors for.
+        app (Callable): ASGI application.
+        most (int, optional): Maximum number of open connections. None: as many as there are descriptors for.
     """
 
     def __init__(self, app: Callable, most: int | None = None) -> None:
         most = most or _max_connections()
         super().__init__(uvicorn.Config(
             app, http=functools.partial(Connection, most=most), ws='none', backlog=_ACCEPTED_AT_ONCE,
-            limit_concurrency=4 * most,  # requests, also those of clients that are gone
+            limit_concurrency=4 * most,  # number of requests, including those of disconnected clients
             log_config=None, access_log=False, proxy_headers=False, server_header=False,
             timeout_graceful_shutdown=3))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening."""
         await super().startup(sockets=sockets)
         for listening in sockets or ():
-            listening.listen(_QUEUE)  # uvicorn's backlog is both this and the step
+            listening.listen(_QUEUE)  # uvicorn uses its backlog both for this and for the step size
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End, without waiting for clients, and without a line for each one whose answer doesn't come any more."""
+        """Stop without waiting for clients, and without a log line for each unfinished answer."""
         logging.getLogger('uvicorn').setLevel(logging.CRITICAL)
         for connection in list(self.server_state.connections):
             if connection.waits_for_client():
@@ -148,7 +149,7 @@ class Server(uvicorn.Server):
 
 
 def _max_connections() -> int:
-    """Connections for which there are descriptors, each with a file that is sent."""
+    """Return the number of connections that there are descriptors for, each with a file being sent."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS

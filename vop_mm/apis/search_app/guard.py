@@ -1,4 +1,4 @@
-"""What the server answers at all. Gradio brings many more addresses than this page needs."""
+"""Access control of the server. Gradio exposes many more addresses than this page needs."""
 import asyncio
 import base64
 import hashlib
@@ -16,25 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .hosts import Hosts, refuses_site
 
 _EVENT = '/gradio_api/run/predict'
-_UPLOAD = '/nearest/'  # limits what it reads itself
-# The page, its parts, its own videos and uploads, and of Gradio's interface what its events go through. What serves or
-# takes files by their paths, fetches addresses or calls functions by name is not among them. Paths are short: of long
-# names and numbers the system and Python make errors.
+_UPLOAD = '/nearest/'  # has its own limits
+# The page, its assets, its own videos and uploads, and the part of Gradio's API that its events use. Excluded is
+# everything that serves or accepts files by path, fetches addresses or calls functions by name. Paths are short,
+# because long names and numbers cause errors in the system and in Python.
 _PATHS = re.compile(
     r'(?!.*\.\.|.{200})(?:/|/(clips|pictures)/\d+/\d+|/nearest/\d+|/(assets|static|svelte)/[\w./@-]+'
     r'|/(page\.js|theme\.css|favicon\.ico|config)'
     rf'|{_EVENT}|/gradio_api/(startup-events|info)/?)', re.ASCII)
 _ROOT_PATH = re.compile(r'(?:/[\w.~-]+)*', re.ASCII)
-_MAX_BODY = 1 << 20  # bytes of an event
-_BODY_TIME = 20  # seconds that an event may take to come
-_EVENTS_AT_ONCE = 8  # the others wait without a thread
-# of a request; what a proxy says of its own is looked at here and nowhere else
+_MAX_BODY = 1 << 20  # maximum bytes of an event
+_BODY_TIME = 20  # time limit in seconds for receiving an event
+_EVENTS_AT_ONCE = 8  # others wait without occupying a thread
+# request headers; those set by a proxy are evaluated only here
 _DROPPED = re.compile(rb'x-forwarded-.*|forwarded|x-gradio-.*|host')
 _SCRIPT = re.compile(rb'<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>', re.DOTALL)
-# The page needs no manifest, which isn't there, and under a proxy's path its picture is found only if it is named.
+# The page needs no manifest, which doesn't exist, and under a proxy's path its icon is found only if it is named.
 _ABSOLUTE_LINK = re.compile(rb'<link rel="manifest" href="/manifest.json"\s*/?>')
-# Nothing is fetched from elsewhere, whatever a name or caption would like. Gradio makes functions of its templates,
-# which needs 'unsafe-eval'.
+# Nothing is loaded from other sites, whatever a name or caption contains. Gradio compiles its templates to functions,
+# which requires 'unsafe-eval'.
 _POLICY = ("default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
            "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'{}; worker-src 'self' blob:; "
            "base-uri 'self'; object-src 'none'; form-action 'self'; frame-ancestors 'self'")
@@ -45,17 +45,17 @@ Inputs = Mapping[int, Sequence[Callable[[Any], Any]]]
 
 
 class Guard:
-    """Middleware that refuses what the page doesn't need, requests that are too large, and those of other sites.
+    """Middleware that refuses addresses the page doesn't need, oversized requests, and requests from other sites.
 
     Args:
-        app (ASGIApp): What is guarded.
+        app (ASGIApp): Application to protect.
         hosts (Hosts): Names of the server.
-        inputs (Mapping[int, Sequence[Callable]]): For each event of the page what takes each of its values: it returns
-            the value that is passed on, and raises a ValueError or TypeError where it is none of this page.
-        root_path (str): Path under which a proxy has the page. Defaults to ``''``.
+        inputs (Mapping[int, Sequence[Callable]]): For each event of the page, a function for each of its values: it
+            returns the value to pass on, and raises ValueError or TypeError for a value that the page would not send.
+        root_path (str): Path of the page behind a proxy. Defaults to ``''``.
 
     Raises:
-        ValueError: That is no path.
+        ValueError: ``root_path`` is not a valid path.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, inputs: Inputs, root_path: str = '') -> None:
@@ -96,7 +96,7 @@ class Guard:
             await self.app(plain, receive, send)
             return
         async with self._events:
-            if not await Request(scope, receive).is_disconnected():  # else nobody waits for it any more
+            if not await Request(scope, receive).is_disconnected():  # otherwise the client is gone
                 await self.app(plain, _again(event, receive), send)
 
     def _refusal(self, scope: Scope, headers: Headers, called: str | None) -> Response | None:
@@ -118,10 +118,10 @@ class Guard:
         return None
 
     def _event(self, body: bytes) -> bytes:
-        """An event, written anew with values that its inputs take.
+        """Rebuild an event from validated values.
 
-        In values of other kinds Gradio would look for files and addresses to copy. Without the session's name it keeps
-        nothing: the page has no state.
+        For values of other types, Gradio would look for files and addresses to copy. Without a session name, Gradio
+        stores nothing: the page has no state.
         """
         event = json.loads(body)
         number = event['fn_index']
@@ -133,20 +133,20 @@ class Guard:
 
 
 def _fits(length: str, method: str, path: str) -> bool:
-    """Whether a body may have a length: that of an upload is looked at later."""
+    """Return True if a body may have this length; the length of an upload is checked later."""
     if not length.isdecimal() or len(length) > 15:
         return False
     return int(length) <= (0 if method != 'POST' else _MAX_BODY) or (method == 'POST' and path.startswith(_UPLOAD))
 
 
 def _without_prefix(scope: Scope, prefix: str) -> Scope:
-    """A request below a prefix as one without it: some proxies take it off, some don't."""
+    """Remove a prefix from a request's path: some proxies do so themselves, some don't."""
     path = scope['path'].removeprefix(prefix) if scope['path'].startswith(f'{prefix}/') else scope['path']
     return dict(scope, path=path, raw_path=path.encode(), root_path='')
 
 
 def _plain_scope(scope: Scope, called: str) -> Scope:
-    """A request as the page's own parts see it: under its public name, and with no more than they need."""
+    """Reduce a request to its public host name and the parts that the page needs."""
     headers = [(name, value) for name, value in scope['headers'] if not _DROPPED.fullmatch(name)]
     headers.append((b'host', called.encode()))
     if Headers(scope=scope).get('x-forwarded-proto') == 'https':
@@ -156,7 +156,6 @@ def _plain_scope(scope: Scope, called: str) -> Scope:
 
 
 def _with_headers(send: Send) -> Send:
-    """Add headers to an answer."""
     async def send_with_headers(message: Message) -> None:
         if message['type'] == 'http.response.start':
             MutableHeaders(scope=message).update(_HEADERS)
@@ -166,7 +165,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _with_hashes(send: Send) -> Send:
-    """Have the page's policy name the scripts that are in it."""
+    """Add the hashes of a page's scripts to its content security policy."""
     started: list[Message] = []
     content = bytearray()
 
@@ -188,13 +187,13 @@ def _with_hashes(send: Send) -> Send:
 
 
 def _hashes(page: bytes) -> str:
-    """The scripts in a page, as its policy names them: no other one runs, be it an attribute of a name's own HTML."""
+    """Return the hashes of a page's scripts for its policy: no other script runs, even if a name contains HTML."""
     digests = (hashlib.sha256(script).digest() for script in _SCRIPT.findall(page))
     return ''.join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """A request's body, for whoever reads it next."""
+    """Make a request's body available to the next reader."""
     parts = [dict(type='http.request', body=body, more_body=False)]
 
     async def replay() -> Message:

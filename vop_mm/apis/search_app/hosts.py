@@ -1,4 +1,4 @@
-"""By which names a server may be called, and which pages may send it requests."""
+"""Host names of the server, and the pages that may send it requests."""
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -7,26 +7,26 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
-ANY_ADDRESS = {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}  # and one by which this machine reaches it
+ANY_ADDRESS = {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}  # with an address by which this machine reaches it
 _HOST = re.compile(r'(\[[\da-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?', re.ASCII)
 _ORIGIN = re.compile(r'(https?)://(.*)', re.DOTALL)
 _DEFAULT_PORTS = dict(http=80, https=443)
 
 
 class Hosts:
-    """Names of a server.
+    """Host names of a server.
 
-    A page of another site can lead its own name to this machine (DNS rebinding), and then reads whatever is answered to
-    that name. So a request has to say a name that is known here.
+    A page of another site can point its own host name to this machine (DNS rebinding) and then read the answers to
+    requests for that name. Therefore a request must use a known name.
 
     Args:
-        address (str): What the server listens on. It is one of its names; where it is all addresses of the machine,
-            so is the address that a request came to.
-        names (Sequence[str]): Further names, ``NAME`` or ``NAME:PORT``. A page at such a name and port may send
-            requests also where a proxy in between changes the header ``Host``.
+        address (str): Address that the server listens on. It is one of its names; if it stands for all addresses of the
+            machine, so is the address that a request arrived at.
+        names (Sequence[str]): Additional names, ``NAME`` or ``NAME:PORT``. A page at such a name and port may also send
+            requests if a proxy changes the ``Host`` header.
 
     Raises:
-        ValueError: What is given is no name.
+        ValueError: One of the names is invalid.
     """
 
     def __init__(self, address: str, names: Sequence[str] = ()) -> None:
@@ -41,15 +41,15 @@ class Hosts:
         self._origins = set(given)
 
     def called(self, headers: Headers, server: Sequence | None) -> str | None:
-        """How a request calls the server.
+        """Return the host name that a request uses for the server.
 
         Args:
-            headers (Headers): Of the request. Where a proxy says what it was called (``X-Forwarded-Host``), that is
-                taken, but has to be a known name as well.
-            server (Sequence, optional): Address and port that the request came to.
+            headers (Headers): Request headers. If a proxy reports the original name (``X-Forwarded-Host``), that one is
+                used, but it must be a known name as well.
+            server (Sequence, optional): Address and port that the request arrived at.
 
         Returns:
-            str | None: Name, with the port if the request has one. None: no name of this server.
+            str | None: Name, with the port if the request has one. None: not a name of this server.
         """
         called = headers.get('host', '')
         if not self._is_known(called, server):
@@ -60,17 +60,17 @@ class Hosts:
         return called
 
     def is_own_page(self, origin: str, called: str) -> bool:
-        """Whether a page is this server's.
+        """Return True if a page belongs to this server.
 
         Args:
-            origin (str): The header ``Origin``.
-            called (str): From :meth:`called`.
+            origin (str): ``Origin`` header.
+            called (str): Result of :meth:`called`.
         """
         match = _ORIGIN.fullmatch(origin)
         page, host = match and _split(match[2]), _split(called)
-        if page is None or host is None:  # 'null', too: a page without an origin, or one that hides it
+        if page is None or host is None:  # also 'null': a page without an origin, or one that hides it
             return False
-        port = _DEFAULT_PORTS[match[1]]  # a proxy may speak https outside and http here
+        port = _DEFAULT_PORTS[match[1]]  # a proxy may use https outside and http here
         name, own = (page[0], page[1] or port), (host[0], host[1] or port)
         return name == own or (page[0], None if page[1] == port else page[1]) in self._origins
 
@@ -82,14 +82,14 @@ class Hosts:
 
 
 def refuses_site(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser says that a request comes from another site's page, and not by a link that was followed."""
+    """Return True if a browser reports that a request comes from another site, and not from following a link."""
     site = headers.get('sec-fetch-site', 'none')
     followed = scope['method'] == 'GET' and headers.get('sec-fetch-mode') == 'navigate'
     return site not in ('same-origin', 'none') and not followed
 
 
 def _split(host: str) -> tuple[str, int | None] | None:
-    """Name and port of ``NAME:PORT``; None where it is something else."""
+    """Split ``NAME:PORT`` into name and port; None if it has another form."""
     match = _HOST.fullmatch(host.lower())
     if match is None or (match[2] and not 0 < int(match[2]) < 2**16):
         return None
@@ -97,7 +97,6 @@ def _split(host: str) -> tuple[str, int | None] | None:
 
 
 def _normal(name: str) -> str:
-    """One form of a name or an address."""
     try:
         return str(ipaddress.ip_address(name.partition('%')[0]))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the server prints while it runs: single lines, and few of them, whatever is sent to it."""
+"""Server log: single lines, and few of them, whatever clients send."""
 import logging
 import os
 import time
@@ -7,14 +7,14 @@ from vop_mm.utils.cli import one_line
 
 _LOGGERS = ('uvicorn', 'asyncio', __package__)
 _PER_MINUTE = 20
-_LONGEST = 1000  # characters: what a request names may be long
+_LONGEST = 1000  # maximum line length in characters, as names in requests may be long
 
 
 class FewLines(logging.Filter):
-    """Makes one line of each record, without a traceback, and drops those over a number.
+    """Logging filter that reduces each record to one line without traceback, and limits the number of lines.
 
     Args:
-        per_minute (int): Lines that pass in a minute. Defaults to 20.
+        per_minute (int): Maximum number of lines per minute. Defaults to 20.
     """
 
     def __init__(self, per_minute: int = _PER_MINUTE) -> None:
@@ -23,7 +23,7 @@ class FewLines(logging.Filter):
         self._passed = self._dropped = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is printed; it is changed."""
+        """Return True if a record is printed; the record is modified."""
         now = time.monotonic()
         if now - self._begin >= 60:
             self._begin, self._passed = now, 0
@@ -44,7 +44,7 @@ class FewLines(logging.Filter):
 
 
 def log_few_lines() -> None:
-    """Let the server's libraries and this package log to stderr through :class:`FewLines`."""
+    """Make the server's libraries and this package log to stderr through :class:`FewLines`."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
     handler.addFilter(FewLines())

@@ -1,4 +1,4 @@
-"""The videos of indexes and pictures of them, asked for by number: there is no way to name a path."""
+"""Serve the videos of indexes and stills of them by number; no path can be requested."""
 import asyncio
 import contextlib
 import os
@@ -31,10 +31,10 @@ _READ_AT_ONCE = 1 << 18
 
 
 class Pictures:
-    """Stills of videos, made in a process that may die. Several threads may ask.
+    """Makes stills of videos in a process that may die. Thread-safe.
 
     Args:
-        timeout (float): Seconds that one may take.
+        timeout (float): Time limit per still in seconds.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -43,17 +43,17 @@ class Pictures:
             self.of('')  # starts the process before there are threads and connections
 
     def of(self, path: str, start: float | None = None, end: float | None = None) -> bytes:
-        """JPEG of the middle of a moment; raises VideoDecodeError where the video can't be read."""
+        """Return a JPEG of the middle of a moment; raise VideoDecodeError if the video can't be read."""
         with self._lock:
             return self._process.call(path, path, start, end)
 
 
 class _File:
-    """Answers with an open file, whole or a range of it, and closes it.
+    """Response that sends an open file, or a range of it, and closes it.
 
     Args:
-        file (BinaryIO): The file.
-        name (str): What it is called where it is downloaded.
+        file (BinaryIO): Open file.
+        name (str): File name for downloads.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -84,16 +84,16 @@ class _File:
 
 
 def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[Route]:
-    """Routes ``/clips/COLLECTION/CLIP`` (the whole file, or a range of it) and ``/pictures/COLLECTION/CLIP``.
+    """Create the routes ``/clips/COLLECTION/CLIP`` (a file, or a range of it) and ``/pictures/COLLECTION/CLIP``.
 
     Args:
-        collections (Sequence[Collection]): Asked for by their place.
-        pictures (Pictures): Makes the stills.
+        collections (Sequence[Collection]): Collections, addressed by their position.
+        pictures (Pictures): Maker of the stills.
 
     Returns:
-        list[Route]: For an application.
+        list[Route]: Routes for an application.
     """
-    one_at_a_time = asyncio.Lock()  # waiting takes none of the server's threads
+    one_at_a_time = asyncio.Lock()  # waiting does not block any of the server's threads
 
     def find(request: Request) -> Clip:
         number = request.path_params['collection']
@@ -104,14 +104,14 @@ def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[
     async def clip(request: Request) -> Response | _File:
         try:
             found = await run_in_threadpool(find, request)
-        except (OSError, ValueError):  # an error of the index may name folders
+        except (OSError, ValueError):  # an error of the index may contain folder names
             return PlainTextResponse(NOT_SERVED, 404)
         return _File(found.file, PurePath(found.path).name)
 
     async def picture(request: Request) -> Response:
         async with one_at_a_time:
             if await request.is_disconnected():
-                return Response(status_code=204)  # nobody waits for it any more
+                return Response(status_code=204)  # the client is gone
             try:
                 found = await run_in_threadpool(find, request)
             except (OSError, ValueError):
@@ -128,9 +128,9 @@ def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[
 
 
 def _span(asked: str | None, size: int) -> tuple[int, int] | None:
-    """First byte, and the one behind the last, of a range that a request asks for.
+    """Return the first byte of a requested range, and the one after the last.
 
-    None where it asks for none, or for several: HTTP allows to send everything then.
+    None if no range or several were requested: HTTP allows sending the whole file then.
     """
     match = _RANGE.fullmatch((asked or '').strip())
     if match is None or not any(match.groups()):
@@ -142,7 +142,6 @@ def _span(asked: str | None, size: int) -> tuple[int, int] | None:
 
 
 async def _read(file: BinaryIO, first: int, stop: int) -> AsyncIterator[bytes]:
-    """Bytes of a file, from its handle."""
     while first < stop:
         part = await run_in_threadpool(os.pread, file.fileno(), min(stop - first, _READ_AT_ONCE), first)
         if not part:

@@ -1,9 +1,9 @@
-// Where a video can't be played here, its picture stands in its place; of several videos one plays at a time.
+// Replace videos that this browser can't play by their stills, and play only one video at a time.
 document.addEventListener('error', (event) => {
   const video = event.target;
   if (!video.matches?.('.vop-card video')) return;
   video.closest('.vop-card').classList.add('vop-unplayed');
-  video.remove();  // the next results bring a new one
+  video.remove();  // the next results contain a new one
 }, true);
 document.addEventListener('play', (event) => {
   document.querySelectorAll('.vop-card video').forEach((video) => {
@@ -11,7 +11,7 @@ document.addEventListener('play', (event) => {
   });
 }, true);
 
-// An answer that comes late gives way to that to a later question.
+// A late answer never replaces the answer to a later question.
 let newest = { order: '0', html: '' };
 new MutationObserver(() => {
   const answer = document.querySelector('#vop-results [data-order]');
@@ -24,7 +24,7 @@ new MutationObserver(() => {
   }
 }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ['data-order'] });
 
-// Clips are posted as they are; the answer is HTML.
+// Clips are posted unchanged; the answer is HTML.
 let uploads = 0;
 function say(place, kind, text) {
   const line = document.createElement('p');
@@ -46,7 +46,7 @@ async function upload(file) {
     const name = new URLSearchParams({ name: file.name });
     const response = await fetch(`nearest/${collection}?${name}`, { method: 'POST', body: file });
     const answer = await response.text();
-    if (number !== uploads) return;  // another clip was given in the meantime
+    if (number !== uploads) return;  // another clip was uploaded in the meantime
     if (response.headers.get('content-type')?.startsWith('text/html')) place.innerHTML = answer;
     else say(place, 'vop-message', `${file.name} was not taken: ${answer}`);
   } catch {
@@ -56,13 +56,13 @@ async function upload(file) {
 document.addEventListener('change', (event) => {
   if (!event.target.matches?.('#vop-drop input') || !event.target.files.length) return;
   upload(event.target.files[0]);
-  event.target.value = '';  // so that the same clip can be given again
+  event.target.value = '';  // so that the same clip can be selected again
 });
 for (const kind of ['dragover', 'dragleave', 'drop']) {
   document.addEventListener(kind, (event) => {
     const zone = document.querySelector('#vop-drop');
     if (!zone?.offsetParent) return;  // another tab is open
-    event.preventDefault();  // a file that is dropped beside it is not opened
+    event.preventDefault();  // do not open a file that is dropped outside of the zone
     const inside = event.target.closest?.('#vop-drop') === zone;
     zone.classList.toggle('vop-over', kind === 'dragover' && inside);
     if (kind === 'drop' && inside && event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);

@@ -1,4 +1,4 @@
-"""The page itself: a search box, a place for clips, the state of the index."""
+"""The search page: a search box, a drop zone for clips, and the state of the index."""
 import contextlib
 import os
 import threading
@@ -17,9 +17,9 @@ from .texts import Texts
 
 _MAX_RESULTS = 48
 _TEXTS_SHOWN = 5
-_TYPED = 100_000  # characters that the box takes: far too many, and few enough to be told so
+_TYPED = 100_000  # maximum number of characters in the box: more than allowed, so that the user gets an error message
 _PATIENCE = 30  # seconds that a query waits for others
-_LOOK_AGAIN = 5  # seconds between looks at the index
+_LOOK_AGAIN = 5  # seconds between checks of the index
 _FOLDER = Path(__file__).parent
 _HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
          '<p>Type a sentence, get the moment. Give a clip, get its neighbours.</p></div>')
@@ -27,13 +27,13 @@ _HINT = cards.hint('Type a sentence.')
 
 
 class SearchPage:
-    """Answers of the page, and the page.
+    """The page and its answers.
 
     Args:
-        collections (Sequence[Collection]): One for each set of prompts.
-        texts (Texts): What the page offers.
-        pictures (Pictures): Makes stills.
-        max_upload (int): Bytes of an uploaded file.
+        collections (Sequence[Collection]): One collection per prompt set.
+        texts (Texts): Texts that the page offers.
+        pictures (Pictures): Maker of stills.
+        max_upload (int): Maximum size of an uploaded file in bytes.
     """
 
     def __init__(self, collections: Sequence[Collection], texts: Texts, pictures: Pictures,
@@ -42,11 +42,11 @@ class SearchPage:
         self.numbers = {collection.name: number for number, collection in enumerate(collections)}
         self.texts, self.pictures, self.max_upload = texts, pictures, max_upload
         self._searching = threading.Lock()  # the model answers one query at a time
-        self._takes: dict[int, Callable[[Any], Any]] = {}  # by what is typed and chosen on the page
+        self._takes: dict[int, Callable[[Any], Any]] = {}  # validators by input component
 
     # -- answers ------------------------------------------------------------------------------------------------------
     def search(self, query: str | None, prompts: str, count: float, every: bool, order: float) -> str:
-        """HTML of what a query finds, or a message. ``order`` grows from question to question."""
+        """Return HTML of search results, or a message. ``order`` increases with every question."""
         return cards.in_order(self._found(query, prompts, count, every), order)
 
     def _found(self, query: str | None, prompts: str, count: float, every: bool) -> str:
@@ -63,20 +63,20 @@ class SearchPage:
                 + cards.cards(found, self.numbers[prompts], self.texts.captions))
 
     def search_example(self, example: Sequence[str], *options) -> tuple[str, str]:
-        """An example that was chosen, for the box, and what it finds."""
+        """Return a clicked example for the text box, and its search results."""
         return example[0], self.search(example[0], *options)
 
     def search_again(self, query: str | None, *options) -> str:
-        """The same when something else than the query has changed."""
+        """Repeat a search after an option has changed."""
         return self.search(query, *options) if (query or '').strip() else cards.in_order(_HINT, options[-1])
 
     def nearest(self, prompts: str, path: str, name: str) -> str:
-        """HTML of what is nearest to an uploaded clip, or a message.
+        """Return HTML of the clips and texts nearest to an uploaded clip, or a message.
 
         Args:
             prompts (str): Name of the collection.
-            path (str): The file.
-            name (str): What it was called where it came from.
+            path (str): Path of the file.
+            name (str): Original name of the file.
         """
         collection = self.collections[prompts]
         try:
@@ -93,11 +93,11 @@ class SearchPage:
                 + '<h3>Nearest clips</h3>' + cards.cards(found, self.numbers[prompts], self.texts.captions))
 
     def drop_zone(self, prompts: str) -> str:
-        """HTML of the place for a clip; new where other prompts are chosen, since what these found goes."""
+        """Return HTML of the drop zone; replaced when other prompts are selected, to remove old results."""
         return cards.drop_zone(self.numbers[prompts], self.max_upload)
 
     def status(self, prompts: str) -> tuple[str, str]:
-        """HTML of one line about the index, and of all about it."""
+        """Return HTML of a one-line summary of the index, and of all its details."""
         collection = self.collections[prompts]
         try:
             status = collection.status()
@@ -107,7 +107,7 @@ class SearchPage:
 
     # -- the page -----------------------------------------------------------------------------------------------------
     def build(self) -> gr.Blocks:
-        """The page, to be mounted with :meth:`options`."""
+        """Build the page, to be mounted with :meth:`options`."""
         names = list(self.collections)
         with gr.Blocks(title='Text-video search', analytics_enabled=False) as page:
             with gr.Row():
@@ -140,11 +140,11 @@ class SearchPage:
 
     def _connect(self, page, prompts, line, query, button, examples, count, every, order, results, zone,
                  table) -> None:
-        # Without Gradio's queue: its answers come on a stream that the browser now and then opens too late. And an
-        # answer that never comes must not keep the next question from being asked.
+        # Not with Gradio's queue: its answers use a stream that browsers sometimes open too late. Also, an answer that
+        # never arrives must not block the next question.
         shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
         quiet = dict(shown, show_progress='hidden')
-        # page.js shows no answer after that to a later question
+        # page.js never replaces an answer by one to an earlier question
         asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
         asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
         gr.on([button.click, query.submit], self.search, asked, results, **asking)
@@ -156,13 +156,13 @@ class SearchPage:
                        order._id: _order, examples._id: _one_of(range(len(self.texts.examples)))}
 
     def inputs(self, page: gr.Blocks) -> Mapping[int, Sequence[Callable[[Any], Any]]]:
-        """What takes each value of each event of the page that was built; see :class:`.guard.Guard`."""
+        """Return the validators for all values of each event of a built page; see :class:`.guard.Guard`."""
         return {number: [self._takes[component._id] for component in event.inputs]
                 for number, event in page.fns.items()}
 
     @staticmethod
     def options() -> dict:
-        """How the page is mounted: looks, and nothing that Gradio would serve besides."""
+        """Return options for mounting the page: its style, without Gradio's extras."""
         return dict(
             theme=gr.themes.Default(primary_hue='blue', neutral_hue='slate', font=['system-ui', 'sans-serif'],
                                  font_mono=['ui-monospace', 'monospace']),
@@ -171,8 +171,8 @@ class SearchPage:
             footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False)
 
     def _told(self, error: Exception) -> str:
-        """An error as one line, without the kind of error that a tool would show, and without paths."""
-        text = ' '.join(str(getattr(error, 'strerror', None) or error).split())  # the system's without the file's name
+        """Format an error as one line, without its type and without paths."""
+        text = ' '.join(str(getattr(error, 'strerror', None) or error).split())  # strerror lacks the file name
         for collection in self.collections.values():
             for path in (os.path.abspath(collection.index), str(collection.index)):
                 text = text.replace(path, collection.index.name)
@@ -180,12 +180,11 @@ class SearchPage:
 
 
 def _reason(error: VideoDecodeError, path: str) -> str:
-    """Why an upload can't be read. Nobody needs to know where it was kept."""
+    """Return why an upload can't be read, without its temporary path."""
     return cards.without_paths(' '.join(error.reason.replace(path, 'it').split()))
 
 
 def _typed(value: Any) -> str | None:
-    """A text that the box may hold."""
     if value is not None and not (isinstance(value, str) and len(value) <= _TYPED):
         raise ValueError('no text that can be typed')
     return value
@@ -198,7 +197,7 @@ def _chosen(value: Any) -> bool:
 
 
 def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
-    """Takes one of some values, and nothing that is only equal to one."""
+    """Create a validator for a set of values; a value must also have the same type."""
     known = {(type(value), value) for value in values}
 
     def take(value: Any) -> Any:
@@ -210,14 +209,13 @@ def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
 
 
 def _order(value: Any) -> float:
-    """The place of a question among others."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
         raise TypeError('no place')
     return value
 
 
 def _count(value: Any) -> int:
-    """How many results: what is no number is refused, one that is too large or none at all is not."""
+    """Validate the number of results: non-numbers are refused, and numbers out of range are clipped."""
     if value is None:
         return 1
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""Opening the files that the server hands out, whose paths come with an index."""
+"""Open the files that the server sends; their paths come from an index."""
 import logging
 import os
 from pathlib import PurePath
@@ -10,28 +10,28 @@ from vop_mm.index.catalogue import FileState
 from vop_mm.utils.paths import open_below, path_below
 
 _LOG = logging.getLogger(__package__)
-# One text for all: whether a file is there that the page doesn't serve is nobody's business.
+# The same text for all reasons, to not reveal if a file exists that the page doesn't serve.
 NOT_SERVED = ('the file has changed since it was indexed (index its folder again), is no video, or lies outside the '
             'folder of the videos (if links there lead to it: demo/app.py --follow-links)')
 
 
 def open_served(folder: str, name: str, state: FileState, follow_links: bool = False) -> BinaryIO:
-    """Open a video of an index, if it may be served: the index may be somebody else's.
+    """Open a video of an index if it may be served; the index may come from an untrusted source.
 
-    It is opened once, and everything is asked of the open file. It has the suffix of a video and begins as one does;
-    size and time are those in the index; it lies in the folder.
+    The file is opened once, and all checks use the open file: it must have a video extension and begin like a video,
+    its size and modification time must be those in the index, and it must be in the folder.
 
     Args:
-        folder (str): Of the videos.
-        name (str): Path below it, from the index.
-        state (FileState): What the index says of it.
-        follow_links (bool): Serve also what links in the folder lead to elsewhere. Defaults to False.
+        folder (str): Folder of the videos.
+        name (str): Relative path, from the index.
+        state (FileState): Stored state of the file, from the index.
+        follow_links (bool): Also serve files outside of the folder that links lead to. Defaults to False.
 
     Returns:
-        BinaryIO: The file.
+        BinaryIO: The open file.
 
     Raises:
-        FileNotFoundError: It is not to be served. The message doesn't tell why.
+        FileNotFoundError: The file may not be served. The message doesn't say why.
     """
     try:
         if PurePath(name).suffix.lower() not in VIDEO_EXTENSIONS:
@@ -52,11 +52,11 @@ def open_served(folder: str, name: str, state: FileState, follow_links: bool = F
 
 
 def path_by_handle(file: BinaryIO, fallback: str) -> str:
-    """A path to an open file for a process that was forked: no name is looked up again.
+    """Return a path to an open file for a forked process, without looking up its name again.
 
     Args:
-        file (BinaryIO): The file. It has to stay open.
-        fallback (str): Its path, where the system has no other.
+        file (BinaryIO): The file, which must stay open.
+        fallback (str): Path of the file, used if the system has no path by handle.
     """
     path = f'/proc/{os.getpid()}/fd/{file.fileno()}'
     return path if os.path.exists(path) else fallback

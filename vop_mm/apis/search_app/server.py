@@ -1,4 +1,4 @@
-"""The page as a server."""
+"""Server of the search page."""
 import contextlib
 import functools
 import os
@@ -22,21 +22,21 @@ _SCRIPT = Path(__file__).with_name('page.js')
 
 def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.1', port: int = 7860,
           max_upload: int = 100 << 20, timeout: float = 20., names: Sequence[str] = (), root_path: str = '') -> None:
-    """Serve the page until the process is told to end.
+    """Serve the page until the process is stopped.
 
     Args:
-        collections (Sequence[Collection]): What is searched.
-        texts (Texts): What the page offers.
-        host (str): Address to listen on. Defaults to ``'127.0.0.1'``: nobody else can reach it.
-        port (int): 0 takes a free one. Defaults to 7860.
-        max_upload (int): Bytes of an uploaded file. Defaults to 100 MiB.
-        timeout (float): Seconds that decoding a picture may take. Defaults to 20.
-        names (Sequence[str]): By which the server may be called besides its address. Defaults to none.
-        root_path (str): Path under which a proxy has the page, as ``/search``. Defaults to ``''``.
+        collections (Sequence[Collection]): Collections to search.
+        texts (Texts): Texts that the page offers.
+        host (str): Address to listen on. Defaults to ``'127.0.0.1'``, which only this machine can reach.
+        port (int): Port; 0: any free one. Defaults to 7860.
+        max_upload (int): Maximum size of an uploaded file in bytes. Defaults to 100 MiB.
+        timeout (float): Time limit for decoding a still in seconds. Defaults to 20.
+        names (Sequence[str]): Host names of the server in addition to its address. Defaults to none.
+        root_path (str): Path of the page behind a proxy, such as ``/search``. Defaults to ``''``.
 
     Raises:
-        OSError: The address is taken, or not this machine's.
-        ValueError: A name or the path is none.
+        OSError: The address is in use, or not one of this machine.
+        ValueError: A name or the path is invalid.
     """
     hosts, root_path = Hosts(host, names), root_path.rstrip('/')
     pictures = Pictures(timeout)
@@ -59,18 +59,21 @@ def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.
 
 def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures, scratch: str, max_upload: int,
              hosts: Hosts, root_path: str = '') -> Callable:
-    """The page with the videos, guarded, as an ASGI application.
+    """Build the page and its videos, protected by a guard, as an ASGI application.
 
     Args:
-        collections, texts, max_upload, root_path: As :func:`serve` takes them.
-        pictures (Pictures): Makes the stills.
-        scratch (str): Folder for what is kept for a while.
-        hosts (Hosts): Names by which the server may be called.
+        collections (Sequence[Collection]): See :func:`serve`.
+        texts (Texts): See :func:`serve`.
+        pictures (Pictures): Maker of the stills.
+        scratch (str): Folder for temporary files.
+        max_upload (int): See :func:`serve`.
+        hosts (Hosts): Host names of the server.
+        root_path (str): See :func:`serve`.
 
     Returns:
-        Callable: For a server.
+        Callable: ASGI application.
     """
-    # read when gradio is imported: where it writes, and that nothing is told or kept
+    # gradio reads these on import: its temporary folder, and no telemetry or history
     os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', GRADIO_RUN_HISTORY='False',
                       HF_HUB_DISABLE_TELEMETRY='1')
     import gradio as gr
@@ -93,7 +96,7 @@ def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures
 
 
 def _printable(text: str) -> str:
-    """A line for a terminal: an index may have been made by anybody."""
+    """Make a line safe for a terminal, as an index may come from an untrusted source."""
     return ''.join(c if c.isprintable() else '?' for c in text)
 
 
@@ -107,7 +110,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the server as Ctrl-C does, so that uploads are removed."""
+    """Stop the server on SIGTERM as on Ctrl-C, so that uploads are removed."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Texts that the page offers: examples to search by, and what an uploaded clip is compared with."""
+"""Texts that the page offers: example queries, and texts to compare an uploaded clip with."""
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from vop_mm.datasets.errors import AnnotationError
 _EXAMPLES = ('a person is cooking', 'a dog runs over grass', 'people dance', 'a car drives along a road',
               'somebody plays the guitar')
 _MAX_TEXTS = 10_000
-_MAX_CAPTIONS = 1_000  # of captions that nobody asked for: all of them are encoded for the first clip
-_MAX_EXAMPLE = 60  # characters: what fits on a button
+_MAX_CAPTIONS = 1_000  # limit for captions that nobody asked for, as all of them are encoded for the first clip
+_MAX_EXAMPLE = 60  # characters that fit on a button
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Texts:
     """Texts of a page.
 
     Attributes:
-        compared (Sequence[str]): What uploaded clips are compared with.
-        source (str): Where those come from, for people.
-        examples (Sequence[str]): To search by.
-        captions (Mapping[str, Sequence[str]]): What is known of videos, by real path.
+        compared (Sequence[str]): Texts to compare uploaded clips with.
+        source (str): Displayed origin of those texts.
+        examples (Sequence[str]): Example queries.
+        captions (Mapping[str, Sequence[str]]): Known captions of videos, by real path.
     """
     compared: Sequence[str]
     source: str
@@ -33,18 +33,18 @@ class Texts:
 
 
 def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
-    """Texts for a page.
+    """Collect the texts for a page.
 
     Args:
-        file (str | Path, optional): With what uploaded clips are compared with. None: captions of the test splits that
-            the configs name, or a few examples.
-        configs (Sequence[Config]): Of the indexes.
+        file (str | Path, optional): File of texts to compare uploaded clips with. None: captions of the test splits
+            that the configs name, or a few examples.
+        configs (Sequence[Config]): Configs of the indexes.
 
     Returns:
-        Texts: All of them.
+        Texts: All texts of the page.
 
     Raises:
-        ValueError: The file holds no texts, or too many.
+        ValueError: The file contains no texts, or too many.
     """
     captions = {path: texts for cfg in configs for path, texts in captions_of(cfg).items()}
     known = list(dict.fromkeys(text for texts in captions.values() for text in texts))
@@ -58,16 +58,16 @@ def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """Texts of a file: an annotation's captions (``.json``), or one a line.
+    """Read texts from a file: an annotation's captions (``.json``), or one text per line.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): Path of the file.
 
     Returns:
-        list[str]: Each text once, in the file's order.
+        list[str]: Texts in file order, without duplicates.
 
     Raises:
-        ValueError: No such file, one of another form, an empty or a very long one.
+        ValueError: The file is missing, of another format, empty or too long.
     """
     path = Path(path)
     if path.suffix == '.json':
@@ -84,26 +84,27 @@ def read_texts(path: str | Path) -> list[str]:
 
 
 def captions_of(cfg: Config) -> dict[str, list[str]]:
-    """Captions of the test split that a config names.
+    """Return the captions of the test split that a config names.
 
     Args:
-        cfg (Config): Of any index; relative paths in it are those of the working directory.
+        cfg (Config): Config of any index; relative paths refer to the working directory.
 
     Returns:
-        dict[str, list[str]]: By the video's real path; whole videos only. Empty where there is no good annotation.
+        dict[str, list[str]]: Captions by the video's real path, for whole videos only. Empty if there is no valid
+        annotation.
     """
     try:
         dataset = cfg.test_dataloader.dataset
         root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
         folder = os.path.join(root, prefix.get('video') or '')
         entries = read_annotation(os.path.join(root, dataset.get('ann_file') or ''))[1]
-    except (AnnotationError, AttributeError, TypeError, ValueError):  # the config may be anybody's
+    except (AnnotationError, AttributeError, TypeError, ValueError):  # the config may come from an untrusted source
         return {}
     return {os.path.realpath(os.path.join(folder, entry['video'])): entry['captions']
             for entry in entries if not entry.get('start') and entry.get('end') is None}
 
 
 def some_examples(texts: Sequence[str], count: int = 6) -> list[str]:
-    """A few short texts, from all over the list."""
+    """Pick a few short texts, spread over the list."""
     short = [text for text in dict.fromkeys(texts) if len(text) <= _MAX_EXAMPLE]
     return short[::max(1, len(short) // count)][:count]

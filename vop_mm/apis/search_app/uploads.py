@@ -1,4 +1,4 @@
-"""Clips that are uploaded: kept while they are compared, and no longer."""
+"""Uploaded clips, kept only while they are compared."""
 import asyncio
 import tempfile
 import time
@@ -17,26 +17,26 @@ from vop_mm.datasets.video_files import VIDEO_EXTENSIONS
 from . import cards
 
 _LONGEST_NAME = 255
-_AT_ONCE = 4  # uploads that are received or wait
-_MIN_RATE = 16 << 10  # bytes a second, on average
+_AT_ONCE = 4  # uploads being received or waiting
+_MIN_RATE = 16 << 10  # bytes per second, on average
 
 
 def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, scratch: str,
                  patience: float = 300., pause: float = 5.) -> Route:
-    """Route ``/nearest/COLLECTION?name=NAME``, to which a file is posted; it answers with HTML.
+    """Create the route ``/nearest/COLLECTION?name=NAME``, which accepts a posted file and answers with HTML.
 
     Args:
-        answers (Sequence[Callable]): One for each collection: takes the file's path and its name.
-        max_upload (int): Bytes that are taken.
-        scratch (str): Folder for the file, which is gone when the answer is there.
-        patience (float): Seconds that the file may take to come. Defaults to 300.
-        pause (float): Seconds in which nothing may come; so much later than at 16 KiB a second it may be there. An
-            upload that is slower loses its place to others. Defaults to 5.
+        answers (Sequence[Callable]): One function per collection; takes the file's path and name and returns HTML.
+        max_upload (int): Maximum size in bytes.
+        scratch (str): Folder for the file, which is removed after answering.
+        patience (float): Time limit in seconds for receiving the file. Defaults to 300.
+        pause (float): Maximum seconds without data, and maximum delay compared to a rate of 16 KiB per second. A slower
+            upload loses its place to others. Defaults to 5.
 
     Returns:
-        Route: For an application.
+        Route: Route for an application.
     """
-    one_at_a_time = asyncio.Lock()  # waiting takes none of the server's threads
+    one_at_a_time = asyncio.Lock()  # waiting does not block any of the server's threads
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def nearest(request: Request) -> Response:
@@ -45,7 +45,7 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
             return HTMLResponse(cards.message('no such prompt set'), 404)
         name = request.query_params.get('name', '')[:_LONGEST_NAME] or 'clip'
         suffix = PurePath(name).suffix.lower()
-        if int(request.headers['content-length']) > max_upload:  # the guard lets nothing pass that has none
+        if int(request.headers['content-length']) > max_upload:  # the guard lets no request without this header pass
             return HTMLResponse(cards.message(too_large(name, max_upload)), 413)
         if places.locked():
             return HTMLResponse(cards.message('too many uploads at once: try again'), 503)
@@ -59,18 +59,18 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
                     return HTMLResponse(cards.message(f'{name} did not come whole, or not in time'), 400)
                 async with one_at_a_time:
                     if await request.is_disconnected():
-                        return Response(status_code=204)  # nobody waits for it any more
+                        return Response(status_code=204)  # the client is gone
                     return HTMLResponse(await run_in_threadpool(answers[number], file.name, name))
 
     return Route('/nearest/{collection:int}', nearest, methods=['POST'])
 
 
 async def _receive(request: Request, file: IO[bytes], max_upload: int, pause: float) -> None:
-    """Write what is posted to a file.
+    """Write posted data to a file.
 
     Raises:
-        ValueError: It is more than was said.
-        TimeoutError: It comes too slowly.
+        ValueError: The file is larger than announced.
+        TimeoutError: The data arrives too slowly.
     """
     size, begin = 0, time.monotonic()
     parts = aiter(request.stream())
@@ -89,5 +89,5 @@ async def _receive(request: Request, file: IO[bytes], max_upload: int, pause: fl
 
 
 def too_large(name: str, max_upload: int) -> str:
-    """What is said of a file that is too large."""
+    """Return the message for a file that is too large."""
     return f'{name} is too large: at most {max_upload / 2**20:,.4g} MB are taken'

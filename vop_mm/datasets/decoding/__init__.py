@@ -1,4 +1,4 @@
-"""Decoders, what they can't be trusted with, and the process that they run in."""
+"""Video decoders, their limits, and the process they run in."""
 from .batch import FrameBatch
 from .decord_reader import DecordReader
 from .formats import CODECS, container_format

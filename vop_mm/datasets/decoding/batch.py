@@ -1,17 +1,17 @@
-"""Frames on their way to who asked for them."""
+"""Batches of decoded frames."""
 import numpy as np
 
 from ..errors import VideoDecodeError
 
-_NAMED = 10  # frames that an error names
+_NAMED = 10  # maximum number of frames listed in an error
 
 
 class DamagedError(Exception):
-    """A part of a stream can not be decoded."""
+    """A part of a stream can't be decoded."""
 
 
 class FrameBatch:
-    """Decoded frames, in the form in which decord hands them out.
+    """Decoded frames, with the interface of decord's batches.
 
     Args:
         frames (np.ndarray): uint8 [n, H, W, 3] RGB.
@@ -21,20 +21,20 @@ class FrameBatch:
         self._frames = frames
 
     def asnumpy(self) -> np.ndarray:
-        """uint8 [n, H, W, 3] RGB."""
+        """Return the frames, uint8 [n, H, W, 3] RGB."""
         return self._frames
 
 
 class UnfinishedBatch:
-    """Frames that are asked for, each decoded once.
+    """Batch of requested frames that is being filled; each frame is decoded once.
 
     Args:
-        indices (np.ndarray): Which ones, in any order, int64 [n].
+        indices (np.ndarray): Frame indices in any order, int64 [n].
 
     Attributes:
-        places (dict[int, list[int]]): Places of each frame in the batch; frames ascending.
-        missing (set[int]): Frames that are not there yet.
-        frames (np.ndarray): uint8 [n, H, W, 3]; None until the first one is there.
+        places (dict[int, list[int]]): Positions of each frame in the batch; frames ascending.
+        missing (set[int]): Frames that are not decoded yet.
+        frames (np.ndarray): uint8 [n, H, W, 3]; None until the first frame is decoded.
     """
 
     def __init__(self, indices: np.ndarray) -> None:
@@ -44,7 +44,7 @@ class UnfinishedBatch:
         self.missing, self.frames, self._count = set(self.places), None, len(indices)
 
     def put(self, i: int, image: np.ndarray) -> None:
-        """Fill the places of a frame, uint8 [H, W, 3]."""
+        """Store a frame, uint8 [H, W, 3], at all its positions."""
         if self.frames is None:
             self.frames = np.empty((self._count, *image.shape), np.uint8)
         self.frames[self.places[i]] = image
@@ -52,11 +52,11 @@ class UnfinishedBatch:
 
 
 def damage_error(path: str, damaged: dict[int, str]) -> VideoDecodeError:
-    """The error that names damaged frames of a video, and the first reason.
+    """Build the error that lists damaged frames of a video and gives the first reason.
 
     Args:
-        path (str): The video.
-        damaged (dict[int, str]): What is wrong, by the numbers of frames.
+        path (str): Video path.
+        damaged (dict[int, str]): Reason for each damaged frame, by frame number.
     """
     named = ', '.join(map(str, list(damaged)[:_NAMED])) + (', ...' if len(damaged) > _NAMED else '')
     reason = next(iter(damaged.values()))

@@ -1,4 +1,4 @@
-"""Videos by decord, for who asks for it by name."""
+"""Video reader based on decord, used only if requested by name."""
 import re
 from functools import lru_cache
 
@@ -18,13 +18,12 @@ _CONTAINERS = ('mov', 'matroska')
 class DecordReader(VideoReader):
     """A video read by decord 0.6; see :class:`VideoReader`.
 
-    decord seeks to wrong frames in many files, silently. So PyAV reads the packets first, and what decord is not known
-    to be exact on is refused: containers other than mp4, mov, mkv and webm, frames that are stored behind a key frame
-    and shown before it, edit lists that hide frames, several video tracks, and pictures that decord does not show as a
-    player does (mirrored, HDR, pixels that are not square). Intra refresh, which has no mark in the packets, is not
-    recognized.
+    decord silently seeks to wrong frames in many files. Therefore PyAV reads the packets first, and everything that
+    decord is not known to read exactly is refused: containers other than mp4, mov, mkv and webm, frames that are stored
+    after a key frame and shown before it, edit lists that hide frames, several video tracks, and pictures that decord
+    does not show as a player does (mirrored, HDR, non-square pixels). Intra refresh leaves no mark and is not detected.
 
-    decord gets the path, never the content: it crashes the process on some damaged files that it reads from memory.
+    decord gets the path, never the content: some damaged files crash the process if decord reads them from memory.
     """
 
     def _open(self) -> FrameIndex:
@@ -54,14 +53,14 @@ class DecordReader(VideoReader):
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
         frames = self._reader.get_batch(indices + self._index.offset)
-        return frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges
+        return frames.asnumpy() if hasattr(frames, 'asnumpy') else np.asarray(frames)  # decord's bridges return others
 
     def _release(self) -> None:
         self._reader = None
 
     @staticmethod
     def _reason(error: Exception) -> str:
-        """One line out of decord's message, which names C++ files and ends with a stack trace."""
+        """Return one line of decord's message, which names C++ files and ends with a stack trace."""
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         line = lines[0] if lines else type(error).__name__
         if line.startswith('Error reading'):
@@ -84,6 +83,6 @@ def _decord():
     if int(decord.__version__.split('.')[0]) >= 1:
         raise ImportError(f'decord {decord.__version__} is decord2, which hands out wrong frames under load: '
                           'pip uninstall -y decord2, or use PyAVReader')
-    # what FFmpeg says about a damaged file comes back as an exception; on stderr it would stand without the file's name
+    # FFmpeg's messages about damaged files are raised as exceptions; on stderr they would lack the file name
     decord.logging.set_level(decord.logging.QUIET)
     return decord

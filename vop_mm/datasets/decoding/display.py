@@ -1,6 +1,6 @@
-"""From decoded pictures to those that a player shows: turned and mirrored, with square pixels, without HDR.
+"""Convert decoded pictures to what a player shows: oriented, with square pixels, tone mapped to SDR.
 
-Plain arrays and numbers: nothing here knows a decoder.
+Works on plain arrays and numbers, independent of any decoder.
 """
 from collections.abc import Sequence
 from fractions import Fraction
@@ -9,22 +9,22 @@ from functools import lru_cache
 import numpy as np
 
 HDR = {16: 'PQ', 18: 'HLG'}
-"""Transfer characteristics (ITU-T H.273) that are tone mapped, by their numbers in FFmpeg."""
+"""Transfer characteristics (ITU-T H.273) that are tone mapped, by their number in FFmpeg."""
 
-_MOST = 16  # ratios of a pixel's sides beyond this are damage
-_WHITE, _PEAK = 203., 1000.  # nits, ITU-R BT.2408: reference white, and the display that videos are graded for
+_MOST = 16  # pixel aspect ratios beyond this are treated as damage
+_WHITE, _PEAK = 203., 1000.  # nits, ITU-R BT.2408: reference white, and peak of the display that videos are graded for
 _TO_709 = np.array([[1.6605, -.5876, -.0728], [-.1246, 1.1329, -.0083], [-.0182, -.1006, 1.1187]], np.float32)
 _LUMA_2020 = np.array([.2627, .6780, .0593], np.float32)
-_STEPS = 4096  # of tables over light, which is looked up by its square root
+_STEPS = 4096  # size of the lookup tables, which are indexed by the square root of light
 
 
 def orient(image: np.ndarray, matrix: Sequence[int] | None) -> np.ndarray:
-    """Turn and mirror a picture as a display matrix says, angles to the nearest quarter.
+    """Rotate and mirror a picture by a display matrix; angles are rounded to the nearest quarter turn.
 
     Args:
         image (np.ndarray): [H, W, ...].
         matrix (Sequence[int], optional): 9 numbers, as in mp4's ``tkhd``: a point (x, y) is shown at
-            (x * m[0] + y * m[3], x * m[1] + y * m[4]). None: as it is.
+            (x * m[0] + y * m[3], x * m[1] + y * m[4]). None: unchanged.
 
     Returns:
         np.ndarray: A view, [H, W, ...] or [W, H, ...].
@@ -40,16 +40,16 @@ def orient(image: np.ndarray, matrix: Sequence[int] | None) -> np.ndarray:
 
 
 def is_mirrored(matrix: Sequence[int] | None) -> bool:
-    """Whether a display matrix does more than to turn the picture."""
+    """Return True if a display matrix mirrors the picture instead of only rotating it."""
     return matrix is not None and matrix[0] * matrix[4] - matrix[1] * matrix[3] < 0
 
 
 def square_width(width: int, aspect: Fraction | None) -> int:
-    """Width of a picture when its pixels are made square, as players do.
+    """Return the width of a picture after making its pixels square, as players do.
 
     Args:
-        width (int): As it is stored.
-        aspect (Fraction, optional): Width of a pixel by its height. None, 0 and absurd ones: square.
+        width (int): Stored width.
+        aspect (Fraction, optional): Pixel width divided by pixel height. None, 0 and absurd values count as square.
     """
     if not aspect or not Fraction(1, _MOST) <= aspect <= _MOST:
         return width
@@ -59,9 +59,9 @@ def square_width(width: int, aspect: Fraction | None) -> int:
 def to_sdr(image: np.ndarray, transfer: int) -> np.ndarray:
     """Tone map an HDR picture to BT.709.
 
-    The light of each pixel is compressed by the curve of ITU-R BT.2390, from 1000 nits to the reference white of 203,
-    by its strongest component, so that hues stay; what is darker than about 90 nits keeps its light. Then colors
-    outside of BT.709 are clipped.
+    The light of each pixel is compressed with the curve of ITU-R BT.2390, from 1000 nits to the reference white of 203
+    nits, based on its strongest component so that hues are preserved; values below about 90 nits are unchanged. Colors
+    outside of BT.709 are then clipped.
 
     Args:
         image (np.ndarray): uint16 [H, W, 3] RGB, the BT.2020 signal.
@@ -72,7 +72,7 @@ def to_sdr(image: np.ndarray, transfer: int) -> np.ndarray:
     """
     light = _light_table(transfer)[image >> 4]  # [H, W, 3], 1 is the peak
     if HDR[transfer] == 'HLG':
-        light *= np.power(light @ _LUMA_2020, .2)[..., None]  # the system gamma of a display of 1000 nits
+        light *= np.power(light @ _LUMA_2020, .2)[..., None]  # system gamma of a 1000-nit display
     strongest = np.sqrt(np.clip(light.max(axis=-1), 0, 10))
     light *= _gain_table()[(strongest * (_STEPS - 1)).astype(np.uint16)][..., None]
     light = np.clip(light @ _TO_709.T, 0, 1)
@@ -81,7 +81,7 @@ def to_sdr(image: np.ndarray, transfer: int) -> np.ndarray:
 
 @lru_cache
 def _light_table(transfer: int) -> np.ndarray:
-    """Light of each signal of 12 bits, float32 [4096]; 1 is the peak."""
+    """Return the light of each 12-bit signal value, float32 [4096]; 1 is the peak."""
     signal = np.arange(4096) / 4095
     if HDR[transfer] == 'PQ':
         return (_pq_to_nits(signal) / _PEAK).astype(np.float32)
@@ -91,7 +91,7 @@ def _light_table(transfer: int) -> np.ndarray:
 
 @lru_cache
 def _gain_table() -> np.ndarray:
-    """What light is multiplied by, by the root of the strongest component; then 1 is white, float32 [n]."""
+    """Return the gain by the square root of the strongest component, float32 [n]; after scaling, 1 is white."""
     nits = np.maximum((np.arange(np.ceil(np.sqrt(10) * _STEPS)) / (_STEPS - 1))**2, 1e-9) * _PEAK
     most = _nits_to_pq(_WHITE) / _nits_to_pq(_PEAK)
     knee = 1.5 * most - .5
@@ -104,7 +104,7 @@ def _gain_table() -> np.ndarray:
 
 @lru_cache
 def _display_table() -> np.ndarray:
-    """Signal of a BT.1886 display, by the root of the light, uint8 [n]."""
+    """Return the signal of a BT.1886 display by the square root of the light, uint8 [n]."""
     return np.round(255 * (np.arange(_STEPS) / (_STEPS - 1))**(2 / 2.4)).astype(np.uint8)
 
 

@@ -1,19 +1,19 @@
-"""The containers that are read, known by their first bytes.
+"""Supported containers, recognized by their first bytes.
 
-FFmpeg takes far more: playlists, scripts and lists of files, which name other files and addresses. Whatever is not in
-the list here is refused before a library that is built on FFmpeg sees the file.
+FFmpeg accepts far more: playlists, scripts and file lists, which name other files and addresses. Everything that is not
+listed here is refused before a library based on FFmpeg sees the file.
 """
 from typing import BinaryIO
 
 CODECS = ('h264', 'hevc', 'av1', 'libdav1d', 'libaom-av1', 'vp8', 'vp9', 'libvpx', 'libvpx-vp9', 'mpeg4', 'mpeg2video',
           'mpeg1video', 'h263', 'flv', 'vp6', 'vp6f', 'msmpeg4v1', 'msmpeg4', 'msmpeg4v2', 'wmv1', 'wmv2', 'wmv3',
           'vc1', 'mjpeg', 'prores', 'dnxhd', 'dvvideo', 'theora', 'ffv1', 'huffyuv', 'rawvideo', 'gif')
-"""FFmpeg's names of the decoders that are used where a program or a library can be told."""
+"""FFmpeg decoder names that are allowed, for programs and libraries that accept such a list."""
 
 _HEAD = 8192
 _ASF = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
 _MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'styp', b'pnot', b'uuid')
-_PACKETS = 5  # so many in a row make it a transport stream
+_PACKETS = 5  # number of consecutive packets that identify a transport stream
 
 
 def container_format(file: BinaryIO) -> str | None:
@@ -23,7 +23,7 @@ def container_format(file: BinaryIO) -> str | None:
         file (BinaryIO): An open file; its position is 0 afterwards.
 
     Returns:
-        str | None: FFmpeg's name of the demuxer. None: nothing that is read as a video.
+        str | None: FFmpeg's demuxer name. None: not a supported video.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -32,8 +32,8 @@ def container_format(file: BinaryIO) -> str | None:
 
 
 def _is_mp4(head: bytes) -> bool:
-    # A size that begins with 0 ends all that could be read as text (a playlist, say) before it begins. Movies and
-    # media data may be larger than that; what is in them has a 0 near its start, and a text has none that near.
+    # A size that begins with a zero byte rules out everything that could be read as text (such as a playlist). Movie
+    # and media data boxes may be larger than that; they have a zero byte near their start, which text does not.
     return head[4:8] in _MP4_BOXES and (head[0] == 0 or (head[4:8] in (b'moov', b'mdat') and 0 in head[8:64]))
 
 
@@ -51,12 +51,12 @@ def _is_flash(head: bytes) -> bool:
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    # 188 bytes a packet, with a time stamp before it (m2ts) or a checksum behind it; the first one may be cut
+    # 188 bytes per packet, with a timestamp before it (m2ts) or a checksum after it; the first packet may be cut
     return any(head[first:first + size * _PACKETS:size] == b'\x47' * _PACKETS
                for size in (188, 192, 204) for first in range(size))
 
 
-# Transport streams are last: their mark is a weak one.
+# Transport streams are last: their signature is weak.
 _FORMATS = {
     'mov': _is_mp4,
     'matroska': _is_matroska,

@@ -1,28 +1,28 @@
-"""When the frames of a video are shown, found from its packets without decoding them."""
+"""Presentation times of a video's frames, read from its packets without decoding."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
-UNKNOWN = -2**63  # FFmpeg's mark of a time that a file does not give
-_HALF_MS = 5e-4  # times are rounded, to milliseconds in some containers
+UNKNOWN = -2**63  # FFmpeg's value for a time that a file does not give
+_HALF_MS = 5e-4  # times are rounded, in some containers to milliseconds
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of a video, or of a window of it, in the order in which they are shown.
+    """Frames of a video, or of a time window of it, in presentation order.
 
     Args:
-        times (np.ndarray): When each frame begins to be shown, in ticks, int64 [n], ascending.
-        end (int): When the last one stops being shown, in ticks.
-        first (int): When the first frame of the file begins, in ticks.
-        tick (Fraction): Seconds.
-        keys (np.ndarray): Times to seek to: those of key frames, int64 [k], ascending.
-        offset (int): Number, in the file, of the first frame here. Only known if all frames before it were indexed.
+        times (np.ndarray): Start of each frame in ticks, int64 [n], ascending.
+        end (int): End of the last frame in ticks.
+        first (int): Start of the file's first frame in ticks.
+        tick (Fraction): Length of a tick in seconds.
+        keys (np.ndarray): Times to seek to (those of key frames), int64 [k], ascending.
+        offset (int): Number of the index's first frame in the file. Only known if all frames before it were indexed.
         counted (bool): The times do not identify frames, only their numbers do. Defaults to False.
-        leading (int): How many frames are stored behind a key frame and shown before it. Defaults to 0.
-        doubtful (bool): Some frames are shown before the first key frame: a decoder may leave them out.
+        leading (int): Number of frames that are stored after a key frame and shown before it. Defaults to 0.
+        doubtful (bool): Some frames are shown before the first key frame, so a decoder may drop them.
     """
     times: np.ndarray
     end: int
@@ -39,13 +39,13 @@ class FrameIndex:
         """Build an index from packets.
 
         Args:
-            packets (np.ndarray): Presentation time, decoding time, duration and whether it is a key frame, of each
-                packet in the order of the file, int64 [n, 4]; times in ticks or ``UNKNOWN``.
-            tick (Fraction): Seconds.
-            rate (float): Frames per second as the container says; 0: it does not.
+            packets (np.ndarray): Presentation time, decoding time, duration and key frame flag of each packet in file
+                order, int64 [n, 4]; times in ticks or ``UNKNOWN``.
+            tick (Fraction): Length of a tick in seconds.
+            rate (float): Frames per second according to the container; 0 if unknown.
 
         Returns:
-            FrameIndex | None: None if the times do not tell which frame is which.
+            FrameIndex | None: None if the times do not identify the frames.
         """
         times, decoded, durations, is_key = packets.T
         known = decoded[decoded != UNKNOWN]
@@ -55,7 +55,7 @@ class FrameIndex:
         ascending = times[order]
         if (np.diff(ascending) == 0).any():
             return None
-        if (np.maximum.accumulate(times) > times)[is_key > 0].any():  # joined from parts that overlap
+        if (np.maximum.accumulate(times) > times)[is_key > 0].any():  # joined from overlapping parts
             return None
         last_key = np.maximum.accumulate(np.where(is_key > 0, np.arange(len(times)), -1))  # [n]
         leading = (last_key >= 0) & (times < times[last_key])
@@ -65,12 +65,12 @@ class FrameIndex:
 
     @classmethod
     def from_count(cls, times: list[int | None], tick: Fraction, rate: float) -> 'FrameIndex':
-        """Build an index from the times of all decoded frames, in their order, which may be None or wrong."""
+        """Build an index from the times of all decoded frames in decoding order, which may be None or wrong."""
         if None in times or (len(set(times)) < len(times) and not _nearly_ascending(times)):
             tick = 1 / Fraction(rate or 25).limit_denominator(100_000)
             times = range(len(times))
         ascending = np.asarray(times, dtype=np.int64)
-        if _nearly_ascending(times):  # joined from parts that overlap: what comes too early follows at once
+        if _nearly_ascending(times):  # joined from overlapping parts: a frame that comes too early follows immediately
             number = np.arange(len(times))
             ascending = np.maximum.accumulate(ascending - number) + number
         else:
@@ -83,45 +83,45 @@ class FrameIndex:
 
     @property
     def seconds(self) -> np.ndarray:
-        """When each frame begins, in seconds from the first frame of the file, float64 [n]."""
+        """Start of each frame, in seconds from the first frame of the file, float64 [n]."""
         return (self.times - self.first).astype(np.float64) * self.tick.numerator / self.tick.denominator
 
     @property
     def duration(self) -> float:
-        """When the last frame ends, in seconds from the first frame of the file."""
+        """End of the last frame, in seconds from the first frame of the file."""
         return float((self.end - self.first) * self.tick)
 
     @property
     def fps(self) -> float:
-        """Frames per second, on average."""
+        """Average number of frames per second."""
         seconds = float((self.end - int(self.times[0])) * self.tick)
         return len(self) / seconds if seconds > 0 else 0.
 
     def ticks(self, seconds: float) -> int:
-        """The time that is so many seconds behind the first frame of the file, in ticks."""
+        """Convert seconds from the first frame of the file to ticks."""
         return self.first + round(Fraction(seconds) / self.tick)
 
     def key_before(self, time: int) -> int:
-        """Number of the last key frame at or before a time, in ticks; -1: there is none."""
+        """Return the number of the last key frame at or before a time in ticks; -1 if there is none."""
         return int(np.searchsorted(self.keys, time, side='right')) - 1
 
     def begin_at(self, time: int) -> 'FrameIndex':
-        """The index without the frames before a time, which then is that of the first frame of the file."""
+        """Return the index without the frames before a time, which becomes the time of the file's first frame."""
         times = self.times[self.times >= time]
         return replace(self, times=times, first=int(times[0]), doubtful=False) if len(times) else self
 
     def window(self, start: float | None, end: float | None) -> 'FrameIndex':
-        """The frames that begin in [start, end), and the one on screen at ``start`` if none begins there.
+        """Return the frames that begin in [start, end), and the one on screen at ``start`` if none begins there.
 
         Args:
             start (float, optional): Seconds from the first frame of the file. None: 0.
-            end (float, optional): Seconds. None: the end of the video.
+            end (float, optional): Seconds from the first frame of the file. None: the end of the video.
 
         Raises:
-            ValueError: The window begins behind the end of the video.
+            ValueError: The window begins after the end of the video.
         """
         start = start or 0.
-        if not start <= max(self.duration, _HALF_MS):  # NaN is refused, too
+        if not start <= max(self.duration, _HALF_MS):  # also refuses NaN
             raise ValueError(f'the clip starts at {start:g} s, the video ends at {round(self.duration, 2):g} s')
         seconds = self.seconds
         first = int(np.searchsorted(seconds, start - _HALF_MS))
@@ -138,7 +138,7 @@ def _nearly_ascending(times: Sequence[int]) -> bool:
 
 
 def _last_duration(times: np.ndarray, said: int, tick: Fraction, rate: float) -> int:
-    """How long the last frame is shown, in ticks: as the file says, or as long as the others are on average."""
+    """Return the duration of the last frame in ticks: as stored in the file, or else the average of the others."""
     if said > 0:
         return said
     if len(times) > 1:

@@ -1,4 +1,4 @@
-"""Image files, as a viewer shows them."""
+"""Read image files as a viewer shows them."""
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -11,27 +11,27 @@ from vop_mm.utils.paths import open_regular
 from ..errors import VideoDecodeError
 from .limits import Limits
 
-# No others: what Pillow hands on to other programs (EPS to Ghostscript), or reads in code that few have looked at.
+# Not more: Pillow passes some formats to other programs (EPS to Ghostscript), or reads them with rarely reviewed code.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF')
 
 
 def read_image(path_or_file: str | Path | BinaryIO, name: str | None = None) -> np.ndarray:
-    """Read an image file: turned as its EXIF data says, 16 bits as 8, what is transparent over white.
+    """Read an image file: oriented by its EXIF data, 16 bits reduced to 8, transparency blended over white.
 
     Args:
-        path_or_file (str | Path | BinaryIO): A file; of an animation the first picture is taken.
-        name (str, optional): What an error calls it. Defaults to the path.
+        path_or_file (str | Path | BinaryIO): Image file; the first picture of an animation is used.
+        name (str, optional): Name for error messages. Defaults to the path.
 
     Returns:
         np.ndarray: uint8 [H, W, 3] RGB.
 
     Raises:
-        VideoDecodeError: No such file, not an image of a known format, damaged, or beyond the limits.
+        VideoDecodeError: The file is missing, not an image of a supported format, damaged, or exceeds the limits.
     """
     is_path = isinstance(path_or_file, (str, os.PathLike))
     name = name or (os.fspath(path_or_file) if is_path else 'the image')
     limits = Limits.current()
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.image_pixels  # Pillow refuses twice as many
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.image_pixels  # Pillow refuses at twice this number
     try:
         file = open_regular(path_or_file) if is_path else path_or_file
         try:
@@ -49,7 +49,7 @@ def read_image(path_or_file: str | Path | BinaryIO, name: str | None = None) -> 
         raise VideoDecodeError(name, f'an image of more than {limits.image_pixels:,} pixels is too large') from None
     except Image.UnidentifiedImageError:
         raise VideoDecodeError(name, f'not an image ({", ".join(_FORMATS)})') from None
-    except Exception as e:  # Pillow's readers raise all kinds: SyntaxError, struct.error, TypeError ...
+    except Exception as e:  # Pillow's readers raise many types: SyntaxError, struct.error, TypeError ...
         raise VideoDecodeError(name, getattr(e, 'strerror', None) or 'a damaged image, or none') from None
     finally:
         Image.MAX_IMAGE_PIXELS = before
@@ -58,7 +58,7 @@ def read_image(path_or_file: str | Path | BinaryIO, name: str | None = None) -> 
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == 'F':
         raise VideoDecodeError('the image', 'of floating-point numbers: which one is white is not known')
-    if image.mode.startswith('I'):  # gray of 16 bits, which Pillow's own conversion clips
+    if image.mode.startswith('I'):  # 16-bit grayscale, which Pillow's own conversion clips
         gray = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
         return gray[..., None].repeat(3, axis=-1)
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""How much may come out of a file. The defaults leave room for every video that a camera makes."""
+"""Limits on the size of decoded files. The defaults leave room for every video that a camera makes."""
 import os
 import resource
 from collections.abc import Iterator
@@ -13,21 +13,20 @@ _VARIABLE = 'VOP_MM_MAX_'
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of every use: training, evaluation, indexing, checking, the page.
+    """Limits that apply everywhere: training, evaluation, indexing, checking and the search page.
 
-    Each may be set by an environment variable: ``VOP_MM_MAX_PIXELS`` and so on; see :meth:`current`.
+    Each can be set by an environment variable such as ``VOP_MM_MAX_PIXELS``; see :meth:`current`.
 
     Args:
-        pixels (int): Of a frame. Defaults to 35,651,584 (8192 x 4352), the most that the highest levels of H.264 and
-            HEVC allow.
-        image_pixels (int): Of an image file. Defaults to 100,000,000.
-        image_bytes (int): Of an image file. Defaults to 200,000,000.
-        memory (int): Bytes that a process may take for one call. The frames of a call may take a third of it. Defaults
-            to 5,000,000,000.
-        frames (int): Of a video. Defaults to 8,388,608.
-        hours (int): Of a video. Defaults to 48.
-        fetched (int): Bytes that the files which a process fetched from elsewhere take at once. Defaults to
-            10,000,000,000.
+        pixels (int): Pixels per frame. Defaults to 35,651,584 (8192 x 4352), the maximum of the highest levels of H.264
+            and HEVC.
+        image_pixels (int): Pixels per image file. Defaults to 100,000,000.
+        image_bytes (int): Bytes per image file. Defaults to 200,000,000.
+        memory (int): Bytes of memory that a process may use for one call. The frames of a call may use a third of it.
+            Defaults to 5,000,000,000.
+        frames (int): Frames per video. Defaults to 8,388,608.
+        hours (int): Hours per video. Defaults to 48.
+        fetched (int): Total bytes of remote files that a process may hold at once. Defaults to 10,000,000,000.
     """
     pixels: int = 8192 * 4352
     image_pixels: int = 100_000_000
@@ -39,10 +38,10 @@ class Limits:
 
     @classmethod
     def current(cls) -> 'Limits':
-        """The defaults, and what the environment says.
+        """Return the defaults, overridden by environment variables.
 
         Raises:
-            ValueError: A variable is no whole number above 0.
+            ValueError: A variable is not a positive integer.
         """
         found = {}
         for field in fields(cls):
@@ -58,17 +57,17 @@ class Limits:
         """Refuse frames that are too large.
 
         Raises:
-            VideoDecodeError: They are.
+            VideoDecodeError: The frames are too large.
         """
         if height * width > self.pixels:
             raise VideoDecodeError(path, f'frames of {width} x {height} pixels are too large: the limit is '
                                    f'{self.pixels:,} ({_name("pixels")})')
 
     def check_batch(self, path: str, count: int, height: int, width: int) -> None:
-        """Refuse more frames at once than memory is meant for.
+        """Refuse a batch of frames that needs too much memory.
 
         Raises:
-            VideoDecodeError: They are too many.
+            VideoDecodeError: The batch is too large.
         """
         size = 3 * count * height * width
         if size > self.memory // 3:
@@ -76,10 +75,10 @@ class Limits:
                                    f'GB: the limit is {self.memory / 3e9:.1f} GB, a third of {_name("memory")}')
 
     def check_length(self, path: str, count: int, seconds: float = 0.) -> None:
-        """Refuse a video that is too long, or says so.
+        """Refuse a video that is too long, or claims to be.
 
         Raises:
-            VideoDecodeError: It is.
+            VideoDecodeError: The video is too long.
         """
         if count > self.frames:
             raise VideoDecodeError(path, f'{count:,} frames are too many: the limit is {self.frames:,} '
@@ -89,10 +88,10 @@ class Limits:
                                    f'({_name("hours")})')
 
     def check_image(self, path: str, size: int, height: int, width: int) -> None:
-        """Refuse an image that is too large, by its file's bytes or by its pixels.
+        """Refuse an image that is too large, by file size or by number of pixels.
 
         Raises:
-            VideoDecodeError: It is.
+            VideoDecodeError: The image is too large.
         """
         if size > self.image_bytes:
             raise VideoDecodeError(path, f'an image file of {size:,} bytes is too large: the limit is '
@@ -104,10 +103,10 @@ class Limits:
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """Within it this process can't grow by more than ``VOP_MM_MAX_MEMORY``; a library then gets no more memory.
+    """Limit the memory growth of this process to ``VOP_MM_MAX_MEMORY`` within the context.
 
-    What counts is what a process writes to, from now on: a process that was forked from a large one, or one that has
-    reserved addresses for a GPU, begins at 0 too. Where the system doesn't know such a limit, there is none.
+    Only pages written from now on count, so a process that was forked from a large one, or that has reserved addresses
+    for a GPU, also starts at 0. There is no limit on systems that do not support one.
     """
     growth = Limits.current().memory
     before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -123,7 +122,7 @@ def limited_memory() -> Iterator[None]:
 
 
 def out_of_memory(path: str) -> VideoDecodeError:
-    """The error where :func:`limited_memory` had no more."""
+    """Build the error for a video that exceeded :func:`limited_memory`."""
     return VideoDecodeError(path, f'it takes more than {Limits.current().memory / 1e9:g} GB of memory to decode: the '
                             f'limit is {_name("memory")}')
 

@@ -1,4 +1,4 @@
-"""Decoding where it may crash and hang: in a process of its own."""
+"""Decode in a child process, which may crash or hang."""
 import contextlib
 import gc
 import os
@@ -18,15 +18,15 @@ import numpy as np
 from ..errors import VideoDecodeError
 from .limits import limited_memory, out_of_memory
 
-_BYTES_PER_SECOND = 5_000_000  # at which the slowest disk is expected to deliver a file
-_TO_START = 30  # seconds until a child has to be there, which usually are milliseconds
-_LOOK_FOR_PARENT = 5  # seconds between looks, where somebody else holds our side of the socket open
-# No other thread forks while a child is being started: it would inherit the child's side of the socket, and hold it
-# open when the child is dead.
+_BYTES_PER_SECOND = 5_000_000  # expected read speed of the slowest disk
+_TO_START = 30  # seconds for a child to start, which usually takes milliseconds
+_LOOK_FOR_PARENT = 5  # seconds between checks for a dead parent, whose socket another process may hold open
+# No other thread may fork while a child is being started: it would inherit the child's end of the socket and hold it
+# open after the child has died.
 _STARTING = threading.RLock()
 os.register_at_fork(before=_STARTING.acquire, after_in_parent=_STARTING.release, after_in_child=_STARTING.release)
-# The children of this process, by number: what they belong to, and how they are talked to. Nothing is run when such an
-# object goes away, not even a socket is closed: a Ctrl-C that came then would be lost. _bury() does it later.
+# Children of this process by pid: their owner and socket. No cleanup runs when an owner is garbage collected, not even
+# closing the socket, because a Ctrl-C at that moment would be lost. _bury() cleans up later.
 _CHILDREN: dict[int, tuple[weakref.ref, socket.socket]] = {}
 _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTERM)
 
@@ -34,15 +34,15 @@ _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 class DecodeProcess:
     """Calls a function on videos in a child process, which may die or hang on one of them.
 
-    The child is forked at the first call, so that it needs no imports of its own, kept, and replaced when it died. It
-    ends with its parent. A call may take no more memory than :class:`~vop_mm.datasets.decoding.Limits` says, and no
-    more time than ``timeout`` for each part that is asked for and a second for each 5 MB of the file. After a fork or a
-    copy, each side has a child of its own. One thread may call at a time. decord's readers have threads, which a fork
-    does not take along: don't start this with one open.
+    The child is forked at the first call (so it needs no imports), kept, and replaced if it dies. It ends with its
+    parent. A call may use no more memory than :class:`~vop_mm.datasets.decoding.Limits` allows, and no more time than
+    ``timeout`` per requested part plus one second per 5 MB of the file. After a fork or a copy, each side has its own
+    child. Only one thread may call at a time. Do not start this while a decord reader is open: its threads do not
+    survive a fork.
 
     Args:
-        function (Callable): What the child calls. It is inherited, so it needn't be picklable.
-        timeout (float): Seconds that one part of a call may take. Defaults to 60.
+        function (Callable): Function that the child calls. It is inherited, so it need not be picklable.
+        timeout (float): Seconds allowed for one part of a call. Defaults to 60.
 
     Examples:
         >>> frames = DecodeProcess(lambda path: PyAVReader(path).get_batch([0]).asnumpy())
@@ -61,17 +61,17 @@ class DecodeProcess:
         """Call the function in the child.
 
         Args:
-            path (str): The video: errors name it, and its size counts for the time limit.
-            *args: For the function; picklable.
-            parts (int): For how much work ``timeout`` is meant, for instance the number of clips. Defaults to 1.
+            path (str): Video path. Errors name it, and its file size adds to the time limit.
+            *args: Picklable arguments of the function.
+            parts (int): Multiple of ``timeout`` to allow, for instance the number of clips. Defaults to 1.
 
         Returns:
-            Any: What the function returns; picklable.
+            Any: The function's return value, which must be picklable.
 
         Raises:
-            VideoDecodeError: The function raised it, the child died, took longer than the time limit, took more memory
-                than there may be, or was closed meanwhile.
-            Exception: What else the function raised; the child's traceback is its cause.
+            VideoDecodeError: The function raised it, or the child died, exceeded the time or memory limit, or was
+                closed in the meantime.
+            Exception: Any other exception of the function; the child's traceback is its cause.
         """
         _bury()
         self._calling, limit = True, self.timeout * parts
@@ -80,13 +80,13 @@ class DecodeProcess:
                 self._start()
             self._socket.settimeout(limit)
             _send(self._socket, _pack((limit, path, args)))
-            limit = _receive(self._socket)  # the child looks at the file, which may be where nobody answers
+            limit = _receive(self._socket)  # the child checks the file size, which may hang on a dead network drive
             self._socket.settimeout(limit)
             error, trace, value = _receive(self._socket)
         except (EOFError, ConnectionError):
             raise VideoDecodeError(path, f'the decoder died: {self._obituary()}') from None
         except BaseException as e:
-            self._kill()  # its answer to this call must not be taken for one to the next
+            self._kill()  # its answer to this call must not be taken for the answer to the next
             if isinstance(e, TimeoutError):
                 raise VideoDecodeError(path, f'the decoder did not end within {round(limit, 1):g} s') from None
             raise
@@ -101,7 +101,7 @@ class DecodeProcess:
         raise error from RuntimeError(f'in the decoding process:\n{trace}')
 
     def close(self) -> None:
-        """End the child; the next call starts another. One that another thread is waiting for raises."""
+        """Stop the child; the next call starts another. A call that another thread is waiting for raises an error."""
         if self._calling:
             if self._parent == os.getpid():
                 with contextlib.suppress(ProcessLookupError):
@@ -116,11 +116,11 @@ class DecodeProcess:
             self._obituary()
 
     def _obituary(self) -> str:
-        """How the child ended, which it must be about to."""
+        """Wait for the child, which must be about to exit, and describe how it exited."""
         self._socket.close()
         self._parent = None
         status = _wait_for(self._child)
-        if status is None:  # somebody else waited for it
+        if status is None:  # another thread or library waited for it
             return 'no status'
         return signal.Signals(-status).name if status < 0 else f'exit status {status}'
 
@@ -129,7 +129,7 @@ class DecodeProcess:
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             parent = os.getpid()
             with warnings.catch_warnings():
-                # Python warns of threads that hold a lock. DataLoader's workers have one, which holds none that the
+                # Python warns about threads that may hold a lock. The thread of a DataLoader worker holds none that the
                 # child needs.
                 warnings.simplefilter('ignore', DeprecationWarning)
                 child = os.fork()
@@ -138,7 +138,7 @@ class DecodeProcess:
                     ours.close()
                     self._serve(its, parent)
                 finally:
-                    os._exit(70)  # nothing of the parent's is cleaned up here
+                    os._exit(70)  # skip the parent's cleanup
             its.close()
             self._parent, self._child, self._socket = parent, child, ours
             _CHILDREN[child] = weakref.ref(self), ours
@@ -151,15 +151,15 @@ class DecodeProcess:
                                'convert frames with threads=1, if that library is PyAV') from None
 
     def _serve(self, requests: socket.socket, parent: int) -> None:
-        """What the child does all its life."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C the parent hears, too
+        """Answer requests in the child until the parent is gone."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives Ctrl-C, too
         for kind in (*_FATAL, signal.SIGALRM):
             signal.signal(kind, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, ))
-        # what libraries in C print of a file would stand there without its name
+        # messages that C libraries print about a file would lack its name
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         requests.sendall(b'1')
-        gc.freeze()  # what is the parent's needn't be looked at again
+        gc.freeze()  # keep the parent's objects out of garbage collection
         while os.getppid() == parent:
             requests.settimeout(_LOOK_FOR_PARENT)
             try:
@@ -168,14 +168,14 @@ class DecodeProcess:
                 continue
             except EOFError:
                 break
-            # the parent looks at the clock; this is for the case that it is gone
+            # the parent enforces the time limit; this alarm covers the case that the parent is gone
             signal.setitimer(signal.ITIMER_REAL, limit + 1)
             limit += _size(path) / _BYTES_PER_SECOND
             signal.setitimer(signal.ITIMER_REAL, limit + 1)
             requests.settimeout(None)
             _send(requests, _pack(limit))
             answer, failed = _answer(self.function, args)
-            # A reader that is left in there would go on to decode: for nobody, and until memory is full.
+            # A reader left alive would keep decoding for nobody until memory is full.
             del args
             if failed:
                 gc.collect()
@@ -188,15 +188,15 @@ class DecodeProcess:
 
 
 def _size(path: str) -> int:
-    """Bytes of a file; 0: it can't be looked at."""
+    """Return the size of a file in bytes; 0 if it can't be accessed."""
     try:
         return os.stat(path).st_size
-    except (OSError, ValueError):  # a ValueError of a NUL in the name
+    except (OSError, ValueError):  # ValueError: NUL in the name
         return 0
 
 
 def _wait_for(child: int) -> int | None:
-    """Its exit status, negative for a signal; None: somebody else has it."""
+    """Wait for a child and return its exit status, negative for a signal; None if it is unknown."""
     _CHILDREN.pop(child, None)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -205,7 +205,7 @@ def _wait_for(child: int) -> int | None:
 
 
 def _bury() -> None:
-    """End and wait for the children whose objects are gone."""
+    """Kill and reap the children whose owners are gone."""
     with _STARTING:
         for child, ours in [(child, ours) for child, (owner, ours) in list(_CHILDREN.items()) if owner() is None]:
             ours.close()
@@ -215,7 +215,7 @@ def _bury() -> None:
 
 
 def _forget_the_parents() -> None:
-    """In a forked process: its parent's children are none of it, and notice that their socket is closed."""
+    """Close the parent's sockets in a forked process, so that the parent's children notice when it closes them."""
     for _, ours in _CHILDREN.values():
         ours.close()
     _CHILDREN.clear()
@@ -226,7 +226,7 @@ os.register_at_fork(after_in_child=_forget_the_parents)
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Within it a Ctrl-C waits: it would be lost in a process that is about to be forked."""
+    """Delay Ctrl-C within the context; it would be lost in a process that is about to be forked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, ))
     try:
         yield
@@ -235,7 +235,7 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _answer(function: Callable, args: tuple) -> tuple[list[memoryview], bool]:
-    """Packed: an error or None, its traceback, and what the function returned. And whether it is an error."""
+    """Call the function; return the packed (error or None, traceback, return value), and True if it is an error."""
     try:
         with limited_memory():
             value = function(*args)
@@ -246,13 +246,13 @@ def _answer(function: Callable, args: tuple) -> tuple[list[memoryview], bool]:
         trace = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(e))
-        except Exception:  # whatever an exception's own way of being pickled raises
+        except Exception:  # an exception's own pickling code may raise anything
             e = RuntimeError(f'{type(e).__name__}: {e}')
         return _pack((e, trace, None)), True
 
 
 def _pack(message: Any) -> list[memoryview]:
-    """The parts of a message: its arrays, and last itself, pickled without them."""
+    """Split a message into its arrays, followed by the pickled rest."""
     buffers = []
     pickled = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     return [*(buffer.raw() for buffer in buffers), memoryview(pickled)]
@@ -269,7 +269,7 @@ def _receive(sock: socket.socket) -> Any:
 
     Raises:
         EOFError: The other side is gone.
-        TimeoutError: Nothing came in the socket's time.
+        TimeoutError: Nothing arrived within the socket's timeout.
     """
     count, = struct.unpack('<Q', _read(sock, 8))
     sizes = struct.unpack(f'<{count}Q', _read(sock, 8 * count))
@@ -278,7 +278,7 @@ def _receive(sock: socket.socket) -> Any:
 
 
 def _read(sock: socket.socket, size: int) -> np.ndarray:
-    content = np.empty(size, dtype=np.uint8)  # a bytearray would be filled with zeros first
+    content = np.empty(size, dtype=np.uint8)  # unlike a bytearray, it is not filled with zeros first
     done = 0
     while done < size:
         read = sock.recv_into(content[done:])

@@ -1,4 +1,4 @@
-"""Exact frames by PyAV. No other file knows PyAV, whose interface changes from year to year."""
+"""Exact frame access with PyAV. Only this file uses PyAV, whose API changes from year to year."""
 import bisect
 import os
 import threading
@@ -19,16 +19,19 @@ from .frame_index import UNKNOWN, FrameIndex
 from .notes import cut_off_note, hdr_note, tracks_note
 from .video_reader import VideoReader
 
-av.logging.set_level(av.logging.PANIC)  # what FFmpeg says of a damaged file comes back as an exception
-# where seeking finds what is next in the file (in a transport stream joined from others, it may find any part)
+av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages about damaged files are raised as exceptions
+# containers in which seeking is reliable (in a transport stream joined from others, it may find any part)
 _SEEKABLE = ('mov', 'matroska', 'flv')
-_CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # by default in as many as there are cores
-_BACK = 2  # key frames that are gone back before a frame is looked for from the start
+_CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # PyAV's default is one thread per core
+_BACK = 2  # number of key frames to step back before decoding from the start
 
 
 class _PerThread:
-    """In place of a thread-local in which PyAV 19 keeps what converts frames, with threads of its own: in a forked
-    process, freeing one of another thread would wait for ever for those. So none is freed there, nor used."""
+    """Replacement for the thread-local of PyAV 19 that holds frame converters, which own threads.
+
+    In a forked process, freeing another thread's converter would wait forever for those threads. Therefore the parent's
+    converters are neither freed nor used there.
+    """
 
     def __init__(self) -> None:
         self.__dict__.update(of={}, of_parents=[])
@@ -45,7 +48,7 @@ class _PerThread:
 
 
 if hasattr(av.video.frame, '_thread_local'):
-    _BEFORE = vars(av.video.frame._thread_local).copy()  # of this thread, the main one most likely
+    _BEFORE = vars(av.video.frame._thread_local).copy()  # of this thread, most likely the main thread
     av.video.frame._thread_local = _PerThread()
 
 
@@ -53,13 +56,13 @@ if hasattr(av.video.frame, '_thread_local'):
 class PyAVReader(VideoReader):
     """A video read by PyAV; see :class:`VideoReader`.
 
-    The packets' times are read first, without decoding. A frame is then found by seeking to the key frame before it and
-    decoding until its time is met: one is handed out only if it carries the time that was asked for. If the first
-    decoded frame is later (open groups of pictures, intra refresh), decoding begins a key frame earlier. In a file
-    whose times are missing, doubled or made up, all frames are decoded once to count them, and found by their number.
-    Frames of another size than the first are scaled to it.
+    The packets' times are read first, without decoding. A frame is found by seeking to the key frame before it and
+    decoding up to its time; it is returned only if it carries the requested time. If the first decoded frame is later
+    (open groups of pictures, intra refresh), decoding starts one key frame earlier. In a file whose times are missing,
+    duplicated or made up, all frames are decoded once to count them, and then found by their number. Frames of another
+    size than the first are scaled to it.
 
-    Of several video tracks FFmpeg's best is read, never a cover picture; ``notes`` says which.
+    Of several video tracks, FFmpeg's best one is read, never a cover picture; ``notes`` says which.
     """
 
     def _open(self) -> FrameIndex:
@@ -75,18 +78,18 @@ class PyAVReader(VideoReader):
             raise VideoDecodeError(self.path, str(e)) from None
 
     def _open_container(self) -> None:
-        """Open the file, at its start."""
+        """Open the file at its start."""
         self._release()
         name = self._file.format
         allowed = dict(protocol_whitelist='file', format_whitelist=name, codec_whitelist=','.join(CODECS))
-        # not `options`: PyAV 15 hands those to each stream, too, and crashes on files that announce no streams
+        # not `options`: PyAV 15 also passes those to each stream, and crashes on files that announce no streams
         options = dict(format=name, container_options=allowed)
-        try:  # a title that is not UTF-8 is no reason to refuse a file
+        try:  # accept titles that are not UTF-8
             container = av.open(self._file.name, metadata_errors='ignore', **options)
-        except TypeError:  # PyAV 19 has no such argument and takes texts as they are
+        except TypeError:  # PyAV 19 has no such argument and accepts any text
             container = av.open(self._file.name, **options)
         self._container, self._seeked = container, False
-        # without a video stream, best() of PyAV 15 ends the process
+        # without a video stream, best() of PyAV 15 kills the process
         self._stream = stream = container.streams.best('video') if container.streams.video else None
         if stream is None or _is_cover(stream):
             raise VideoDecodeError(self.path, 'no video stream')
@@ -101,12 +104,12 @@ class PyAVReader(VideoReader):
         self._rate = float(stream.average_rate or stream.guessed_rate or 0)
 
     def _set_up(self, codec) -> None:
-        """What stays as it is when the file is opened again."""
+        """Set the attributes that stay the same when the file is opened again."""
         self._limits.check_frame(self.path, codec.height, codec.width)
         self._scaled = codec.height, square_width(codec.width, self._stream.sample_aspect_ratio)
         self._limits.check_frame(self.path, *self._scaled)
         self._size, self._stored_width = (codec.height, max(codec.width, self._scaled[1])), codec.width
-        self.codec, self.track = codec.codec.canonical_name, self._stream.index  # by FFmpeg's name; of all streams
+        self.codec, self.track = codec.codec.canonical_name, self._stream.index  # FFmpeg's name; index of the stream
         tracks = [stream.index for stream in self._container.streams.video if not _is_cover(stream)]
         self._has_several = len(tracks) > 1
         if self._has_several:
@@ -115,30 +118,30 @@ class PyAVReader(VideoReader):
             self._note(hdr_note(codec.color_trc))
 
     def _transfer(self, frame: 'av.VideoFrame') -> int:
-        """The transfer characteristics of a decoded frame; PyAV 15 knows those of the decoder only."""
+        """Return the transfer characteristics of a decoded frame; PyAV 15 only knows the decoder's."""
         return int(getattr(frame, 'color_trc', self._stream.codec_context.color_trc))
 
     def _note(self, note: str | None) -> None:
         if note and note not in self.notes:
             self.notes.append(note)
 
-    # -- what others ask ----------------------------------------------------------------------------------------------
+    # -- public properties --------------------------------------------------------------------------------------------
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Height and width of frames as a player shows them; one is decoded for that."""
+        """Height and width of frames as a player shows them; decodes one frame."""
         height, width = self._scaled
         return (width, height) if orient(np.empty((1, 2)), self._first_matrix()).shape == (2, 1) else (height, width)
 
     @property
     def seek_problem(self) -> str | None:
-        """What a decoder may get wrong that seeks by the number of a key frame in the file, in words; None: nothing."""
+        """Reason why seeking by key frame number may fail in other decoders; None if there is none."""
         if self._index.counted:
             return 'frames that have no times'
         return 'frames that are stored behind a key frame and shown before it' if self._index.leading else None
 
     @property
     def display_problem(self) -> str | None:
-        """What a decoder gets wrong that chooses its own track and only turns pictures, in words; None: nothing."""
+        """Reason why a decoder that picks its own track and only rotates pictures shows wrong frames; None if none."""
         if self._has_several:
             return 'several tracks'
         if any(note.startswith('HDR') for note in self.notes):
@@ -156,10 +159,10 @@ class PyAVReader(VideoReader):
             self._note(hdr_note(self._transfer(frame)))
         return frame and display_matrix(frame)
 
-    # -- when frames are shown ----------------------------------------------------------------------------------------
+    # -- frame times --------------------------------------------------------------------------------------------------
     def _full_index(self) -> FrameIndex:
         self._open_container()
-        # these do not keep when each frame is shown, and FFmpeg makes it up, wrongly where B-frames are stored
+        # these do not store presentation times, and FFmpeg makes up wrong ones if there are B-frames
         made_up = self._file.format == 'mpeg' or (self._file.format in ('avi', 'asf')
                                                   and self._stream.codec_context.has_b_frames)
         index = None if made_up else self._read_packets(None)
@@ -168,7 +171,7 @@ class PyAVReader(VideoReader):
         return index
 
     def _window_index(self) -> FrameIndex | None:
-        """An index of the packets from the key frame before the window to its end; None: that is not possible."""
+        """Index the packets from the key frame before the window to the window's end; None if that is not possible."""
         if self._file.format not in _SEEKABLE:
             return None
         head = self._read_packets('first')
@@ -188,22 +191,22 @@ class PyAVReader(VideoReader):
             self._seek(place)
             if self._read_packets('first') is None:
                 break
-            self._seek(max(self._before_key, head.first))  # a group earlier, to see if a part ends there that overlaps
+            self._seek(max(self._before_key, head.first))  # one group earlier, to detect overlapping parts
             index = self._read_packets(stop)
             if index is None:
                 break
             key = index.keys[:1]
             if len(key) and key[0] <= target:
-                index = index.begin_at(key[0])  # frames before it are of the group of pictures before
+                index = index.begin_at(key[0])  # frames before it belong to the previous group of pictures
                 return replace(index, first=head.first, keys=np.insert(index.keys, 0, self._before_key))
         return None
 
     def _read_packets(self, stop: int | str | None) -> FrameIndex | None:
-        """An index of the packets from here on.
+        """Index the packets from the current position on.
 
         Args:
-            stop (int | str, optional): None: to the end of the file. ``'first'``: until it is known which frame is the
-                first. Otherwise ticks: until all frames that begin before are there, and the one behind them.
+            stop (int | str, optional): None: read to the end of the file. ``'first'``: until the first frame is known.
+                A time in ticks: until all frames that begin before it are read, and the one after them.
         """
         packets, most = array('q'), 4 * (self._limits.frames + 1)
         seen, has_key, next_time = 0, False, 2**62
@@ -222,12 +225,12 @@ class PyAVReader(VideoReader):
                 if dts >= stop and dts >= next_time:
                     break
             if len(packets) > most:
-                break  # refused by its length
+                break  # refused later because of its length
         else:
             if self._file.format == 'mov':
                 if stop is not None or self._seeked:
-                    return None  # whether it is cut off is known when all packets were counted
-                if seen < self._stream.frames < self.file_size:  # beyond that, the number itself is damaged
+                    return None  # only a count of all packets shows if it is cut off
+                if seen < self._stream.frames < self.file_size:  # a larger number is itself damaged
                     raise VideoDecodeError(self.path, f'the file is damaged or cut off: {seen} of {self._stream.frames}'
                                            ' frames are there')
         if not packets:
@@ -236,7 +239,7 @@ class PyAVReader(VideoReader):
         return FrameIndex.from_packets(packets, self._stream.time_base, self._rate)
 
     def _without_undecoded(self, index: FrameIndex) -> FrameIndex | None:
-        """Without the frames that are shown before the first key frame and need what was cut off before it."""
+        """Drop frames shown before the first key frame that depend on data cut off before it."""
         if not index.doubtful:
             return index
         frame = next(self._frames(None), None)
@@ -269,9 +272,9 @@ class PyAVReader(VideoReader):
         return batch.frames
 
     def _decode_by_time(self, batch: UnfinishedBatch) -> bool:
-        """Whether the times of packets and frames agree; if so, the batch is complete."""
+        """Fill the batch by time; return False if the times of packets and frames disagree."""
         index, damaged, broken_key = self._index, {}, None
-        frames = frame = last = None  # the frame that was decoded last, and the one before that was asked for
+        frames = frame = last = None  # last decoded frame, and index of the last requested frame
         for i in batch.places:
             target = int(index.times[i])
             key = index.key_before(target)
@@ -304,7 +307,7 @@ class PyAVReader(VideoReader):
         return True
 
     def _start_before(self, target: int, key: int) -> tuple[Iterator, 'av.VideoFrame | None']:
-        """Decode from the last key frame from which there is a frame at or before a time."""
+        """Decode from the last key frame that yields a frame at or before a time."""
         for back in range(key, max(key - _BACK, 0) - 1, -1):
             frames = self._frames(int(self._index.keys[back]))
             try:
@@ -322,7 +325,7 @@ class PyAVReader(VideoReader):
         return frames, None
 
     def _is_unknown(self, time: int) -> bool:
-        """Whether a decoded frame has a time that the index should have and has not."""
+        """Return True if a decoded frame's time is inside the index but missing from it."""
         times = self._index.times
         if not times[0] <= time <= times[-1]:
             return False
@@ -345,10 +348,10 @@ class PyAVReader(VideoReader):
         raise damage_error(self.path, dict.fromkeys(sorted(batch.missing), reason))
 
     def _frames(self, position: int | None) -> Iterator['av.VideoFrame']:
-        """Decode from the key frame at a time on, in ticks, or from the start of the file.
+        """Decode from the key frame at a time in ticks, or from the start of the file.
 
         Raises:
-            DamagedError: From the frame on that could not be decoded.
+            DamagedError: A frame could not be decoded; raised in its place.
         """
         if position is None:
             self._open_container()
@@ -366,7 +369,7 @@ class PyAVReader(VideoReader):
                 raise
             except (av.error.FFmpegError, ValueError) as e:
                 if key is not None and packet.pts is not None and packet.pts < key:
-                    continue  # it needs a frame before the key frame
+                    continue  # it depends on a frame before the key frame
                 yield from self._rest(packet.pts)
                 raise DamagedError(self._reason(e)) from None
             yield from frames
@@ -376,8 +379,8 @@ class PyAVReader(VideoReader):
         self._seeked = True
 
     def _rest(self, broken: int | None) -> list:
-        """Frames that were decoded before a broken one and wait for their turn."""
-        if self._num_threads != 1:  # which packet was the broken one is not known
+        """Return the frames that were decoded before a broken one and are still buffered."""
+        if self._num_threads != 1:  # with several threads it is unknown which packet was broken
             return []
         try:
             frames = self._stream.codec_context.decode(None)
@@ -386,7 +389,7 @@ class PyAVReader(VideoReader):
         return [frame for frame in frames if frame.pts is not None and frame.pts != broken]
 
     def _shown(self, frame: 'av.VideoFrame') -> np.ndarray:
-        """A frame as a player shows it, uint8 [H, W, 3] RGB."""
+        """Convert a frame to what a player shows, uint8 [H, W, 3] RGB."""
         size, transfer = self._scaled[::-1], self._transfer(frame)
         threads = {'threads': self._num_threads} if _CONVERTS_IN_THREADS else {}
         if transfer in HDR:
@@ -414,7 +417,7 @@ class PyAVReader(VideoReader):
 
 
 def display_matrix(frame: 'av.VideoFrame') -> list[int] | None:
-    """The 9 numbers of a frame's display matrix; None: it is shown as it is."""
+    """Return the 9 numbers of a frame's display matrix; None if it has none."""
     try:
         data = frame.side_data['DISPLAYMATRIX']
     except KeyError:

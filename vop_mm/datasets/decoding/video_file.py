@@ -1,4 +1,4 @@
-"""The one door to video files: every use opens them here, whatever decodes them."""
+"""Open video files; every use and every decoder goes through here."""
 import os
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,12 +11,12 @@ from .formats import container_format
 
 @dataclass
 class VideoFile:
-    """A video file that is open, and looks like a video.
+    """An open file that looks like a video.
 
     Args:
-        path (str): As it was asked for; for messages.
-        file (BinaryIO): The file.
-        format (str): FFmpeg's name of its demuxer, for libraries that can be told.
+        path (str): Path as given, for error messages.
+        file (BinaryIO): The open file.
+        format (str): FFmpeg's demuxer name, for libraries that accept one.
     """
     path: str
     file: BinaryIO
@@ -24,8 +24,10 @@ class VideoFile:
 
     @property
     def name(self) -> str:
-        """What a library is to open: this very file, whatever stands under its path meanwhile, and no name from which a
-        protocol, a pattern of names or an extension could be read. Good as long as the file is open.
+        """Path for libraries to open, valid as long as the file is open.
+
+        It refers to this very file, even if another one has replaced it under its path, and contains nothing that could
+        be taken for a protocol, a file name pattern or an extension.
         """
         name = f'/proc/self/fd/{self.file.fileno()}'
         return name if os.path.exists(name) else os.path.abspath(self.path)
@@ -42,17 +44,17 @@ class VideoFile:
 
 
 def open_video_file(path: str) -> VideoFile:
-    """Open a video file, if it is one that may be decoded.
+    """Open a video file after checking that it may be decoded.
 
     Args:
-        path (str): The file.
+        path (str): Path of the file.
 
     Returns:
-        VideoFile: Open until it is closed.
+        VideoFile: The open file, to be closed by the caller.
 
     Raises:
-        VideoDecodeError: No such file, no permission, no regular file (a FIFO, a device), empty, or not of a known
-            container by its content.
+        VideoDecodeError: The file is missing, unreadable, not a regular file (a FIFO, a device), empty, or not in a
+            supported container judging by its content.
     """
     path = os.fspath(path)
     try:
@@ -77,7 +79,7 @@ def open_video_file(path: str) -> VideoFile:
 
 
 def check_file(path: str) -> None:
-    """Look whether there is anything to decode; raises as :func:`open_video_file`."""
+    """Check that a file can be opened as a video; raises the same errors as :func:`open_video_file`."""
     open_video_file(path).close()
 
 

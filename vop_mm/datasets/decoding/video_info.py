@@ -1,4 +1,4 @@
-"""What can be said of a video without decoding it all."""
+"""Information about a video, available without decoding all of it."""
 from dataclasses import dataclass, field
 
 from .pyav_reader import PyAVReader
@@ -6,18 +6,18 @@ from .pyav_reader import PyAVReader
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video as it is shown.
+    """Properties of a video as it is shown.
 
     Args:
-        seconds (float): From its first frame to the end of its last.
-        frames (int): Frames that are shown.
-        fps (float): Frames per second, on average.
-        height (int): Of a frame, as a player shows it.
-        width (int): Of a frame, as a player shows it.
-        size (int): Bytes of the file.
-        codec (str): FFmpeg's name of the codec, for instance ``'h264'``.
-        track (int): Which of the streams in the file it is.
-        notes (list[str]): As :attr:`VideoReader.notes`.
+        seconds (float): Duration from the start of the first frame to the end of the last.
+        frames (int): Number of frames that are shown.
+        fps (float): Average number of frames per second.
+        height (int): Frame height, as a player shows it.
+        width (int): Frame width, as a player shows it.
+        size (int): File size in bytes.
+        codec (str): FFmpeg's codec name, for instance ``'h264'``.
+        track (int): Index of the stream in the file.
+        notes (list[str]): See :attr:`VideoReader.notes`.
     """
     seconds: float
     frames: int
@@ -31,13 +31,13 @@ class VideoInfo:
 
 
 def probe(path: str) -> VideoInfo:
-    """Look at a video: its packets are read, and one frame is decoded to see how it is shown.
+    """Probe a video: read its packets, and decode one frame to see how it is shown.
 
-    A file whose packets do not say when frames are shown (avi with B-frames, MPEG program streams) is decoded to count
-    them.
+    Files whose packets have no presentation times (avi with B-frames, MPEG program streams) are decoded completely to
+    count their frames.
 
     Raises:
-        VideoDecodeError: As for a reader.
+        VideoDecodeError: See :class:`VideoReader`.
     """
     reader = PyAVReader(path)
     try:

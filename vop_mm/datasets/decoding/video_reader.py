@@ -1,4 +1,4 @@
-"""What every reader of videos has and checks."""
+"""Base class of all video readers."""
 import abc
 import os
 from collections.abc import Callable, Sequence
@@ -14,85 +14,85 @@ from .video_file import open_video_file
 
 
 class VideoReader(abc.ABC):
-    """A video file opened by a decoder, with every failure as :class:`VideoDecodeError`.
+    """A video file opened by a decoder; every failure is raised as :class:`VideoDecodeError`.
 
-    The file is opened once, by :func:`~vop_mm.datasets.decoding.open_video_file`, and what comes out of it is bounded
-    by :class:`~vop_mm.datasets.decoding.Limits`. A subclass registers itself in ``READERS`` and overrides the abstract
-    methods; it sets ``_size``, and appends to ``notes``, in ``_open``.
+    The file is opened once, by :func:`~vop_mm.datasets.decoding.open_video_file`, and its output is bounded by
+    :class:`~vop_mm.datasets.decoding.Limits`. A subclass registers itself in ``READERS`` and overrides the abstract
+    methods; its ``_open`` sets ``_size`` and appends to ``notes``.
 
     Args:
-        path (str): The file.
-        num_threads (int): Of the decoder. Defaults to 1.
-        start (float, optional): Seconds from the first frame of the file: only frames that begin in [start, end) are
-            held, and before them the one on screen at ``start`` if none begins within half a millisecond of it. None:
-            from the first frame on.
+        path (str): Path of the file.
+        num_threads (int): Number of decoder threads. Defaults to 1.
+        start (float, optional): Seconds from the first frame of the file. Only frames that begin in [start, end) are
+            kept, preceded by the one on screen at ``start`` if none begins within half a millisecond of it. None: from
+            the first frame.
         end (float, optional): Seconds from the first frame of the file. None: to the last frame.
 
     Attributes:
-        path (str): The file.
-        notes (list[str]): What somebody who looks at the frames might want to know.
+        path (str): Path of the file.
+        notes (list[str]): Notes for people who view the frames.
 
     Raises:
-        VideoDecodeError: No such file, empty, not a video, without frames, beyond the limits, of a kind that this
-            reader does not read, or the clip starts behind the end of the video.
+        VideoDecodeError: The file is missing, empty, not a video, without frames, beyond the limits, or of a kind that
+            this reader does not support, or the clip starts after the end of the video.
     """
 
     def __init__(self, path: str, num_threads: int = 1, start: float | None = None, end: float | None = None) -> None:
         self.path, self.notes = path, []
         self._num_threads, self._start, self._end = num_threads, start, end
         self._limits = Limits.current()
-        self._size = None  # height and width of frames, as they are decoded and as they are shown, the larger ones
+        self._size = None  # height and width of frames: the maximum of decoded and shown size
         self._file = open_video_file(path)  # open as long as the reader lives
         self._index = self._ask(self._open)
         self._limits.check_length(path, len(self._index), self._index.duration)
 
-    # -- of a decoder -------------------------------------------------------------------------------------------------
+    # -- implemented by each decoder ----------------------------------------------------------------------------------
     @abc.abstractmethod
     def _open(self) -> FrameIndex:
-        """Open the file; the index of the frames from ``_start`` to ``_end``."""
+        """Open the file and return the index of the frames from ``_start`` to ``_end``."""
 
     @abc.abstractmethod
     def _decode(self, indices: np.ndarray) -> np.ndarray:
-        """Frames, uint8 [n, H, W, 3] RGB."""
+        """Decode frames, uint8 [n, H, W, 3] RGB."""
 
     @abc.abstractmethod
     def _release(self) -> None:
-        """Let go of what the decoder holds; may be called twice."""
+        """Release the decoder's resources; may be called twice."""
 
     @staticmethod
     @abc.abstractmethod
     def _reason(error: Exception) -> str:
-        """One line out of an error of the decoder."""
+        """Return one line describing an error of the decoder."""
 
-    # -- of all -------------------------------------------------------------------------------------------------------
+    # -- shared -------------------------------------------------------------------------------------------------------
     def __len__(self) -> int:
         return len(self._index)
 
     @property
     def duration(self) -> float:
-        """When the last frame of this reader stops being shown, in seconds from the first frame of the file."""
+        """End of this reader's last frame, in seconds from the first frame of the file."""
         return self._index.duration
 
     def timestamps(self) -> np.ndarray:
-        """When each frame begins to be shown, in seconds from the first frame of the file, float64 [n], ascending."""
+        """Return the start of each frame in seconds from the first frame of the file, float64 [n], ascending."""
         return self._index.seconds
 
     def get_avg_fps(self) -> float:
-        """Frames per second, on average."""
+        """Return the average number of frames per second."""
         return self._index.fps
 
     def get_batch(self, indices: Sequence[int]) -> FrameBatch:
         """Decode frames.
 
         Args:
-            indices (Sequence[int]): Each 0 or more and less than ``len(self)``; any order, repetitions allowed.
+            indices (Sequence[int]): Frame indices in [0, len(self)), in any order, repetitions allowed.
 
         Returns:
             FrameBatch: ``asnumpy()`` gives uint8 [len(indices), H, W, 3] RGB, as a player shows them.
 
         Raises:
-            VideoDecodeError: An index out of range, a damaged stream (it says which frames), too many frames for
-                memory, or frames that do not come back as asked for.
+            VideoDecodeError: An index is out of range, the stream is damaged (the message lists the frames), the frames
+                need too much memory, or the decoder returned something other than the requested frames.
         """
         indices = np.asarray(indices, dtype=np.int64)
         if indices.ndim != 1 or not len(indices) or indices.min() < 0 or indices.max() >= len(self):
@@ -106,11 +106,11 @@ class VideoReader(abc.ABC):
 
     @property
     def file_size(self) -> int:
-        """Bytes of the file."""
+        """File size in bytes."""
         return os.fstat(self._file.file.fileno()).st_size
 
     def close(self) -> None:
-        """Close the file; the reader is of no more use."""
+        """Close the file; the reader can't be used afterwards."""
         self._release()
         self._file.close()
 
@@ -118,13 +118,13 @@ class VideoReader(abc.ABC):
         try:
             return call()
         except MemoryError:
-            raise MemoryError from None  # PyAV has a kind of its own, which can't be sent to another process
+            raise MemoryError from None  # PyAV has a subclass that can't be sent to another process
         except VideoDecodeError:
             raise
         except ImportError:
             raise
-        except Exception as e:  # decoders raise all kinds
+        except Exception as e:  # decoders raise many types
             reason = self._reason(e).replace(self._file.name, 'the file')
-        # The error holds no reference to the reader (so it is not raised above): decord's has threads, and if a forked
-        # worker came to delete it, it would wait for them forever.
+        # The error must not reference the reader (so it is not raised above): decord's reader has threads, and a forked
+        # worker that deleted it would wait for them forever.
         raise VideoDecodeError(self.path, reason)

@@ -1,4 +1,4 @@
-"""Files that are not in a local folder: their addresses, how they are read, and where they lie meanwhile."""
+"""Remote files: addresses, readers and temporary copies."""
 from .addresses import add_name, is_address, public_address, without_secrets
 from .backend_files import BackendFiles
 from .fsspec_files import FsspecFiles

@@ -1,4 +1,4 @@
-"""Files that MMEngine's storage backends read."""
+"""Files read by MMEngine's storage backends."""
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,22 +13,22 @@ from .scratch import FileStat
 
 
 class BackendFiles:
-    """Reads files through a backend of MMEngine: each as a whole, into memory, before its size is known.
+    """Reads files through an MMEngine backend: each completely, into memory, before its size is known.
 
     Args:
-        backend_args (dict): ``dict(backend='petrel', ...)``.
+        backend_args (dict): Backend config, ``dict(backend='petrel', ...)``.
     """
 
     def __init__(self, backend_args: dict) -> None:
         self.backend_args = dict(backend_args)
-        self._opened = None  # process, backend
+        self._opened = None  # (pid, backend)
         self.is_local = isinstance(self._backend(), LocalBackend)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_opened': None}
 
     def stat(self, address: str) -> FileStat:
-        """Nothing: backends of MMEngine don't say."""
+        """Return an empty :class:`FileStat`: MMEngine backends do not report sizes."""
         return FileStat(None, None)
 
     @contextmanager
@@ -38,7 +38,7 @@ class BackendFiles:
         yield FileStat(len(content), None), iter([content])
 
     def list(self, address: str) -> dict[str, FileStat]:
-        """All files below an address; see :meth:`FsspecFiles.list`."""
+        """List all files below an address; see :meth:`FsspecFiles.list`."""
         names = self._ask(address, lambda backend: sorted(
             backend.list_dir_or_file(address, list_dir=False, recursive=True)))
         return {name: FileStat(None, None) for name in names}
@@ -46,7 +46,7 @@ class BackendFiles:
     def _ask(self, address: str, call):
         try:
             return call(self._backend())
-        except Exception as e:  # each backend has errors of its own
+        except Exception as e:  # each backend has its own errors
             raise VideoDecodeError(public_address(address), without_secrets(one_line(e))) from None
 
     def _backend(self):

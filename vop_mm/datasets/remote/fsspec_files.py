@@ -1,4 +1,4 @@
-"""Files of object stores and of whatever else fsspec knows."""
+"""Files in object stores and all other file systems that fsspec supports."""
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,32 +18,33 @@ _TAGS = ('ETag', 'etag', 'LastModified', 'last_modified', 'mtime', 'updated', 'c
 
 
 class FsspecFiles:
-    """Reads files through fsspec. Each process has connections of its own.
+    """Reads files through fsspec. Each process has its own connections.
 
     Args:
-        address (str): Of a file or a folder, which says what is needed to read it.
-        options (dict, optional): Of fsspec's file system: ``dict(anon=True)``, ``dict(endpoint_url=...)`` for S3.
+        address (str): Address of a file or folder, which determines the file system.
+        options (dict, optional): Options of fsspec's file system: ``dict(anon=True)``, ``dict(endpoint_url=...)`` for
+            S3.
 
     Raises:
         ImportError: The package for such addresses is not installed.
-        ValueError: Nobody knows the scheme.
+        ValueError: The scheme is unknown.
     """
 
     def __init__(self, address: str, options: dict[str, Any] | None = None) -> None:
         self.scheme, self.address, self.options = scheme_of(address), address, dict(options or {})
         if self.scheme in _STORES:
-            self.options.setdefault('use_listings_cache', False)  # a file may be replaced while we run
+            self.options.setdefault('use_listings_cache', False)  # a file may be replaced during the run
         fsspec.get_filesystem_class(self.scheme)
-        self._opened: tuple[int, Any] | None = None  # process, file system
+        self._opened: tuple[int, Any] | None = None  # (pid, file system)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_opened': None}
 
     def stat(self, address: str) -> FileStat:
-        """Size and mark of a file.
+        """Return size and tag of a file.
 
         Raises:
-            VideoDecodeError: It can't be read.
+            VideoDecodeError: The file can't be read.
         """
         with _one_kind_of_error(address):
             return self._stat(self._system(), address)
@@ -54,16 +55,16 @@ class FsspecFiles:
         with _one_kind_of_error(address):
             system = self._system()
             stat = self._stat(system, address)
-            # no cache: one request per block, for the very content that was asked for first where the store knows that
+            # no cache: one request per block, pinned to the same content if the store supports that
             file = system.open(self._path(address), 'rb', block_size=_BLOCK, cache_type='none')
         with file:
             yield stat, self._chunks(address, file)
 
     def list(self, address: str) -> dict[str, FileStat]:
-        """All files below an address, by their names below it.
+        """List all files below an address, by their relative names.
 
         Raises:
-            VideoDecodeError: It can't be listed.
+            VideoDecodeError: The address can't be listed.
         """
         folder = self._path(address).rstrip('/') + '/'
         with _one_kind_of_error(address):
@@ -108,5 +109,5 @@ def _one_kind_of_error(address: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise VideoDecodeError(public_address(address), 'no such file') from None
-    except Exception as e:  # each kind of store has errors of its own
+    except Exception as e:  # each kind of store has its own errors
         raise VideoDecodeError(public_address(address), without_secrets(one_line(e))) from None

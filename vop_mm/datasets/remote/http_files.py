@@ -1,4 +1,4 @@
-"""Files of web servers, with the standard library alone: who gets which header is decided here."""
+"""Files on web servers, read with the standard library only, to control which server gets which headers."""
 import base64
 import functools
 import http.client
@@ -17,8 +17,8 @@ from .addresses import public_address, split_user, without_secrets
 from .scratch import FileStat
 
 _BLOCK = 1 << 20
-_TRIES = 3  # of a request, and how often a connection may break off within a file
-_PAUSE = 0.5  # seconds before the second try, then twice as long
+_TRIES = 3  # tries per request, and interruptions allowed per file
+_PAUSE = 0.5  # seconds before the second try; doubled for each further one
 _SLOWEST = 50_000  # bytes per second
 _BUSY = (429, 500, 502, 503, 504)
 _PUBLIC = ('range', 'if-range', 'accept-encoding', 'user-agent')  # headers that any server may see
@@ -27,40 +27,40 @@ _PUBLIC = ('range', 'if-range', 'accept-encoding', 'user-agent')  # headers that
 class HttpFiles:
     """Reads files from ``http://`` and ``https://`` addresses.
 
-    A connection that breaks off is taken up again where it ended, if the server knows ranges and says that the file is
-    the same. User and password of an address, and the headers given here, go to the server of the address alone: a
-    redirect to another one is followed without them, and one from https to http isn't followed.
+    An interrupted download is resumed where it stopped if the server supports ranges and confirms that the file is the
+    same. The user and password of an address, and the headers given here, are sent only to the server of the address:
+    a redirect to another server is followed without them, and one from https to http is not followed.
 
     Args:
-        headers (Mapping, optional): Sent with every request.
-        timeout (float): Seconds to connect and between two pieces; slower than 50 kB/s for longer than this is an error
-            as well. Defaults to 60.
+        headers (Mapping, optional): Headers sent with every request.
+        timeout (float): Seconds to connect and between two chunks; a rate below 50 kB/s for longer than this is an
+            error as well. Defaults to 60.
     """
 
     def __init__(self, headers: Mapping[str, str] | None = None, timeout: float = 60.) -> None:
         self.headers, self.timeout = dict(headers or {}), timeout
 
     def stat(self, url: str) -> FileStat:
-        """Size and mark of a file; no more than a byte of it is asked for.
+        """Return size and tag of a file, requesting at most one byte of it.
 
         Raises:
-            VideoDecodeError: The server doesn't give it.
+            VideoDecodeError: The server doesn't serve the file.
         """
-        with closing(self._get(url, Range='bytes=0-0')) as response:  # many servers refuse HEAD of signed addresses
+        with closing(self._get(url, Range='bytes=0-0')) as response:  # many servers refuse HEAD for signed addresses
             return _stat(response)
 
     @contextmanager
     def open(self, url: str) -> Iterator[tuple[FileStat, Iterator[bytes]]]:
-        """Ask for a file.
+        """Request a file.
 
         Args:
-            url (str): Its address.
+            url (str): Address of the file.
 
         Yields:
-            tuple[FileStat, Iterator[bytes]]: Size and mark, and the content.
+            tuple[FileStat, Iterator[bytes]]: Size and tag, and the content.
 
         Raises:
-            VideoDecodeError: The server doesn't give it, or is too slow; also while the content is read.
+            VideoDecodeError: The server doesn't serve the file or is too slow; also while the content is read.
         """
         with closing(self._get(url)) as response:
             stat = _stat(response)
@@ -118,13 +118,13 @@ class HttpFiles:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects without telling another server what the first one was told."""
+    """Follows redirects without sending the first server's private headers to another one."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        """The next request.
+        """Return the next request.
 
         Raises:
-            urllib.error.URLError: It leads to another scheme, or names a user.
+            urllib.error.URLError: The redirect leads to a scheme that is not allowed, or names a user.
         """
         here, there = urlsplit(req.full_url), urlsplit(newurl)
         if there.scheme not in ('http', 'https') or (here.scheme, there.scheme) == ('https', 'http'):
@@ -139,7 +139,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @functools.cache
 def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirects)  # reads the system's certificates, which takes its time
+    return urllib.request.build_opener(_Redirects)  # slow, because it reads the system's certificates
 
 
 def _stat(response: http.client.HTTPResponse) -> FileStat:

@@ -1,4 +1,4 @@
-"""The temporary place of fetched files: bounded, and empty again when nobody reads them."""
+"""Temporary copies of remote files: limited in size, and removed after use."""
 import hashlib
 import os
 import re
@@ -13,37 +13,36 @@ from vop_mm.utils.files import temporary_folder
 from ..decoding import Limits
 from ..errors import VideoDecodeError
 
-_WAIT = 600  # seconds that a file waits for others of this process to be done with
+_WAIT = 600  # maximum seconds to wait until this process has released other files
 _VARIABLE = 'VOP_MM_MAX_FETCHED'
 
 
 class FileStat(NamedTuple):
-    """What tells a file from another under the same name.
+    """Size and tag of a file, to notice a replaced one.
 
     Attributes:
-        size (int, optional): Bytes; None: not known before it was read.
-        tag (str, optional): The server's mark of this content (ETag), or else the time of its last change. None: there
-            is neither.
+        size (int, optional): Size in bytes; None: unknown until the file was read.
+        tag (str, optional): The server's content tag (ETag), or else the modification time. None: neither is known.
     """
     size: int | None
     tag: str | None
 
     @property
     def number(self) -> int | None:
-        """The tag as a number above 0 and below 2**48, where the time of a local file is kept."""
+        """The tag as a number above 0 and below 2**48, stored in place of a local file's modification time."""
         if self.tag is None:
             return None
         return 1 + int.from_bytes(hashlib.blake2b(self.tag.strip('"').encode(), digest_size=6).digest(), 'big') // 2
 
     def differs_from(self, other: 'FileStat') -> bool:
-        """Whether what is known of both can't be of the same content."""
+        """Return True if the known values show that the content differs."""
         sizes, tags = zip(self, other)
         return (None not in sizes and sizes[0] != sizes[1]
                 or None not in tags and tags[0].strip('"') != tags[1].strip('"'))
 
 
 class _Room:
-    """How many bytes the fetched files of this process take."""
+    """Disk space taken by the remote files that this process holds."""
 
     def __init__(self) -> None:
         self.changed, self.used = threading.Condition(), 0
@@ -69,7 +68,7 @@ _room = _Room()
 
 
 def _forget_others() -> None:
-    """In a forked process: files, and whoever holds the lock, are the parent's."""
+    """Start afresh in a forked process: the files, and the lock's holder, belong to the parent."""
     global _room
     _room = _Room()
 
@@ -80,24 +79,24 @@ os.register_at_fork(after_in_child=_forget_others)
 @contextmanager
 def scratch_file(shown: str, name: str, size: int | None, chunks: Iterable[bytes],
                  limit: int | None = None) -> Iterator[str]:
-    """A temporary file with the content of another one, gone afterwards.
+    """Write content to a temporary file that exists within the context.
 
-    The files that a process holds at once take no more than the limit together: one that would be too much waits until
-    others are gone. What a killed process left is removed by the next one.
+    The files that a process holds at once take no more than the limit together: a file that would exceed it waits until
+    others are released. Files left by a killed process are removed by the next one.
 
     Args:
-        shown (str): What an error calls the file.
-        name (str): Its name, of which the extension is kept.
-        size (int, optional): Bytes that ``chunks`` will have. None: not known, so it may take all the room there is.
+        shown (str): Name for error messages.
+        name (str): File name, whose extension is kept.
+        size (int, optional): Expected number of bytes in ``chunks``. None: unknown, so the full limit is reserved.
         chunks (Iterable[bytes]): The content.
-        limit (int, optional): Bytes. None: ``VOP_MM_MAX_FETCHED``.
+        limit (int, optional): Limit in bytes. None: ``VOP_MM_MAX_FETCHED``.
 
     Yields:
-        str: The path.
+        str: Path of the temporary file.
 
     Raises:
-        VideoDecodeError: It is larger than the limit, or has another size than was said.
-        OSError: It can't be written.
+        VideoDecodeError: The content exceeds the limit or does not have the expected size.
+        OSError: The file can't be written.
     """
     limit = limit or Limits.current().fetched
     if (size or 0) > limit:

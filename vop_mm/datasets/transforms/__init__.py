@@ -1,6 +1,6 @@
-"""What happens to a sample between annotation and model: a clip is read, changed, and packed with its tokens.
+"""Transforms between annotation and model: read a clip, augment it, tokenize captions, pack the sample.
 
-Cropping and flipping are mmaction2's, by prefixed name (``mmaction.CenterCrop``).
+Cropping and flipping come from mmaction2, with a prefixed name (``mmaction.CenterCrop``).
 """
 import mmaction.datasets.transforms  # noqa: F401 - registers the transforms with the prefix mmaction
 

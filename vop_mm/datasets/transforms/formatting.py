@@ -1,4 +1,4 @@
-"""The end of a pipeline."""
+"""Last transform of a pipeline."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +13,13 @@ _META = ('video_id', 'video_index', 'captions', 'filename')
 
 @TRANSFORMS.register_module()
 class PackVideoText(BaseTransform):
-    """Pack frames and tokens into what collate, data preprocessor and model take.
+    """Pack frames and tokens into the input of collate, data preprocessor and model.
 
     Required keys: ``imgs`` (list of F uint8 [H, W, 3]), ``tokens``, ``video_id``, ``video_index``, ``captions``,
     ``filename``; optional ``num_frames``, ``unreadable`` and the keys named in ``meta_keys``.
 
     Args:
-        meta_keys (Sequence[str]): Further keys for the metainfo; those that a sample lacks are left out. Defaults to
+        meta_keys (Sequence[str]): Additional keys for the metainfo; keys that a sample lacks are skipped. Defaults to
             ``('start', 'end', 'kind', 'twin')``.
     """
 

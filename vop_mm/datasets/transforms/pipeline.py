@@ -1,4 +1,4 @@
-"""What a pipeline is: a clip is read, changed, and packed with its captions."""
+"""Structure of a pipeline: read a clip, augment it, tokenize captions, pack the sample."""
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from .read_clip import ReadClip
 
 
 class Pipeline(NamedTuple):
-    """The parts of a pipeline, configs of transforms.
+    """Transform configs of a pipeline, by stage.
 
     Attributes:
-        read (dict): Of :class:`~vop_mm.datasets.transforms.ReadClip`.
-        augment (list[dict]): What changes frames.
-        tokenize (dict): What makes tokens of captions.
-        pack (dict): What makes a sample of both.
+        read (dict): Config of :class:`~vop_mm.datasets.transforms.ReadClip`.
+        augment (list[dict]): Transforms that change frames.
+        tokenize (dict): Transform that tokenizes captions.
+        pack (dict): Transform that packs both into a sample.
     """
     read: dict
     augment: list[dict]
@@ -23,16 +23,16 @@ class Pipeline(NamedTuple):
 
 
 def split_pipeline(pipeline: Sequence[dict]) -> Pipeline:
-    """Take a pipeline apart.
+    """Split a pipeline into its stages.
 
     Args:
-        pipeline (Sequence[dict]): Configs of transforms.
+        pipeline (Sequence[dict]): Transform configs.
 
     Returns:
-        Pipeline: Its parts, copies.
+        Pipeline: The stages, as copies.
 
     Raises:
-        ValueError: It is of another form.
+        ValueError: The pipeline has another structure.
     """
     steps = [dict(step) for step in pipeline]
     names = [str(step.get('type')) for step in steps]

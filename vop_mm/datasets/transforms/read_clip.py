@@ -1,4 +1,4 @@
-"""Reading a clip: the one place where a video becomes frames."""
+"""Transform that reads a clip; the only place where a video becomes frames."""
 import copy
 import functools
 import inspect
@@ -17,44 +17,43 @@ from .resizing import ResizeFrames
 from .sampling import clip_moments, clip_range, sample_frames, sample_moments
 
 Clip = tuple[float | None, float | None]
-_NO_MATTER = ('pad', 'num_threads', 'timeout', 'store')  # arguments that change no frame
+_NO_MATTER = ('pad', 'num_threads', 'timeout', 'store')  # arguments that do not affect frames
 
 
 @TRANSFORMS.register_module()
 class ReadClip(BaseTransform):
-    """Open a video, choose frames of a clip, decode and resize them; or take them from a store.
+    """Open a video, sample frames of a clip, decode and resize them; or load them from a frame store.
 
-    Decoding runs in a child process, so that a file on which the decoder crashes or hangs is an undecodable video like
-    any other. Each process that loads data has one child, started with the first video.
+    Decoding runs in a child process, so that a file that crashes or hangs the decoder counts as an undecodable video
+    like any other. Each data loading process has one child, started with the first video.
 
     Required keys: ``filename``; optional ``start`` and ``end`` (seconds), and ``source``, a
-    :class:`~vop_mm.datasets.video_source.VideoSource`, where the file is not in a local folder. A store needs
-    ``video``.
+    :class:`~vop_mm.datasets.video_source.VideoSource`, if the file is not in a local folder. A store needs ``video``.
 
-    Added keys: ``imgs`` (list of F uint8 [H, W, 3] RGB), ``num_frames`` (how many of them are real), ``total_frames``
-    (of the clip), ``frame_times`` (seconds from the video's first frame, float64 [F]), ``img_shape``,
-    ``original_shape``, and what mmaction2's transforms ask for: ``modality``, ``clip_len``, ``num_clips``.
+    Added keys: ``imgs`` (list of F uint8 [H, W, 3] RGB), ``num_frames`` (number of real frames), ``total_frames``
+    (frames in the clip), ``frame_times`` (seconds from the video's first frame, float64 [F]), ``img_shape``,
+    ``original_shape``, and the keys that mmaction2's transforms need: ``modality``, ``clip_len``, ``num_clips``.
 
     Args:
         num_frames (int): F. Defaults to 12.
-        mode (str): The ``'middle'`` of each of F equal segments, or ``'random'``: somewhere in it. Defaults to
-            ``'middle'``.
-        sampling (str): Whether segments are equal by the ``'number'`` of frames, as in the papers, or by ``'time'``.
-            Both choose the same frames where the rate is constant. Defaults to ``'number'``.
-        pad (str, optional): A clip with fewer than F frames gives each once, and with ``'repeat'`` then the last one
-            until there are F. None: fewer frames come out. Defaults to ``'repeat'``.
-        size (int | Sequence[int], optional): The short side, or (height, width); see
-            :class:`~vop_mm.datasets.transforms.ResizeFrames`. None: as the video has them. Defaults to None.
+        mode (str): ``'middle'``: the middle frame of each of F equal segments; ``'random'``: a random frame of each.
+            Defaults to ``'middle'``.
+        sampling (str): ``'number'``: segments have equal numbers of frames, as in the papers; ``'time'``: equal
+            duration. Both choose the same frames if the frame rate is constant. Defaults to ``'number'``.
+        pad (str, optional): ``'repeat'``: a clip with fewer than F frames is padded with copies of its last frame.
+            None: it gives fewer frames. Defaults to ``'repeat'``.
+        size (int | Sequence[int], optional): Short side, or (height, width); see
+            :class:`~vop_mm.datasets.transforms.ResizeFrames`. None: original size. Defaults to None.
         interpolation (str): ``'bicubic'`` or ``'bilinear'``. Defaults to ``'bicubic'``.
-        reader (str): Of the registry ``READERS``. Defaults to ``'PyAVReader'``.
-        num_threads (int): Of the decoder. Defaults to 1: loading is parallel over workers.
-        timeout (float): Seconds that a video may take; a large file gets more. Defaults to 60.
-        store (str, optional): Take frames from this folder, which tools/data/cache_frames.py made. Defaults to None.
+        reader (str): Name in the registry ``READERS``. Defaults to ``'PyAVReader'``.
+        num_threads (int): Number of decoder threads. Defaults to 1, because loading is parallel over workers.
+        timeout (float): Time limit per video in seconds; a large file gets more. Defaults to 60.
+        store (str, optional): Frame store made by tools/data/cache_frames.py, to load frames from. Defaults to None.
 
     Raises:
-        KeyError: There is no such reader.
-        FrameStoreError: There is no such store, it is not finished, or other settings made it.
-        ValueError: An argument out of its range.
+        KeyError: The reader is unknown.
+        FrameStoreError: The store is missing, not finished, or made with other settings.
+        ValueError: An argument is out of range.
     """
 
     def __init__(self,
@@ -77,7 +76,7 @@ class ReadClip(BaseTransform):
         self.num_frames, self.mode, self.sampling, self.pad = num_frames, mode, sampling, pad
         self.reader, self.num_threads, self.timeout = reader, num_threads, timeout
         READERS.import_from_location()
-        self._reader = READERS.module_dict.get(reader)  # get() would import what a dotted name names
+        self._reader = READERS.module_dict.get(reader)  # get() would import the module of a dotted name
         if self._reader is None:
             raise KeyError(f'{reader} is not in the {READERS.name} registry: {", ".join(READERS.module_dict)}')
         self._resize = None if size is None else ResizeFrames(size, interpolation)
@@ -89,12 +88,12 @@ class ReadClip(BaseTransform):
 
     @functools.cached_property
     def _process(self) -> DecodeProcess:
-        # of a copy without a process: with a cycle the child would stay until Python looks for such
+        # from a copy without a process: a reference cycle would keep the child alive until garbage collection
         return DecodeProcess(copy.copy(self).read, self.timeout)
 
     @property
     def settings(self) -> dict:
-        """The arguments on which frames depend, as JSON reads them back."""
+        """Arguments that affect frames, as they come back from JSON."""
         names = [name for name in inspect.signature(ReadClip).parameters if name not in _NO_MATTER]
         return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
 
@@ -102,8 +101,7 @@ class ReadClip(BaseTransform):
         """Read a clip.
 
         Raises:
-            VideoDecodeError: The video can't be decoded, or ends before the clip starts; or could not be when the
-                store was made.
+            VideoDecodeError: The video can't be decoded (now, or when it was stored), or ends before the clip starts.
             FrameStoreError: The clip is not in the store, or its file has changed since.
         """
         draws = np.random.random(self.num_frames) if self.mode == 'random' else None
@@ -121,21 +119,21 @@ class ReadClip(BaseTransform):
         results.update(found)
         return results
 
-    # -- in the child, or wherever there are limits -------------------------------------------------------------------
+    # -- in the child process, or wherever else there are limits ------------------------------------------------------
     def open(self, path: str, start: float | None = None, end: float | None = None) -> VideoReader:
         """Open a video, or the part of it between two times in seconds; raises VideoDecodeError."""
         return self._reader(path, self.num_threads, start, end)
 
     def read(self, path: str, clips: Sequence[Clip], draws: np.ndarray | None = None) -> list[dict | VideoDecodeError]:
-        """Read clips of a file in this process. Best called where it may crash and hang.
+        """Read clips of a file in this process. Best called where crashes and hangs are tolerated.
 
         Args:
-            path (str): The video.
-            clips (Sequence): Start and end of each in seconds, or None for the video's.
-            draws (np.ndarray, optional): Of :func:`~vop_mm.datasets.transforms.sample_frames`.
+            path (str): Path of the video.
+            clips (Sequence): Start and end of each clip in seconds, or None for those of the video.
+            draws (np.ndarray, optional): See :func:`~vop_mm.datasets.transforms.sample_frames`.
 
         Returns:
-            list[dict | VideoDecodeError]: For each clip the keys that are added to a sample, or why it can't be read.
+            list[dict | VideoDecodeError]: For each clip the keys added to a sample, or why it can't be read.
 
         Raises:
             VideoDecodeError: The file can't be opened.
@@ -165,11 +163,11 @@ class ReadClip(BaseTransform):
         return self._finish(frames, total, times[first + chosen])
 
     def sample_decoded(self, frames: np.ndarray) -> dict:
-        """The same of frames that are decoded, uint8 [n, H, W, 3] RGB: of a video of constant rate."""
+        """Sample and resize decoded frames, uint8 [n, H, W, 3] RGB, of a video with constant frame rate."""
         chosen = sample_frames(len(frames), self.num_frames)
         return self._finish(frames[chosen], len(frames), np.full(len(chosen), np.nan))
 
-    # -- everywhere ---------------------------------------------------------------------------------------------------
+    # -- in any process -----------------------------------------------------------------------------------------------
     def _stored(self, results: dict, draws: np.ndarray | None) -> dict:
         store, clip = self.store, (results.get('start'), results.get('end'))
         named = ', '.join([results['video'], *(f'{key} {value:g} s' for key, value in zip(('start', 'end'), clip)
@@ -179,26 +177,26 @@ class ReadClip(BaseTransform):
             raise FrameStoreError(store.path, f'{named} is not in it; run tools/data/cache_frames.py with this '
                                   'annotation, it adds what is missing')
         try:
-            # one elsewhere is not asked for again at every reading
+            # remote files are not checked again at every read
             changed = results.get('source') is None and source_of(results['filename']) != info['source']
         except (FileNotFoundError, NotADirectoryError):
-            changed = False  # where there are no videos, the store is all there is
+            changed = False  # without the videos, the store is all there is
         if changed:
             raise FrameStoreError(store.path, f'{results["filename"]} has changed since its frames were stored; '
                                   'run tools/data/cache_frames.py again')
         if 'unreadable' in info:
             raise VideoDecodeError(results['filename'], info['unreadable'])
-        # of a denser grid it draws as of the whole clip; of the middle frames it takes all
+        # samples a denser grid like the whole clip; takes all of the middle frames
         chosen = sample_frames(info['shape'][0], self.num_frames, draws)
         times = np.asarray(info['frame_times'])
         return self._finish(store.frames(info, chosen), info['total_frames'], times[chosen], resized=True)
 
     def _finish(self, frames: np.ndarray, total: int, times: np.ndarray, resized: bool = False) -> dict:
-        """Resize, fill up and describe frames [n, H, W, 3]."""
+        """Resize, pad and describe frames [n, H, W, 3]."""
         original, real = frames.shape[1:3], len(frames)
         imgs = list(frames) if resized or self._resize is None else self._resize.resize(frames)
         lacking = self.num_frames - real if self.pad else 0
-        imgs += [imgs[-1].copy() for _ in range(lacking)]  # what changes one in place must not change the others
+        imgs += [imgs[-1].copy() for _ in range(lacking)]  # changing one copy in place must not change the others
         return dict(imgs=imgs, num_frames=real, total_frames=total, img_shape=imgs[0].shape[:2],
                     frame_times=np.pad(times, (0, lacking), mode='edge'), original_shape=original, modality='RGB',
                     clip_len=len(imgs), num_clips=1)

@@ -11,12 +11,14 @@ _FILTERS = dict(bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILI
 
 
 def short_side_size(height: int, width: int, short: int) -> tuple[int, int]:
-    """The size whose short side is ``short``, as CLIP's preprocessing (torchvision's ``Resize``) rounds it: down.
+    """Return the (height, width) whose short side is ``short``, rounded down as in CLIP's preprocessing.
+
+    CLIP uses torchvision's ``Resize``.
 
     Args:
-        height (int): Of the frame.
-        width (int): Of the frame.
-        short (int): Wanted short side.
+        height (int): Frame height.
+        width (int): Frame width.
+        short (int): Short side of the result.
 
     Returns:
         tuple[int, int]: Height, width.
@@ -32,14 +34,14 @@ def short_side_size(height: int, width: int, short: int) -> tuple[int, int]:
 
 @TRANSFORMS.register_module()
 class ResizeFrames(BaseTransform):
-    """Resize frames as CLIP's preprocessing does: PIL, antialiased.
+    """Resize frames as CLIP's preprocessing does: with PIL, antialiased.
 
-    (``mmaction.Resize`` is OpenCV's, which doesn't antialias, and rounds sizes otherwise.)
+    (``mmaction.Resize`` uses OpenCV, which doesn't antialias and rounds sizes differently.)
 
-    Required keys: ``imgs`` (list of uint8 [H, W, 3]). Changed keys: ``imgs``, ``img_shape``.
+    Required keys: ``imgs`` (list of uint8 [H, W, 3]). Modified keys: ``imgs``, ``img_shape``.
 
     Args:
-        size (int | Sequence[int]): The short side, or (height, width). Defaults to 224.
+        size (int | Sequence[int]): Short side, or (height, width). Defaults to 224.
         interpolation (str): ``'bicubic'`` or ``'bilinear'``. Defaults to ``'bicubic'``.
     """
 

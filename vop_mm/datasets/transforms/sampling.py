@@ -1,22 +1,22 @@
-"""Choosing frames of a clip, by their number or by when they are shown."""
+"""Frame sampling, by frame number or by presentation time."""
 from collections.abc import Sequence
 
 import numpy as np
 
-_HALF_MS = 5e-4  # times in files are rounded, to milliseconds in some containers
-_STANDS = 1.5  # times as long as a usual frame: one that is shown longer than that stands
+_HALF_MS = 5e-4  # times in files are rounded, in some containers to milliseconds
+_STANDS = 1.5  # a frame shown longer than this multiple of the usual duration is a still
 
 
 def sample_frames(total: int, num: int, draws: np.ndarray | None = None) -> np.ndarray:
-    """One frame of each of ``num`` equal segments: X-Pool's ``uniform`` sampling, and VoP's.
+    """Sample one frame from each of ``num`` equal segments (``uniform`` sampling in X-Pool and VoP).
 
     Args:
-        total (int): Frames there are, at least 1.
-        num (int): Frames wanted, at least 1.
-        draws (np.ndarray, optional): Which frame of its segment each is, in [0, 1), [num]. None: the middle one.
+        total (int): Number of available frames, at least 1.
+        num (int): Number of frames to sample, at least 1.
+        draws (np.ndarray, optional): Relative position of each frame in its segment, in [0, 1), [num]. None: middle.
 
     Returns:
-        np.ndarray: int64 [min(num, total)], ascending; all frames, each once, where there are no more than ``num``.
+        np.ndarray: int64 [min(num, total)], ascending; every frame once if there are no more than ``num``.
 
     Examples:
         >>> sample_frames(25, 12)
@@ -31,17 +31,17 @@ def sample_frames(total: int, num: int, draws: np.ndarray | None = None) -> np.n
 
 
 def sample_moments(times: Sequence[float], stop: float, num: int, draws: np.ndarray | None = None) -> np.ndarray:
-    """The frames that are on screen at moments spread evenly: one that stands long is taken more than once.
+    """Sample the frames on screen at evenly spaced moments; a long still may be taken more than once.
 
-    The clip's time is cut into as many parts as it has frames, and parts are chosen as :func:`sample_frames` chooses
-    frames. At a constant rate each part is a frame, and both choose the same ones. A few frames that are shown for
-    different times are taken as if there were ``num`` of them.
+    The clip's time is divided into as many parts as it has frames, and parts are chosen as :func:`sample_frames`
+    chooses frames. At a constant frame rate each part is a frame, and both functions choose the same ones. Fewer than
+    ``num`` frames of varying duration are treated as ``num`` frames.
 
     Args:
-        times (Sequence[float]): Seconds at which each frame appears, ascending, [n].
-        stop (float): Seconds at which the last one disappears.
-        num (int): Frames wanted, at least 1.
-        draws (np.ndarray, optional): As of :func:`sample_frames`.
+        times (Sequence[float]): Start of each frame in seconds, ascending, [n].
+        stop (float): End of the last frame in seconds.
+        num (int): Number of frames to sample, at least 1.
+        draws (np.ndarray, optional): See :func:`sample_frames`.
 
     Returns:
         np.ndarray: int64 [num], ascending; at a constant rate, [min(num, n)].
@@ -53,21 +53,21 @@ def sample_moments(times: Sequence[float], stop: float, num: int, draws: np.ndar
 
 
 def clip_range(times: np.ndarray, stop: float, start: float | None, end: float | None) -> tuple[int, int]:
-    """The frames that belong to a clip of a video.
+    """Return the range of frames that belong to a clip of a video.
 
-    Those that appear in [start, end); where none does, the one that is on screen at ``start``.
+    These are the frames that begin in [start, end); if none does, the one on screen at ``start``.
 
     Args:
-        times (np.ndarray): Seconds at which each frame appears, ascending, float64 [n].
-        stop (float): Seconds at which the last one disappears.
-        start (float, optional): Seconds. None: the video's start.
-        end (float, optional): Seconds; may lie behind the video's end. None: the video's end.
+        times (np.ndarray): Start of each frame in seconds, ascending, float64 [n].
+        stop (float): End of the last frame in seconds.
+        start (float, optional): Start of the clip in seconds. None: start of the video.
+        end (float, optional): End of the clip in seconds; may exceed the end of the video. None: end of the video.
 
     Returns:
-        tuple[int, int]: First frame, and the one behind the last.
+        tuple[int, int]: First frame, and the one after the last.
 
     Raises:
-        ValueError: The clip starts behind the last frame.
+        ValueError: The clip starts after the last frame.
 
     Examples:
         >>> clip_range(np.arange(100) / 25, 4., 1, 2)
@@ -83,23 +83,23 @@ def clip_range(times: np.ndarray, stop: float, start: float | None, end: float |
 
 def clip_moments(times: np.ndarray, stop: float, start: float | None,
                  end: float | None) -> tuple[int, np.ndarray, float]:
-    """What is on screen during a clip of a video: as :func:`clip_range`, and a frame that stands at ``start``.
+    """Return the frames on screen during a clip: those of :func:`clip_range`, and a still on screen at ``start``.
 
-    A frame that was on screen before ``start`` belongs to the clip if it stays there for longer than frames of the
-    clip usually do; at a constant rate none does, and the frames are those of :func:`clip_range`.
+    A frame that began before ``start`` belongs to the clip if it stays on screen for longer than the clip's frames
+    usually do; at a constant frame rate none does, and the frames are those of :func:`clip_range`.
 
     Args:
-        times (np.ndarray): As of :func:`clip_range`, and so on.
-        stop (float): Seconds.
-        start (float, optional): Seconds.
-        end (float, optional): Seconds.
+        times (np.ndarray): Start of each frame in seconds, ascending, float64 [n].
+        stop (float): End of the last frame in seconds.
+        start (float, optional): Start of the clip in seconds. None: start of the video.
+        end (float, optional): End of the clip in seconds. None: end of the video.
 
     Returns:
-        tuple[int, np.ndarray, float]: The first frame; seconds at which each appears in the clip, float64 [n]; and at
-        which the last one disappears from it.
+        tuple[int, np.ndarray, float]: First frame; start of each frame in the clip in seconds, float64 [n]; and end of
+        the last one in seconds.
 
     Raises:
-        ValueError: The clip starts behind the last frame.
+        ValueError: The clip starts after the last frame.
     """
     first, behind = clip_range(times, stop, start, end)
     start, gone = start or 0., float(times[behind]) if behind < len(times) else stop

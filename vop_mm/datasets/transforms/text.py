@@ -1,4 +1,4 @@
-"""Captions to tokens."""
+"""Transform that tokenizes captions."""
 import torch
 from mmcv.transforms import BaseTransform
 
@@ -7,20 +7,20 @@ from vop_mm.registry import TOKENIZERS, TRANSFORMS
 
 @TRANSFORMS.register_module()
 class TokenizeText(BaseTransform):
-    """Tokenise all captions of a sample.
+    """Tokenize all captions of a sample.
 
     Required keys: ``captions`` (list of str). Added keys: ``tokens``, int64 [len(captions), L].
 
     Args:
-        tokenizer (dict): Of the registry ``TOKENIZERS``: called with a list of str it gives int64 [n, L], cut to L so
-            that end of text stays. Defaults to ``dict(type='CLIPTokenizer')``.
+        tokenizer (dict): Config of a tokenizer in the registry ``TOKENIZERS``: maps a list of str to int64 [n, L],
+            truncated to L with the end-of-text token kept. Defaults to ``dict(type='CLIPTokenizer')``.
     """
 
     def __init__(self, tokenizer: dict = dict(type='CLIPTokenizer')) -> None:
         self.tokenizer = TOKENIZERS.build(tokenizer)
 
     def transform(self, results: dict) -> dict:
-        """Tokenise ``captions``."""
+        """Tokenize ``captions``."""
         captions = results['captions']
         tokens = torch.as_tensor(self.tokenizer(list(captions)), dtype=torch.int64)
         if tokens.ndim != 2 or len(tokens) != len(captions):

@@ -1,7 +1,7 @@
-"""Captions to token ids. Both tokenizers cut what is too long and keep end of text as the last token.
+"""Tokenizers. They truncate long captions and keep the end-of-text token last.
 
-A tokenizer is called with a list of str and gives int64 [n, L]. It may have ``unknown_words(text) -> list[str]``, the
-words of a text that its vocabulary lacks; search then tells whoever asks. One without it is taken to know every word.
+A tokenizer is called with a list of str and returns int64 [n, L]. It may have ``unknown_words(text) -> list[str]``, the
+words of a text that are not in its vocabulary, which search reports to the user. Without it, all words count as known.
 """
 import re
 import unicodedata
@@ -15,20 +15,20 @@ from torch import Tensor
 
 from vop_mm.registry import TOKENIZERS
 
-_JOINERS = frozenset('_\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff')  # zero width joiner, skin tones
+_JOINERS = frozenset('_\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff')  # zero-width joiner, skin tones
 
 
 @TOKENIZERS.register_module()
 class CLIPTokenizer:
-    """CLIP's byte pair encoding, as open_clip ships it.
+    """CLIP's byte pair encoding, from open_clip.
 
     Args:
-        context_length (int): Tokens of a caption, start and end of text included (L). Defaults to 77.
+        context_length (int): Number of tokens per caption, including start and end of text (L). Defaults to 77.
 
     Attributes:
-        sot_id (int): Start of text.
-        eot_id (int): End of text, the largest id.
-        vocab_size (int): Ids there are.
+        sot_id (int): Start-of-text token.
+        eot_id (int): End-of-text token, the largest id.
+        vocab_size (int): Number of ids.
 
     Examples:
         >>> CLIPTokenizer(context_length=6)(['a squid is talking', 'a squid']).tolist()
@@ -42,11 +42,11 @@ class CLIPTokenizer:
         self.vocab_size = self._bpe.vocab_size
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokenise. [n] str -> [n, L] int64"""
+        """Tokenize texts. [n] str -> [n, L] int64."""
         return _pack([self._bpe.encode(text) for text in texts], self.sot_id, self.eot_id, self.context_length)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that the vocabulary lacks: none, byte pairs spell every word."""
+        """Return an empty list: byte pairs can spell every word."""
         return []
 
     def __repr__(self) -> str:
@@ -55,31 +55,31 @@ class CLIPTokenizer:
 
 @cache
 def _clip_bpe():
-    # Reading the vocabulary takes a moment: once for all pipelines, and not at all without CLIP's words.
+    # Loading the vocabulary takes a moment: do it once for all pipelines, and only if it is used.
     from open_clip import SimpleTokenizer
     return SimpleTokenizer()
 
 
 @TOKENIZERS.register_module()
 class WordTokenizer:
-    """Whole words of a small vocabulary, for small models.
+    """Tokenizer with a small vocabulary of whole words, for small models.
 
-    Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in the
-    file's order, and end of text last, so that it has the largest id. Case and punctuation don't matter.
+    Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in file order,
+    and end of text last, so that it has the largest id. Case and punctuation are ignored.
 
     Args:
         vocab (str | Path): Text file with one word per line.
-        context_length (int): Tokens of a caption, start and end of text included (L). Defaults to 32.
+        context_length (int): Number of tokens per caption, including start and end of text (L). Defaults to 32.
 
     Attributes:
-        unk_id (int): Unknown word.
-        sot_id (int): Start of text.
-        eot_id (int): End of text, the largest id.
-        vocab_size (int): Ids there are: the words and four more.
+        unk_id (int): Unknown-word token.
+        sot_id (int): Start-of-text token.
+        eot_id (int): End-of-text token, the largest id.
+        vocab_size (int): Number of ids: the words and four more.
 
     Raises:
-        FileNotFoundError: There is no such vocabulary.
-        ValueError: No words in it, a line that isn't one word in lower case, or a word twice.
+        FileNotFoundError: The vocabulary file is missing.
+        ValueError: The file is empty, a line is not one lower-case word, or a word is duplicated.
     """
     unk_id, sot_id = 1, 2
 
@@ -103,19 +103,19 @@ class WordTokenizer:
         self.vocab_size = self.eot_id + 1
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokenise. [n] str -> [n, L] int64"""
+        """Tokenize texts. [n] str -> [n, L] int64."""
         rows = [[self._ids.get(word, self.unk_id) for word in _words(text)] for text in texts]
         return _pack(rows, self.sot_id, self.eot_id, self.context_length)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that the vocabulary lacks.
+        """Return the words of a text that are not in the vocabulary.
 
         Args:
             text (str): Any text.
 
         Returns:
-            list[str]: In lower case and in the text's order, each once. A symbol such as an emoji is a word that no
-            vocabulary has; punctuation is none.
+            list[str]: Unknown words in lower case and text order, without duplicates. A symbol such as an emoji counts
+            as an unknown word; punctuation does not.
         """
         words = (''.join(letters) for is_word, letters in groupby(text.lower(), _in_a_word) if is_word)
         return list(dict.fromkeys(word for word in words if not self._knows(word)))
@@ -132,7 +132,7 @@ def _words(text: str) -> list[str]:
 
 
 def _in_a_word(character: str) -> bool:
-    # unlike \w with the marks of scripts such as Devanagari, and what joins emoji: a word is shown whole
+    # unlike \w, includes the marks of scripts such as Devanagari and emoji joiners, so that a word is shown whole
     return character in _JOINERS or unicodedata.category(character)[0] in 'LMN' or _is_symbol(character)
 
 
@@ -147,7 +147,7 @@ def _checked(context_length: int) -> int:
 
 
 def _pack(rows: list[list[int]], sot: int, eot: int, length: int) -> Tensor:
-    """Ids of words to rows of equal length. [n] lists -> [n, length] int64"""
+    """Pack word ids into rows of equal length. [n] lists -> [n, length] int64."""
     tokens = torch.zeros(len(rows), length, dtype=torch.int64)
     for row, ids in zip(tokens, rows):
         full = [sot, *ids[:length - 2], eot]
