@@ -1,4 +1,4 @@
-"""Installation: ``pip install -e .`` or ``pip install .``
+"""Installation by ``pip install -e .`` or ``pip install .``.
 
 Version ranges are in ``requirements/``. What the environment already holds bends three of them, so that nothing that
 works is replaced:

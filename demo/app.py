@@ -1,4 +1,7 @@
-"""A web page that searches videos: python demo/app.py [INDEX | NAME=INDEX ...]"""
+"""A web page that searches videos.
+
+    python demo/app.py [INDEX | NAME=INDEX ...]
+"""
 import argparse
 import importlib.util
 from pathlib import Path

@@ -50,7 +50,7 @@ def roughen(module: nn.Module, std: float) -> None:
 
 
 def random_frames(videos: int, frames: int, size: int = 32, seed: int = 1, dtype=torch.float32) -> Tensor:
-    """CLIP-normalised pixels, [B, F, 3, H, W]."""
+    """CLIP-normalized pixels, [B, F, 3, H, W]."""
     return torch.randn(videos, frames, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""Every config builds its model, its pipelines, its data sets, its metric and its optimiser."""
+"""Every config builds its model, its pipelines, its data sets, its metric and its optimizer."""
 import ast
 import copy
 import json

@@ -20,8 +20,8 @@ def painted_frame(index: int, height: int = 48, width: int = 80) -> np.ndarray:
 def read_index(frame: np.ndarray) -> int:
     """The index that :func:`painted_frame` painted in a frame [H, W, 3], after coding and resizing."""
     width = frame.shape[1]
-    centres = ((np.arange(_BITS) + 0.5) * width / _BITS).astype(int)
-    bits = frame[frame.shape[0] // 2, centres].mean(axis=-1) > 128
+    centers = ((np.arange(_BITS) + 0.5) * width / _BITS).astype(int)
+    bits = frame[frame.shape[0] // 2, centers].mean(axis=-1) > 128
     return int((bits << np.arange(_BITS)).sum())
 
 

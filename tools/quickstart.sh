@@ -28,7 +28,7 @@ if [ "$quick" = yes ]; then
     options=(--max-epochs 2)
 fi
 
-echo "== 1/4 demo clips: coloured shapes that move, in $data"
+echo "== 1/4 demo clips: colored shapes that move, in $data"
 python tools/data/make_demo.py "$data"
 
 echo "== 2/4 zero-shot, VoP and VoP^F+P: training and evaluation, in $out"

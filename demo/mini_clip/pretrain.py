@@ -1,4 +1,6 @@
-"""Pre-train the mini CLIP on rendered stills: python demo/mini_clip/pretrain.py [--check]
+"""Pre-train the mini CLIP on rendered stills.
+
+    python demo/mini_clip/pretrain.py [--check]
 
 Stills are drawn while training runs: single shapes, pairs of shapes, and events as long exposures, whose trail fades
 towards the past, so that "moves left" means something in a picture. Clips of the demo have no trails: their frames
@@ -195,7 +197,7 @@ def shift(tokens, unknown: int, step: int):
 
 
 def other_positives(keys: list[str]):
-    """Where a caption is right for another still than its own. [N, N] bool"""
+    """Mark where a caption is right for another still than its own, bool [N, N]."""
     import torch
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     ids = torch.tensor([numbers[key] for key in keys])
@@ -203,14 +205,14 @@ def other_positives(keys: list[str]):
 
 
 def encode_images(model, images):
-    """Stills in 0 .. 1 to unit vectors. [N, 3, H, W] -> [N, D]"""
+    """Encode stills in 0 .. 1 as unit vectors, [N, 3, H, W] -> [N, D]."""
     from torch.nn import functional as F
     mean, std = (images.new_tensor(x).view(3, 1, 1) for x in (MEAN, STD))
     return F.normalize(model.encode_image((images - mean) / std), dim=-1)
 
 
 def encode_texts(model, tokens):
-    """Token ids to unit vectors; like the model's own, but no longer than the longest caption. [N, L] -> [N, D]"""
+    """Encode token ids as unit vectors, [N, L] -> [N, D], cut to the longest caption."""
     import torch
     from torch.nn import functional as F
     length = tokens.shape[1]

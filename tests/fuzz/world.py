@@ -11,7 +11,7 @@ import torch
 
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.videos import encode_video
-from vop_mm.engine.checkpoint import serialise
+from vop_mm.engine.checkpoint import serialize
 
 from .harness import WrongResult
 from .watch import Canaries
@@ -55,7 +55,7 @@ class World:
     @cached_property
     def safetensors(self) -> Path:
         path = self.good / 'prompts.safetensors'
-        path.write_bytes(serialise(self.content, '.safetensors'))
+        path.write_bytes(serialize(self.content, '.safetensors'))
         return path
 
     @cached_property

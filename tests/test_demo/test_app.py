@@ -70,7 +70,7 @@ def shown(page, place):
 def upload(page, path):
     page.get_by_role('tab', name='Upload').click()
     page.set_input_files('#vop-drop input', path)
-    page.wait_for_selector('#vop-neighbours :is(.vop-cards, .vop-message)')
+    page.wait_for_selector('#vop-neighbors :is(.vop-cards, .vop-message)')
 
 
 def agrees(found, hits):
@@ -173,8 +173,8 @@ def test_names_are_text(page, folder):
     copy = folder / EVIL
     shutil.copy(folder / 'videos' / EVIL, copy)
     upload(page, copy)
-    assert page.locator('#vop-neighbours figcaption').inner_text() == EVIL
-    assert EVIL in [name for name, _ in shown(page, '#vop-neighbours')][:1]
+    assert page.locator('#vop-neighbors figcaption').inner_text() == EVIL
+    assert EVIL in [name for name, _ in shown(page, '#vop-neighbors')][:1]
     assert page.evaluate('() => window.hacked') is None
     assert page.locator('img[src="x"]').count() == 0
 
@@ -182,13 +182,13 @@ def test_names_are_text(page, folder):
 def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, retriever, small_demo):
     clip = sorted((small_demo / 'videos').glob('test_*.mp4'))[4]
     upload(page, clip)
-    found = shown(page, '#vop-neighbours')
+    found = shown(page, '#vop-neighbors')
     assert found[0] == (clip.name, 1.)
     assert agrees(found, retriever.search(video=clip, index=folder / 'vop_f_p', k=8, prompts='vop_f_p'))
     entries = json.loads((small_demo / 'test.json').read_text())['data_list']
     texts = list(dict.fromkeys(caption for entry in entries for caption in entry['captions']))
     ranked = retriever.rank_texts(clip, texts, prompts='vop_f_p')[:5]
-    lines = page.locator('#vop-neighbours .vop-texts li').all_inner_texts()
+    lines = page.locator('#vop-neighbors .vop-texts li').all_inner_texts()
     assert [line.split(maxsplit=1)[1] for line in lines] == [item.text for item in ranked]
     assert [float(line.split()[0]) for line in lines] == pytest.approx([item.score for item in ranked], abs=1e-3)
 
@@ -207,14 +207,14 @@ def test_a_bad_file_is_one_message_and_the_page_goes_on(page, server, tmp_path, 
     else:
         path.write_bytes(content)
     upload(page, path)
-    messages = page.locator('#vop-neighbours .vop-message').all_inner_texts()
+    messages = page.locator('#vop-neighbors .vop-message').all_inner_texts()
     assert len(messages) == 1 and messages[0].startswith(message) and '\n' not in messages[0]
     assert not any(str(place) in messages[0] for place in (tmp_path, server.scratch))
     assert 'Traceback' not in server.said() and not list(server.scratch.glob('*.*'))
     clip = sorted((small_demo / 'videos').glob('test_*.mp4'))[0]
     upload(page, clip)
-    page.wait_for_selector('#vop-neighbours .vop-cards')
-    assert shown(page, '#vop-neighbours')[0][0] == clip.name
+    page.wait_for_selector('#vop-neighbors .vop-cards')
+    assert shown(page, '#vop-neighbors')[0][0] == clip.name
 
 
 @pytest.mark.parametrize('query, message', [
@@ -318,7 +318,7 @@ def test_the_state_of_the_index_follows_the_index(page, folder):
     assert done.returncode == 0 and '1 added' in done.stdout, done.stderr
     wait_for_text(page, '#vop-index', '17 read, 1 can not be')
     upload(page, folder / 'videos' / 'new.mp4')
-    assert shown(page, '#vop-neighbours')[0] == ('new.mp4', 1.)
+    assert shown(page, '#vop-neighbors')[0] == ('new.mp4', 1.)
     (folder / 'vop_f_p').rename(folder / 'away')
     try:
         page.wait_for_selector('#vop-summary .vop-message')

@@ -302,8 +302,8 @@ def test_the_page_works_behind_a_proxy(request, browser, behind, folder, scheme,
         page.wait_for_function('i => i.complete && i.naturalWidth == 80', arg=still.element_handle())
         page.get_by_role('tab', name='Upload').click()
         page.set_input_files('#vop-drop input', folder / 'videos' / 'long.mp4')
-        page.wait_for_selector('#vop-neighbours .vop-cards')
-        assert page.locator('#vop-neighbours .vop-name').first.inner_text() == 'long.mp4'
+        page.wait_for_selector('#vop-neighbors .vop-cards')
+        assert page.locator('#vop-neighbors .vop-name').first.inner_text() == 'long.mp4'
         assert wrong == [] and len(asked) > 50
         assert [url for url in asked if not url.startswith((base, 'data:', 'blob:'))] == []
         page.close()

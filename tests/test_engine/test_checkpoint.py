@@ -20,7 +20,7 @@ from vop_mm.engine.checkpoint import (
     load_trainable,
     match,
     pack,
-    serialise,
+    serialize,
     unpack,
 )
 from vop_mm.models.backbones.clip_weights import read_clip_weights
@@ -64,7 +64,7 @@ def test_holds_the_prompts_and_whose_they_are(tmp_path):
     assert checkpoint['meta']['vop_mm']['method'] == 'VoP'
     assert checkpoint['meta']['vop_mm']['dataset'] == 'demo'
     assert checkpoint['meta']['vop_mm']['clip'] == dict(arch='custom', fingerprint=model.clip.fingerprint)
-    assert set(checkpoint) == {'meta', 'state_dict'}  # no optimiser: nothing to resume, nothing but the tensors
+    assert set(checkpoint) == {'meta', 'state_dict'}  # no optimizer: nothing to resume, nothing but the tensors
 
 
 def test_one_to_resume_from_gives_mmengine_its_objects_back(tmp_path):
@@ -165,7 +165,7 @@ def test_a_corrupt_file_is_named(tmp_path, content):
 
 def test_a_published_file_is_compared_with_its_name(tmp_path):
     for ending in ('.pth', '.safetensors'):
-        content = serialise(load_from_local_safely(save(build(), tmp_path / 'a.pth')), ending)
+        content = serialize(load_from_local_safely(save(build(), tmp_path / 'a.pth')), ending)
         digits = hashlib.sha256(content).hexdigest()[:8]
         path = tmp_path / f'mine-{digits}{ending}'
         path.write_bytes(content)
@@ -189,7 +189,7 @@ def test_a_published_file_is_compared_with_its_name(tmp_path):
 @pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
 def test_a_flipped_bit_is_noticed(tmp_path, ending):
     model = build()
-    content = bytearray(serialise(load_from_local_safely(save(model, tmp_path / 'a.pth')), ending))
+    content = bytearray(serialize(load_from_local_safely(save(model, tmp_path / 'a.pth')), ending))
     at = content.index(model.vision_tower.prompts[0].weight.detach().numpy().tobytes())
     content[at + 37] ^= 1
     (tmp_path / f'b{ending}').write_bytes(content)
@@ -202,7 +202,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, ending):
 def test_a_tensor_that_is_not_finite_is_named(tmp_path, ending, value):
     checkpoint = torch.load(save(build(), tmp_path / 'a.pth'), weights_only=True)
     checkpoint['state_dict']['text_tower.prompts.0.weight'][1, 0, 3] = value
-    (tmp_path / f'b{ending}').write_bytes(serialise(checkpoint, ending))
+    (tmp_path / f'b{ending}').write_bytes(serialize(checkpoint, ending))
     with pytest.raises(CheckpointError, match=rf'b{ending} is refused: .*text_tower.prompts.0.weight is not finite'):
         load_trainable(build(), tmp_path / f'b{ending}')
 

@@ -136,7 +136,7 @@ def collated(videos=4):
     return dict(inputs=inputs, data_samples=samples)
 
 
-def optimiser(model):
+def optimizer(model):
     wrapper = build_optim_wrapper(model, dict(
         type='OptimWrapper', constructor='TrainableOptimWrapperConstructor', optimizer=dict(type='AdamW', lr=1e-3),
         clip_grad=dict(max_norm=1.)))
@@ -148,10 +148,10 @@ def optimiser(model):
 @pytest.mark.parametrize('method', sorted(set(METHODS) - {'zero_shot'}))
 def test_a_step_of_any_method_needs_no_value_of_the_device(method, short_videos):
     """On the meta device there are no values: whoever asks for one gets an error."""
-    hub = DeferredMessageHub.get_instance(f'{method} {short_videos}')  # the optimiser's wrapper finds it
+    hub = DeferredMessageHub.get_instance(f'{method} {short_videos}')  # the optimizer's wrapper finds it
     model = build(method, dtype=torch.float32,
                   data_preprocessor=dict(type='VideoTextPreprocessor', short_videos=short_videos)).train().to('meta')
-    wrapper = optimiser(model)
+    wrapper = optimizer(model)
     for _ in range(2):
         hub.update_scalar('train/loss', model.train_step(collated(), wrapper)['loss'])
     with pytest.raises(NotImplementedError):
@@ -169,7 +169,7 @@ def reads_of_ranks():
     DeferredMessageHub.get_instance('ranks')
     retriever = build('vop_f_c', dtype=torch.float32).train()
     model = MMDistributedDataParallel(retriever, broadcast_buffers=False)
-    wrapper = optimiser(model)
+    wrapper = optimizer(model)
     with DeviceReads(model) as reads:
         for _ in range(2):
             model.train_step(collated(), wrapper)
@@ -187,7 +187,7 @@ def test_nothing_waits_for_a_real_gpu(method):
     """CUDA itself says when it has to wait."""
     DeferredMessageHub.get_instance(f'{method} on a GPU')
     model = build(method, dtype=torch.float32).train().cuda()
-    wrapper = optimiser(model)
+    wrapper = optimizer(model)
     model.train_step(collated(), wrapper)
     try:
         torch.cuda.set_sync_debug_mode('error')

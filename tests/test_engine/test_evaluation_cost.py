@@ -21,7 +21,7 @@ WORDS = (ROOT / 'demo/mini_clip/vocab.txt').read_text().split()
 
 @TRANSFORMS.register_module(force=True)
 class NumberedFrames(BaseTransform):
-    """In place of decoding: frames whose colour is the number of their video."""
+    """In place of decoding: frames whose color is the number of their video."""
 
     def transform(self, results):
         number = results['video_index']

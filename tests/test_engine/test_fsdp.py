@@ -15,7 +15,7 @@ from tests.tools import run_ranks, run_tool
 from tests.versions import needs
 from vop_mm.engine import RetrievalFSDPStrategy
 
-pytestmark = needs('torch', '2.4', 'FSDP without CUDA can\'t gather the optimiser\'s state')
+pytestmark = needs('torch', '2.4', 'FSDP without CUDA can\'t gather the optimizer\'s state')
 
 CONFIG = 'configs/large/full_mini_clip_fsdp_demo.py'
 EPOCHS, PAIRS, MAX_NORM = 2, 16, 5.

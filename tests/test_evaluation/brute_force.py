@@ -70,7 +70,7 @@ def sinkhorn(similarity, scale=100., iterations=10, end='columns'):
 
 
 def qb_norm(queries, bank, scale=20.):
-    """Dynamic inverted softmax of queries [Q, G] with a bank [B, G]: logarithms where a query is normalised."""
+    """Dynamic inverted softmax of queries [Q, G] with a bank [B, G]: logarithms where a query is normalized."""
     hubs = set()
     for row in bank:
         hubs |= {g for g, x in enumerate(row) if float(x) == max(map(float, row))}

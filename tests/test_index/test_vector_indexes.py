@@ -83,8 +83,8 @@ def test_clusters_are_found_anew_as_the_index_grows():
 
 def test_few_probes_find_most():
     rng = np.random.default_rng(0)
-    centres = unit(100, seed=1)
-    vectors = centres[rng.integers(0, 100, 20_000)] + 0.1 * rng.standard_normal((20_000, DIM)).astype(np.float32)
+    centers = unit(100, seed=1)
+    vectors = centers[rng.integers(0, 100, 20_000)] + 0.1 * rng.standard_normal((20_000, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     index = FaissIndex('nowhere', DIM, exact_up_to=1000, num_probes=16)
     index.add(range(len(vectors)), vectors)

@@ -77,8 +77,8 @@ def moved(model):
 def videos(count, frames=12, size=40):
     """uint8 [B, F, 3, H, W], and as CLIP wants them, by constants and arithmetic that are not the model's."""
     rng = np.random.default_rng(count)
-    colours = rng.integers(0, 256, (count, frames, 3, 1, 1))
-    pixels = (colours + rng.integers(-60, 60, (count, frames, 3, size, size))).clip(0, 255).astype(np.uint8)
+    colors = rng.integers(0, 256, (count, frames, 3, 1, 1))
+    pixels = (colors + rng.integers(-60, 60, (count, frames, 3, size, size))).clip(0, 255).astype(np.uint8)
     mean, std = (np.array(x)[:, None, None] for x in ((0.48145466, 0.4578275, 0.40821073),
                                                       (0.26862954, 0.26130258, 0.27577711)))
     return pixels, torch.from_numpy((pixels / 255.0 - mean) / std).float()

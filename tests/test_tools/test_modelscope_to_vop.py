@@ -40,7 +40,7 @@ def test_embeddings_logits_loss_and_gradients_are_the_published_ones(converted):
     frames, tokens = expected['videos'], expected['tokens']
     frame_features, text_features = model.encode_frames(frames), model.encode_text(tokens)
     assert close(frame_features, expected['frame_features'])
-    assert close(frame_features.mean(dim=1), expected['video_features'])  # the published mean is not normalised again
+    assert close(frame_features.mean(dim=1), expected['video_features'])  # the published mean is not normalized again
     assert close(text_features, expected['text_features'])
     logits = model.clip.logit_scale.exp() * text_features @ model.encode_video(frames).T
     assert close(logits, expected['logits'])

@@ -18,11 +18,11 @@ GREEN, RED, GREY = (0x2c, 0xa0, 0x2c), (0xd6, 0x27, 0x28), (0x88, 0x88, 0x88)
 
 @pytest.fixture(scope='module')
 def split(tmp_path_factory):
-    """Three videos of one colour each, and their annotation."""
+    """Three videos of one color each, and their annotation."""
     folder = tmp_path_factory.mktemp('split')
     (folder / 'videos').mkdir()
-    for i, colour in enumerate(COLOURS):
-        encode_video(folder / 'videos' / f'v{i}.mp4', [np.full((48, 64, 3), colour, np.uint8)] * 8)
+    for i, color in enumerate(COLOURS):
+        encode_video(folder / 'videos' / f'v{i}.mp4', [np.full((48, 64, 3), color, np.uint8)] * 8)
     (folder / 'test.json').write_text(json.dumps(dict(metainfo={}, data_list=[
         dict(video_id=f'v{i}', video=f'v{i}.mp4', captions=[f'caption {i}']) for i in range(3)])))
     return folder
@@ -50,9 +50,9 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def pixels(picture, colour, columns):
-    """Of a frame's colour; film strips have other ones."""
-    return (np.abs(picture[:, columns].astype(int) - colour).max(axis=-1) <= 3).sum()
+def pixels(picture, color, columns):
+    """Of a frame's color; film strips have other ones."""
+    return (np.abs(picture[:, columns].astype(int) - color).max(axis=-1) <= 3).sum()
 
 
 def test_right_is_green_wrong_is_red_and_the_true_one_below(tmp_path, split):
@@ -67,13 +67,13 @@ def test_right_is_green_wrong_is_red_and_the_true_one_below(tmp_path, split):
     picture = cv2.imread(str(out))[..., ::-1]
     good, bad = np.split(np.arange(picture.shape[1] // 2 * 2), 2)
     assert pixels(picture, GREEN, good) > 500 and pixels(picture, RED, good) == 0
-    assert pixels(picture, GREY, good) < 200 < 500 < pixels(picture, GREY, bad)  # letters have some grey
+    assert pixels(picture, GREY, good) < 200 < 500 < pixels(picture, GREY, bad)  # letters have some gray
     assert pixels(picture, RED, bad) > 500 and pixels(picture, GREEN, bad) == 0
 
     page = Page(out.with_suffix('.html').read_text())
     assert not page.active and all(caption in ''.join(page.texts) for caption in captions) and '<b>bad' in page.texts
     near = {tuple(c): i for i, c in enumerate(COLOURS)}
-    shown = [(kind, min(near, key=lambda c: np.abs(np.subtract(c, colour)).sum())) for kind, colour, _ in page.pictures]
+    shown = [(kind, min(near, key=lambda c: np.abs(np.subtract(c, color)).sum())) for kind, color, _ in page.pictures]
     assert [kind for kind, _ in shown] == ['right', 'wrong', 'true'] * 3
     for (_, a), (_, b), (_, c) in zip(shown[::3], shown[1::3], shown[2::3], strict=True):
         assert a == c != b

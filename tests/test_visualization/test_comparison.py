@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from vop_mm.visualization import comparison
-from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
+from vop_mm.visualization.comparison import draw_comparison, summarize, write_tables
 
 
 def outcome(method, seed, r1, trainable=1000, **metrics):
@@ -16,19 +16,19 @@ def outcome(method, seed, r1, trainable=1000, **metrics):
 
 
 def test_mean_and_deviation_over_seeds():
-    row = summarise([outcome('VoP', 0, 10.), outcome('VoP', 1, 14.), outcome('VoP', 2, 12.)])
+    row = summarize([outcome('VoP', 0, 10.), outcome('VoP', 1, 14.), outcome('VoP', 2, 12.)])
     assert row['t2v/R1'] == (12., 2.) and row['v2t/R1'] == (13., 2.)
     assert row['seconds'] == 11. and row['seeds'] == [0, 1, 2]
 
 
 def test_a_metric_that_a_run_lacks_is_left_out():
-    row = summarise([outcome('VoP', 0, 10., pair_accuracy=50.), outcome('VoP', 1, 14.)])
+    row = summarize([outcome('VoP', 0, 10., pair_accuracy=50.), outcome('VoP', 1, 14.)])
     assert 'pair_accuracy' not in row
 
 
 def test_tables_hold_every_row(tmp_path):
-    rows = [summarise([outcome('zero-shot', 0, 5., trainable=0)]),
-            summarise([outcome('VoP', s, 10. + s, pair_accuracy=50.) for s in (0, 1)])]
+    rows = [summarize([outcome('zero-shot', 0, 5., trainable=0)]),
+            summarize([outcome('VoP', s, 10. + s, pair_accuracy=50.) for s in (0, 1)])]
     text = write_tables(rows, tmp_path)
     assert (tmp_path / 'table.md').read_text() == text
     lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()]
@@ -43,7 +43,7 @@ def test_tables_hold_every_row(tmp_path):
 
 def test_kinds_of_pairs_have_a_table_of_their_own(tmp_path):
     kinds = {'pair_accuracy': 60., 'pair_accuracy/move': 50., 'pair_accuracy/turn': 70.}
-    rows = [summarise([outcome('VoP', s, 10., **kinds) for s in (0, 1)]), summarise([outcome('Full', 0, 9.)])]
+    rows = [summarize([outcome('VoP', s, 10., **kinds) for s in (0, 1)]), summarize([outcome('Full', 0, 9.)])]
     first, second = write_tables(rows, tmp_path).split('\n\n')
     assert 'move' not in first
     lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in second.splitlines()]
@@ -55,9 +55,9 @@ def test_kinds_of_pairs_have_a_table_of_their_own(tmp_path):
 
 @pytest.mark.parametrize('zero_shot_only', [False, True])
 def test_the_picture_shows_something(tmp_path, zero_shot_only):
-    rows = [summarise([outcome('zero-shot', 0, 5., trainable=0)])]
+    rows = [summarize([outcome('zero-shot', 0, 5., trainable=0)])]
     if not zero_shot_only:
-        rows += [summarise([outcome('VoP', 0, 10.)]), summarise([outcome('Full', 0, 9., trainable=10**6)])]
+        rows += [summarize([outcome('VoP', 0, 10.)]), summarize([outcome('Full', 0, 9., trainable=10**6)])]
     draw_comparison(rows, tmp_path / 'c.png')
     picture = cv2.imread(str(tmp_path / 'c.png'))
     assert picture.shape[0] > 300 and picture.std() > 5
@@ -77,6 +77,6 @@ def test_names_do_not_cover_each_other(tmp_path, monkeypatch):
 
     before = []
     monkeypatch.setattr(comparison, '_spread', watch)
-    draw_comparison([summarise([outcome(name, 0, 20.)]) for name in names], tmp_path / 'c.png')
+    draw_comparison([summarize([outcome(name, 0, 20.)]) for name in names], tmp_path / 'c.png')
     assert before[0].overlaps(before[1])  # all points are the same
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -28,7 +28,7 @@ def main() -> int:
     for path in args.configs:
         require_file(path, 'config')
     from vop_mm.apis.run_apart import refuse_options, run_apart
-    from vop_mm.visualization.comparison import draw_comparison, summarise, write_tables
+    from vop_mm.visualization.comparison import draw_comparison, summarize, write_tables
 
     refuse_options(args.cfg_options, {'randomness.seed': '--seeds', 'work_dir': '--out', 'resume': '--out',
                                       **({'train_cfg.max_epochs': '--max-epochs'} if args.max_epochs else {})})
@@ -39,7 +39,7 @@ def main() -> int:
         outcomes.setdefault(config, []).append(run_apart(
             config, args.out / Path(config).stem / f'seed_{seed}',
             [*(args.cfg_options or []), f'randomness.seed={seed}'], args.max_epochs, verbose=args.verbose))
-    rows = [summarise(items) for items in outcomes.values()]
+    rows = [summarize(items) for items in outcomes.values()]
     text = write_tables(rows, args.out)
     draw_comparison(rows, args.out / 'comparison.png')
     print(f'\n{text}\nwrote {args.out}/table.md, table.csv and comparison.png')

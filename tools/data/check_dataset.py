@@ -132,7 +132,7 @@ def main() -> int:
             raise
     _write_report(report, rows)
     fit = [item['video_index'] for item, row in zip(items, rows) if not row['problem']]
-    _summarise(ann_file, rows, report)
+    _summarize(ann_file, rows, report)
     if args.quarantine is not None:
         metainfo, entries, _ = dataset.read_entries()
         _quarantine(args.quarantine, metainfo, [entries[index] for index in fit])
@@ -193,7 +193,7 @@ def _write_report(path: Path, rows: list[dict]) -> None:
         writer.writerows(map(_printable, rows))
 
 
-def _summarise(ann_file: str, rows: list[dict], report: Path) -> None:
+def _summarize(ann_file: str, rows: list[dict], report: Path) -> None:
     from vop_mm.datasets.video_check import NOTES, PROBLEMS
     bad = sum(bool(row['problem']) for row in rows)
     print(f'{ann_file}: {len(rows)} clips, {len(rows) - bad} fit, {bad} not')

@@ -34,7 +34,7 @@ def main() -> int:
 
     from vop_mm.apis.config import import_custom_modules, read_config
     from vop_mm.apis.prompt_set import published_config
-    from vop_mm.engine.checkpoint import load_from_local_safely, serialise
+    from vop_mm.engine.checkpoint import load_from_local_safely, serialize
     from vop_mm.utils.files import atomic_write
     from vop_mm.utils.shared_config import SharedConfigError
 
@@ -53,7 +53,7 @@ def main() -> int:
         raise ValueError(f'{args.checkpoint} is not published: in its config, {e}{hint}') from None
     if cfg:
         checkpoint['meta']['cfg'] = cfg
-    content = serialise(checkpoint, args.out.suffix)
+    content = serialize(checkpoint, args.out.suffix)
     path = args.out.with_stem(f'{args.out.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

@@ -245,7 +245,7 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
         embed_dim=clip.embed_dim,
         num_frames=model.vision_tower.num_frames,
         image_size=list(clip.image_size),
-        frames='uint8 RGB [batch, num_frames, 3, height, width]; normalised inside, by mean and std of pixels in 0..1',
+        frames='uint8 RGB [batch, num_frames, 3, height, width]; normalized inside, by mean and std of pixels in 0..1',
         mean=[round(x, 8) for x in preprocessor.mean.flatten().tolist()],
         std=[round(x, 8) for x in preprocessor.std.flatten().tolist()],
         short_videos=preprocessor.short_videos,

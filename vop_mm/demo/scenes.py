@@ -78,8 +78,8 @@ def vocabulary() -> list[str]:
 
 # -- looks ------------------------------------------------------------------------------------------------------------
 def _background(rng: np.random.Generator) -> np.ndarray:
-    grey = rng.uniform(0.05, 0.4, (2, 1))
-    return np.clip(grey + rng.uniform(-0.04, 0.04, (2, 3)), 0, 1)
+    gray = rng.uniform(0.05, 0.4, (2, 1))
+    return np.clip(gray + rng.uniform(-0.04, 0.04, (2, 3)), 0, 1)
 
 
 def _paint(color: str, rng: np.random.Generator) -> np.ndarray:
@@ -119,8 +119,8 @@ def _move(rng: np.random.Generator) -> list[Scene]:
     way = ('left', 'right', 'up', 'down')[rng.integers(4)]
     radius, length = rng.uniform(0.14, 0.19), rng.uniform(0.45, 0.6)
     step = np.array(_STEP[way]) * length / 2
-    centre = rng.uniform(abs(step) + radius, 1 - abs(step) - radius)
-    keys = [(0, *(centre - step), radius, 1), (1, *(centre + step), radius, 1)]
+    center = rng.uniform(abs(step) + radius, 1 - abs(step) - radius)
+    keys = [(0, *(center - step), radius, 1), (1, *(center + step), radius, 1)]
     scene = Scene('move', 'move', (color, shape, way), (_sprite(shape, keys, _paint(color, rng)), ), _background(rng))
     return [scene, _reverse(scene, (color, shape, _OPPOSITE[way]))]
 
@@ -183,14 +183,14 @@ def _relation(rng: np.random.Generator) -> list[Scene]:
     gap, drift = rng.uniform(0.42, 0.56), rng.uniform(-0.12, 0.12)
     offset = np.array((gap, drift) if relation == 'left' else (drift, gap)) / 2
     radii = rng.uniform(0.14, 0.19, 2)
-    centre = rng.uniform(abs(offset) + radii.max(), 1 - abs(offset) - radii.max())
+    center = rng.uniform(abs(offset) + radii.max(), 1 - abs(offset) - radii.max())
     paints = [_paint(color, rng) for color, _ in items]
     background = _background(rng)
     group = []
     for first, second in ((0, 1), (1, 0)):
         sprites = tuple(
             _sprite(items[i][1], [(0, *place, radii[i], 1)], paints[i])
-            for i, place in ((first, centre - offset), (second, centre + offset)))
+            for i, place in ((first, center - offset), (second, center + offset)))
         group.append(Scene('relation', relation, items[first] + items[second], sprites, background))
     return group
 

@@ -306,7 +306,7 @@ def load_trainable(model: nn.Module, filename: str) -> dict:
     return checkpoint
 
 
-def serialise(checkpoint: dict, suffix: str = '.pth') -> bytes:
+def serialize(checkpoint: dict, suffix: str = '.pth') -> bytes:
     """Serialize a checkpoint for sharing: tensors and metadata, without training state.
 
     The same tensors and metadata give the same bytes.

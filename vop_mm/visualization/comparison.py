@@ -11,7 +11,7 @@ METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R
            'pair_accuracy')
 
 
-def summarise(outcomes: list[dict]) -> dict:
+def summarize(outcomes: list[dict]) -> dict:
     """Summarize a method's runs over several seeds as one row.
 
     Args:
@@ -37,7 +37,7 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     """Write ``table.md`` and ``table.csv``.
 
     Args:
-        rows (list[dict]): Rows of :func:`summarise`.
+        rows (list[dict]): Rows of :func:`summarize`.
         folder (str | Path): Output folder.
 
     Returns:
@@ -95,7 +95,7 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
     """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis.
 
     Args:
-        rows (list[dict]): Rows of :func:`summarise`.
+        rows (list[dict]): Rows of :func:`summarize`.
         path (str | Path): PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -113,8 +113,8 @@ def draw_comparison(rows: list[dict], path: str | Path) -> None:
             axes.annotate(row['method'], (1, mean), xycoords=('axes fraction', 'data'), xytext=(-4, 3),
                           textcoords='offset points', ha='right', color='0.4')
             continue
-        colour = 'tab:red' if row['method'].startswith('VoP') else 'tab:blue'
-        axes.errorbar(row['trainable'], mean, yerr=deviation or None, fmt='o', color=colour, capsize=3)
+        color = 'tab:red' if row['method'].startswith('VoP') else 'tab:blue'
+        axes.errorbar(row['trainable'], mean, yerr=deviation or None, fmt='o', color=color, capsize=3)
         line = dict(arrowstyle='-', color='0.6', linewidth=0.6, shrinkA=0, shrinkB=4)
         labels.append(axes.annotate(row['method'], (row['trainable'], mean), xytext=(7, 5), textcoords='offset points',
                                     fontsize=9, arrowprops=line))

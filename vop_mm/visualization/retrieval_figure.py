@@ -61,10 +61,10 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
         figure.savefig(file, format='png', dpi=150)
 
 
-def _show(axes, strip: np.ndarray, colour: str, label: str) -> None:
+def _show(axes, strip: np.ndarray, color: str, label: str) -> None:
     axes.imshow(strip)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel(label, fontsize=7, color=colour, labelpad=1)
+    axes.set_xlabel(label, fontsize=7, color=color, labelpad=1)
     for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=3)
+        spine.set(color=color, linewidth=3)

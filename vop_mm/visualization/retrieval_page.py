@@ -39,7 +39,7 @@ def write_page(methods: dict[str, Rankings], queries: list[int], strips: FilmStr
     first = next(iter(methods.values()))
     parts = [f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}',
              f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>', f'<h1>{escape(title)}</h1>',
-             '<p>Green: right. Red: wrong. Grey: the true video where it is not among those shown.</p>']
+             '<p>Green: right. Red: wrong. Gray: the true video where it is not among those shown.</p>']
     for query in queries:
         truth = int(first.text_to_video[query])
         parts += [f'<h2>“{escape(first.captions[query])}”</h2>', '<div class="methods">']

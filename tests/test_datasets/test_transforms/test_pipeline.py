@@ -78,7 +78,7 @@ def test_painted_frames_survive_to_the_packed_sample(tmp_path):
     assert indices == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 23]
 
 
-def test_colours_are_rgb(tmp_path):
+def test_colors_are_rgb(tmp_path):
     red = np.zeros((48, 80, 3), np.uint8)
     red[..., 0] = 255
     packed = build(READ, *END)(item(encode_video(tmp_path / 'a.mp4', [red] * 4)))

@@ -88,7 +88,7 @@ def test_qb_norm(split, direction):
     assert whole(rows) == pytest.approx(expected if direction == 't2v' else expected.T, abs=1e-5)
     ranks = check(rows, expected if direction == 't2v' else expected.T, text_to_video, direction)
     assert reordered(ranks, similarity, text_to_video, direction)
-    # some queries are normalised, others aren't
+    # some queries are normalized, others aren't
     same = (expected == queries.double().numpy()).all(1)
     assert 0 < same.sum() < len(same)
 

@@ -193,7 +193,7 @@ def test_a_mask_over_a_video_is_a_row():
     assert any('scaled_dot_product' in name for name in watch.names)
 
 
-def test_frames_are_normalised_and_prompts_are_made_once_for_the_batch():
+def test_frames_are_normalized_and_prompts_are_made_once_for_the_batch():
     """The shared prompts of a layer are a view on the parameter until they join the frames' own tokens."""
     model = build_retriever(frame_prompts=[generic(5)], num_frames=3)
     seen = []

@@ -24,7 +24,7 @@ def collated():
     return dict(inputs=inputs, data_samples=samples), tokens
 
 
-def test_frames_are_normalised_as_open_clip_does():
+def test_frames_are_normalized_as_open_clip_does():
     data, _ = collated()
     frames = VideoTextPreprocessor()(data)['frames']
     assert frames.shape == (3, 4, 3, 5, 6) and frames.dtype == torch.float32

@@ -11,7 +11,7 @@ NAMES = {'vision_tower.prompts.0.weight', 'text_tower.prompts.0.weight'}
 
 
 def train_a_step(model):
-    """One step of the paper's optimiser; the state before it."""
+    """One step of the paper's optimizer; the state before it."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.2)
     model.train()

@@ -71,11 +71,11 @@ def make_vectors(path: Path, count: int, dim: int, num_queries: int, seed: int) 
         tuple[np.ndarray, np.ndarray]: Memory-mapped vectors float32 [count, dim], and queries [num_queries, dim].
     """
     rng = np.random.default_rng(seed)
-    centres = _unit(rng.standard_normal((max(count // 100, 1), dim), dtype=np.float32))
+    centers = _unit(rng.standard_normal((max(count // 100, 1), dim), dtype=np.float32))
 
     def draw(size: int) -> np.ndarray:
         noise = rng.standard_normal((size, dim), dtype=np.float32) * np.float32(0.75 / dim**0.5)
-        return _unit(centres[rng.integers(len(centres), size=size)] + noise)
+        return _unit(centers[rng.integers(len(centers), size=size)] + noise)
 
     vectors = np.lib.format.open_memmap(path, 'w+', np.float32, (count, dim))
     for first in range(0, count, _PART):

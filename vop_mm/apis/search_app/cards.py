@@ -105,7 +105,7 @@ def drop_zone(collection: int, max_upload: int) -> str:
     return (f'<label id="vop-drop" data-collection="{collection:d}" data-most="{max_upload:d}">'
             '<input type="file" accept="video/*"><b>Drop a clip here, or choose one</b>'
             f'<span>up to {max_upload / 2**20:,.4g} MB; it is compared with the index, and removed</span></label>'
-            '<div id="vop-neighbours" aria-live="polite"></div>')
+            '<div id="vop-neighbors" aria-live="polite"></div>')
 
 
 def uploaded(name: str, picture: bytes) -> str:

@@ -34,7 +34,7 @@ function say(place, kind, text) {
   place.replaceChildren(line);
 }
 async function upload(file) {
-  const place = document.querySelector('#vop-neighbours');
+  const place = document.querySelector('#vop-neighbors');
   const { collection, most } = document.querySelector('#vop-drop').dataset;
   const number = ++uploads;
   if (file.size > Number(most)) {

@@ -22,7 +22,7 @@ _PATIENCE = 30  # seconds that a query waits for others
 _LOOK_AGAIN = 5  # seconds between checks of the index
 _FOLDER = Path(__file__).parent
 _HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
-         '<p>Type a sentence, get the moment. Give a clip, get its neighbours.</p></div>')
+         '<p>Type a sentence, get the moment. Give a clip, get its neighbors.</p></div>')
 _HINT = cards.hint('Type a sentence.')
 
 

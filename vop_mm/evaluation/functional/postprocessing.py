@@ -113,17 +113,17 @@ def qb_norm(similarity: Array | Rows, bank: Array | Rows, direction: str, scale:
     for block in blocks(bank):
         hubs |= (block >= block.topk(min(k, gallery), dim=1).values[:, -1:]).any(0)
     if direction == 't2v':
-        normalised = torch.cat([block[:, hubs].amax(1) == block.amax(1) for block in blocks(rows)])  # [T]
+        normalized = torch.cat([block[:, hubs].amax(1) == block.amax(1) for block in blocks(rows)])  # [T]
         return ChangedRows(rows, lambda values, text, video: torch.where(
-            normalised[text], scale * values - mass[video], values))
+            normalized[text], scale * values - mass[video], values))
     best, best_hub = (torch.full((rows.shape[1],), -torch.inf, dtype=mass.dtype, device=mass.device) for _ in range(2))
     for block, hub in zip(blocks(rows), hubs.split(rows.rows_per_block), strict=True):
         best = torch.maximum(best, block.amax(0))
         if hub.any():
             best_hub = torch.maximum(best_hub, block[hub].amax(0))
-    normalised = best_hub == best  # [V]
+    normalized = best_hub == best  # [V]
     return ChangedRows(rows, lambda values, text, video: torch.where(
-        normalised[video], scale * values - mass[text], values))
+        normalized[video], scale * values - mass[text], values))
 
 
 def _mass_of_columns(rows: Rows, scale: float) -> Tensor:
