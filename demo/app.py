@@ -1,6 +1,6 @@
 """A web page that searches videos.
 
-    python demo/app.py [INDEX | NAME=INDEX ...]
+python demo/app.py [INDEX | NAME=INDEX ...]
 """
 import argparse
 import importlib.util
