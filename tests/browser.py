@@ -97,3 +97,10 @@ def chromium(*switches: str) -> Iterator:
         browser = p.chromium.launch(executable_path=path, args=[*_SWITCHES, *switches])
         yield browser
         browser.close()
+
+
+def click_search(page) -> None:
+    """Click on Search, and wait for the answer to that: earlier questions may still be answered."""
+    now = page.evaluate('Date.now()')
+    page.click('#vop-search')
+    page.wait_for_function("now => document.querySelector('#vop-results [data-order]').dataset.order >= now", arg=now)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.broken_videos import break_video
-from tests.browser import EVIL, chromium
+from tests.browser import EVIL, chromium, click_search
 from tests.tools import run_tool
 from tests.videos import encode_video, read_index
 from vop_mm.apis import TextVideoRetriever
@@ -49,7 +49,7 @@ def search(page, query, prompts='VoP^F+P'):
     """Type, click, wait for what comes; names and scores that are shown."""
     page.get_by_role('tab', name='Search').click()
     page.fill('#vop-query textarea', query)
-    page.click('#vop-search')
+    click_search(page)
     wait_for_text(page, '#vop-results .vop-asked', f'“{query}”, {prompts}')
     return shown(page, '#vop-results')
 
@@ -228,7 +228,7 @@ def test_a_bad_query_is_one_message(page, query, message):
     page.fill('#vop-query textarea', '')
     page.focus('#vop-query textarea')
     page.keyboard.insert_text(query)  # as it is pasted
-    page.click('#vop-search')
+    click_search(page)
     wait_for_text(page, '#vop-results .vop-message', message)
     assert page.locator('#vop-results').inner_text().startswith(message) and not shown(page, '#vop-results')
     assert search(page, 'a circle')
@@ -241,7 +241,7 @@ def test_words_that_the_model_does_not_know_are_named(page, server):
     assert note.inner_text() == "the model doesn't know: b, man, riding, bike"
     assert search(page, 'a red circle') and note.count() == 0
     page.fill('#vop-query textarea', 'собака ' + ' '.join(f'{i}' + 'x' * 60 for i in range(25)))
-    page.click('#vop-search')
+    click_search(page)
     wait_for_text(page, '#vop-results .vop-unknown', "the model doesn't know: собака, 0xx")
     assert note.inner_text().endswith('xxx... and 16 more') and len(note.inner_text()) < 400
     assert 'riding' not in server.said() and 'UnknownWords' not in server.said()
@@ -323,7 +323,7 @@ def test_the_state_of_the_index_follows_the_index(page, folder):
     try:
         page.wait_for_selector('#vop-summary .vop-message')
         page.get_by_role('tab', name='Search').click()
-        page.click('#vop-search')
+        click_search(page)
         wait_for_text(page, '#vop-results .vop-message', 'no search index: vop_f_p')
     finally:
         (folder / 'away').rename(folder / 'vop_f_p')

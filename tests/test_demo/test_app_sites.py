@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.browser import chromium, serving
+from tests.browser import chromium, click_search, serving
 from tests.proxy import reverse_proxy
 
 RULES = 'MAP lan.example 127.0.0.2, MAP rebound.example 127.0.0.2, MAP attacker.example 127.0.0.1, ' \
@@ -205,7 +205,7 @@ def test_an_index_runs_no_script_in_the_page(browser, shared, folder, kind):
     page.wait_for_selector('#vop-summary .vop-summary')
     change_index(index, folder / 'vop', EVIL_INDEXES[kind])
     page.fill('#vop-query textarea', 'a white square')
-    page.click('#vop-search')
+    click_search(page)
     page.wait_for_selector('#vop-results :is(.vop-cards, .vop-message)')
     page.get_by_role('tab', name='Index').click()
     page.wait_for_selector('#vop-index :is(table, .vop-message)')
@@ -288,11 +288,10 @@ def test_the_page_works_behind_a_proxy(request, browser, behind, folder, scheme,
         page.goto(base)
         page.wait_for_selector('#vop-summary .vop-summary')
         page.fill('#vop-query textarea', 'a white square')
-        page.click('#vop-search')
-        page.wait_for_selector('#vop-results .vop-cards')
         page.get_by_label('All moments').check()
         page.locator('#vop-count input[type=number]').fill('48')
-        page.click('#vop-search')
+        click_search(page)
+        page.wait_for_load_state('networkidle')  # what was changed asks, too
         video = page.locator('.vop-card', has_text='long.mp4').filter(has_text='0:02-0:06').locator('video')
         video.scroll_into_view_if_needed()
         page.wait_for_function('v => v.readyState >= 2', arg=video.element_handle())
