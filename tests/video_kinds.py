@@ -103,7 +103,7 @@ def join_tracks(path: Path, *sources: str | Path, delay: float = 0) -> str:
                 copy = joined.add_stream_from_template(stream)
                 later = 0
                 if source is sources[-1]:
-                    copy.disposition = av.stream.Disposition.default
+                    copy.disposition = int(av.stream.Disposition.default)
                     later = round(delay / stream.time_base)
                 for packet in container.demux(stream):
                     if packet.dts is not None:
@@ -120,7 +120,7 @@ def add_cover(path: Path, source: Path) -> str:
     with av.open(str(source)) as container, av.open(str(path), 'w') as covered:
         cover = covered.add_stream('mjpeg', rate=1)
         cover.height, cover.width, cover.pix_fmt = 300, 300, 'yuvj420p'
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = int(av.stream.Disposition.attached_pic)  # PyAV 15 takes a number
         stream = container.streams[0]
         copy = covered.add_stream_from_template(stream)
         frame = av.VideoFrame.from_ndarray(painted_frame(1023, 300, 300), format='rgb24')

@@ -22,7 +22,7 @@ from .video_reader import VideoReader
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages about damaged files are raised as exceptions
 # containers in which seeking is reliable (in a transport stream joined from others, it may find any part)
 _SEEKABLE = ('mov', 'matroska', 'flv')
-_CONVERTS_IN_THREADS = int(av.__version__.split('.')[0]) >= 17  # PyAV's default is one thread per core
+_BEFORE_17 = int(av.__version__.split('.')[0]) < 17
 _BACK = 2  # number of key frames to step back before decoding from the start
 
 
@@ -391,13 +391,23 @@ class PyAVReader(VideoReader):
     def _shown(self, frame: 'av.VideoFrame') -> np.ndarray:
         """Convert a frame to what a player shows, uint8 [H, W, 3] RGB."""
         size, transfer = self._scaled[::-1], self._transfer(frame)
-        threads = {'threads': self._num_threads} if _CONVERTS_IN_THREADS else {}
         if transfer in HDR:
             self._note(hdr_note(transfer))
-            image = to_sdr(frame.reformat(*size, 'rgb48le', **threads).to_ndarray(), transfer)
+            image = to_sdr(frame.reformat(*size, 'rgb48le', **self._conversion(frame)).to_ndarray(), transfer)
         else:
-            image = frame.reformat(*size, 'rgb24', **threads).to_ndarray()
+            image = frame.reformat(*size, 'rgb24', **self._conversion(frame)).to_ndarray()
         return orient(image, display_matrix(frame))
+
+    def _conversion(self, frame: 'av.VideoFrame') -> dict:
+        """Return PyAV's options to convert a frame by its own color matrix, and in no more threads than asked for."""
+        if not _BEFORE_17:
+            return dict(threads=self._num_threads)
+        matrix = int(frame.colorspace)
+        if matrix in (0, 2, 3, 5, 6):  # RGB, not specified, BT.601
+            return {}
+        # PyAV 15 and 16 look at the source's matrix only if another one is asked for
+        return dict(src_colorspace=matrix, dst_colorspace=5, src_color_range=int(frame.color_range) or 1,
+                    dst_color_range=2)
 
     @property
     def _is_windowed(self) -> bool:
