@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 from tests.tools import ROOT
+from tests.videos import encode_video
 from vop_mm.apis.config import read_config
 from vop_mm.engine.checkpoint import describe
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
@@ -30,3 +31,13 @@ def write_checkpoint(path: Path, cfg: Config, seed: int) -> Path:
     torch.save(dict(state_dict=trainable_state_dict(model),
                     meta=dict(cfg=cfg.pretty_text, vop_mm=describe(model, cfg, 'demo'))), path)
     return path
+
+
+def write_demo(folder: Path) -> Path:
+    """``config.py`` and ``a.pth`` of VoP, and ``videos/a.mp4``, in a folder."""
+    cfg = demo_config('vop/vop_demo.py')
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    write_checkpoint(folder / 'a.pth', cfg, 0)
+    (folder / 'videos').mkdir()
+    encode_video(folder / 'videos' / 'a.mp4', 20)
+    return folder

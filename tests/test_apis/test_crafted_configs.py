@@ -11,9 +11,8 @@ import torch
 from mmengine.config import Config
 from safetensors.torch import save_file
 
-from tests.checkpoints import demo_config, write_checkpoint
+from tests.checkpoints import demo_config, write_checkpoint, write_demo
 from tests.tools import run_tool
-from tests.videos import encode_video
 from vop_mm.apis import TextVideoRetriever
 from vop_mm.apis.search_app.collection import index_config, open_collections
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely
@@ -25,12 +24,7 @@ PUBLISH = 'tools/model_converters/publish_model.py'
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     """A config, a checkpoint, an index of one video, and features of it."""
-    folder = tmp_path_factory.mktemp('made')
-    cfg = demo_config('vop/vop_demo.py')
-    (folder / 'config.py').write_text(cfg.pretty_text)
-    write_checkpoint(folder / 'a.pth', cfg, 0)
-    (folder / 'videos').mkdir()
-    encode_video(folder / 'videos' / 'a.mp4', 20)
+    folder = write_demo(tmp_path_factory.mktemp('made'))
     retriever = TextVideoRetriever(str(folder / 'config.py'), folder / 'a.pth', num_workers=1)
     retriever.build_index(folder / 'videos', folder / 'index')
     retriever.extract_features(folder / 'videos', folder / 'features', shards=1)

@@ -7,21 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import demo_config, write_checkpoint
+from tests.checkpoints import demo_config, write_demo
 from tests.tools import run_tool
-from tests.videos import encode_video
 from vop_mm.apis import TextVideoRetriever, init_model
 from vop_mm.engine.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('made')
-    cfg = demo_config('vop/vop_demo.py')
-    (folder / 'config.py').write_text(cfg.pretty_text)
-    write_checkpoint(folder / 'a.pth', cfg, 0)
-    (folder / 'videos').mkdir()
-    encode_video(folder / 'videos' / 'a.mp4', 20)
+    folder = write_demo(tmp_path_factory.mktemp('made'))
     return folder
 
 
