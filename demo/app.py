@@ -43,9 +43,9 @@ def main() -> None:
         raise ImportError('the page needs gradio: pip install -e ".[optional]"')
     indexes = name_indexes(args.indexes or [quickstart_index()])
 
-    from vop_mm.apis.search_app.collection import index_config, open_collections
-    from vop_mm.apis.search_app.server import serve
-    from vop_mm.apis.search_app.texts import gather_texts
+    from vop_mm.search.page.collection import index_config, open_collections
+    from vop_mm.search.page.server import serve
+    from vop_mm.search.page.texts import gather_texts
 
     texts = gather_texts(args.texts, [index_config(index) for index in indexes.values()])
     collections = open_collections(indexes, args.device, args.timeout, args.follow_links)
@@ -63,7 +63,7 @@ def quickstart_index() -> Path:
 
 def name_indexes(given: list) -> dict[str, Path]:
     """Folders by name: the one that is given, or the method of the prompts."""
-    from vop_mm.apis.search_app.collection import default_name
+    from vop_mm.search.page.collection import default_name
     named: dict[str, Path] = {}
     for item in map(str, given):
         name, equals, folder = item.partition('=')

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from tests.tools import ROOT
 from tests.videos import encode_video
-from vop_mm.apis.config import read_config
+from vop_mm.config import read_config
 from vop_mm.engine.checkpoint import describe
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vop_mm.index import Gallery
-from vop_mm.index.catalogue import FileState
+from vop_mm.search import SearchIndex
+from vop_mm.search.catalogue import FileState
 
 DIM = 8
 
@@ -20,7 +20,7 @@ def unit(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
 def make_index(folder: Path, videos: Path, count: int = 12, backend: dict | None = None, dim: int = DIM) -> np.ndarray:
     """An index of ``0.mp4``, ``1.mp4`` ... of one clip each, which aren't there; their vectors."""
     vectors = unit(count, dim)
-    gallery = Gallery.create(folder, videos, dict(dim=dim, prompts='a, b', window=2., stride=1.),
+    gallery = SearchIndex.create(folder, videos, dict(dim=dim, prompts='a, b', window=2., stride=1.),
                              backend or dict(type='FaissIndex'), dict(config='', checkpoint=None))
     with closing(gallery), gallery.locked():
         add_files(gallery, vectors)
@@ -28,7 +28,7 @@ def make_index(folder: Path, videos: Path, count: int = 12, backend: dict | None
     return vectors
 
 
-def add_files(gallery: Gallery, vectors: np.ndarray, first: int = 0) -> None:
+def add_files(gallery: SearchIndex, vectors: np.ndarray, first: int = 0) -> None:
     """Files of one clip each into a catalogue."""
     with gallery.catalogue.transaction():
         for number, vector in enumerate(vectors, first):
@@ -43,5 +43,5 @@ def change(index: Path, *statements: str) -> None:
 
 def found(index: Path, vector: np.ndarray, k: int = 3) -> list[str]:
     """Names of the videos that a search finds."""
-    with closing(Gallery(index)) as gallery:
+    with closing(SearchIndex(index)) as gallery:
         return [Path(hit.path).name for hit in gallery.search(vector, k)]

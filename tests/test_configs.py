@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from tests.videos import encode_video
-from vop_mm.apis.config import read_config
+from vop_mm.config import read_config
 from vop_mm.engine.start_of_log import layers_without_prompts
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import DATASETS, METRICS, MODELS, RUNNERS, STRATEGIES

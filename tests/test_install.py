@@ -55,7 +55,7 @@ def test_wheel_holds_the_package_and_its_data_alone(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {'vop_mm/models/data_of_a_test.json', 'vop_mm/models/data_of_a_test.txt'} <= names
-    assert {'vop_mm/apis/search_app/page.css', 'vop_mm/apis/search_app/page.js'} <= names
+    assert {'vop_mm/search/page/page.css', 'vop_mm/search/page/page.js'} <= names
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'vop_mm').rglob('*.py')}
     assert sources <= names  # a folder without __init__.py would be left out
     assert {name.split('/')[0] for name in names} == {'vop_mm', f'vop_mm-{vop_mm.__version__}.dist-info'}

@@ -49,7 +49,7 @@ def import_what_tools_do() -> None:
     import torch._dynamo  # noqa: F401
 
     import tests.forks  # noqa: F401
-    import vop_mm.apis.experiment  # noqa: F401
+    import vop_mm.engine.experiment  # noqa: F401
     from vop_mm.utils import register_all_modules
 
     torch.set_num_threads(1)

@@ -47,8 +47,8 @@ def main() -> int:
     require_file(args.checkpoint)
     require_videos(args.folder)
     rank, world_size, local_rank = place()
-    from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.config import parse_options, read_config, require_checkpoint
+    from vop_mm.apis import VideoSearcher
+    from vop_mm.config import parse_options, read_config, require_checkpoint
     from vop_mm.datasets import VideoSource
     from vop_mm.datasets.video_files import describe_left_out
 
@@ -57,7 +57,7 @@ def main() -> int:
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
     device = f'cuda:{local_rank}' if args.device == 'cuda' else args.device
-    retriever = TextVideoRetriever(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
+    retriever = VideoSearcher(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
                                    args.timeout)
     reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
                                          stride=args.stride, progress=rank == 0, max_windows=args.max_windows,
@@ -79,9 +79,9 @@ def nothing_read(out: str, shards: int) -> bool:
 
     A single process may have only broken files, and torchrun would end the others because of its exit status.
     """
-    from vop_mm.index import Gallery
+    from vop_mm.search import SearchIndex
     with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(contextlib.closing(Gallery(folder))) for folder in Path(out).glob('part_*')]
+        parts = [stack.enter_context(contextlib.closing(SearchIndex(folder))) for folder in Path(out).glob('part_*')]
         return len(parts) == shards and not any(part.catalogue.num_clips() or not part.is_finished() for part in parts)
 
 

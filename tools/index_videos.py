@@ -58,15 +58,15 @@ def main() -> int:
     require_file(args.checkpoint)
     require_videos(args.folder)
     require_folder(args.json)
-    from vop_mm.apis.config import parse_options
+    from vop_mm.config import parse_options
     from vop_mm.datasets import VideoSource
     args.backend_args = parse_options(args.backend_args or [], '--backend-args')
     VideoSource(args.folder, args.backend_args).require_folder()
     if args.json and not Path(args.json).absolute().parent.is_dir():  # before hours of work, not after them
         raise FileNotFoundError(f'no such folder: {Path(args.json).parent}')
     from vop_mm.datasets.video_files import describe_left_out
-    from vop_mm.index import Gallery
-    if args.features is None and args.config is None and not Gallery.exists(args.index):
+    from vop_mm.search import SearchIndex
+    if args.features is None and args.config is None and not SearchIndex.exists(args.index):
         raise ValueError(f'{args.index} is no index yet: name a --config (and a --checkpoint) to make it with')
 
     backend = None
@@ -75,7 +75,7 @@ def main() -> int:
     elif args.backend == 'faiss' or args.num_probes is not None:
         backend = dict(type='FaissIndex', **({} if args.num_probes is None else dict(num_probes=args.num_probes)))
     if args.features is not None:
-        from vop_mm.index import take_in_features
+        from vop_mm.search import take_in_features
         report = take_in_features(args.features, args.index, backend, args.folder)
     else:
         report = build(args, backend)
@@ -101,19 +101,19 @@ def main() -> int:
 
 def build(args: argparse.Namespace, backend: dict | None):
     """Encode new files and return the report."""
-    from vop_mm.apis import TextVideoRetriever
-    from vop_mm.apis.config import parse_options, read_config, require_checkpoint
-    from vop_mm.index.windows import MAX_WINDOWS
+    from vop_mm.apis import VideoSearcher
+    from vop_mm.config import parse_options, read_config, require_checkpoint
+    from vop_mm.search.windows import MAX_WINDOWS
 
     options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
                    timeout=args.timeout)
     if args.config is None:
-        retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, **options,
+        retriever = VideoSearcher.from_index(args.index, args.checkpoint, **options,
                                                   cfg_options=parse_options(args.cfg_options or []))
     else:
         cfg = read_config(args.config, args.cfg_options)
         require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
-        retriever = TextVideoRetriever(cfg, args.checkpoint, **options)
+        retriever = VideoSearcher(cfg, args.checkpoint, **options)
     return retriever.build_index(args.folder, args.index, window=args.window, stride=args.stride, backend=backend,
                                  progress=True, max_windows=args.max_windows or MAX_WINDOWS,
                                  backend_args=args.backend_args)

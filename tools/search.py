@@ -43,13 +43,14 @@ def main() -> int:
     if not (Path(args.index) / 'catalogue.db').is_file():
         raise FileNotFoundError(f'no search index: {args.index}')
 
-    from vop_mm.apis import TextVideoRetriever, UnknownWordsWarning, unknown_words
-    from vop_mm.apis.config import parse_options
-    from vop_mm.apis.text_video_retriever import check_query
+    from vop_mm.apis import UnknownWordsWarning, VideoSearcher
+    from vop_mm.config import parse_options
+    from vop_mm.search import unknown_words
+    from vop_mm.search.video_searcher import check_query
     if args.query is not None:
         check_query(args.query)  # before a model is loaded
 
-    retriever = TextVideoRetriever.from_index(args.index, args.checkpoint, device=args.device,
+    retriever = VideoSearcher.from_index(args.index, args.checkpoint, device=args.device,
                                               cfg_options=parse_options(args.cfg_options or []))
     warnings.simplefilter('ignore', UnknownWordsWarning)  # printed below, in a line without the path of this file
     hits = retriever.search(args.query, args.index, args.k, video=args.video, image=args.image,
@@ -59,7 +60,7 @@ def main() -> int:
     if note:
         print(note, file=sys.stderr)
     if args.html is not None:
-        from vop_mm.visualization.search_page import write_search_page
+        from vop_mm.search.result_page import write_search_page
         write_search_page(args.html, what, hits, note)
         print(f'wrote {args.html}', file=sys.stderr)
     if args.json:
@@ -76,7 +77,7 @@ def _print_table(hits: list) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from vop_mm.visualization.search_page import moment
+    from vop_mm.search.result_page import moment
     table = Table()
     for title in ('', 'score', 'moment'):
         table.add_column(title, justify='right', no_wrap=True)

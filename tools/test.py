@@ -33,7 +33,7 @@ def main() -> int:
     for path in (args.json, args.dump):
         require_folder(path)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.experiment import evaluate
+    from vop_mm.engine.experiment import evaluate
     evaluate(args.config, args.checkpoint, args.cfg_options, args.work_dir, args.launcher, args.json, dump=args.dump,
              postprocess=args.postprocess, query_bank=args.query_bank, bootstrap=args.bootstrap)
     return 0

@@ -37,7 +37,7 @@ def main() -> int:
     require_file(args.config, 'config')
     require_file(None if args.resume == 'auto' else args.resume)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from vop_mm.apis.experiment import build_runner, load_config, use_amp
+    from vop_mm.engine.experiment import build_runner, load_config, use_amp
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if args.resume:

@@ -62,7 +62,7 @@ MODEL_WRAPPERS = _child('model wrapper', MMENGINE_MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS)
 
 # search: vector indexes
-INDEXES = _child('index', None, 'vop_mm.index')
+INDEXES = _child('index', None, 'vop_mm.search')
 
 # training
 OPTIMIZERS = _child('optimizer', MMENGINE_OPTIMIZERS)

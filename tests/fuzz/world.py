@@ -61,8 +61,8 @@ class World:
     @cached_property
     def retriever(self):
         """A retriever with the checkpoint's prompts, to which others can be added."""
-        from vop_mm.apis import TextVideoRetriever
-        return TextVideoRetriever(self.cfg, {'good': self.checkpoint}, num_workers=1, timeout=5.)
+        from vop_mm.apis import VideoSearcher
+        return VideoSearcher(self.cfg, {'good': self.checkpoint}, num_workers=1, timeout=5.)
 
     @cached_property
     def videos(self) -> Path:

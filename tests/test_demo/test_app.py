@@ -11,13 +11,13 @@ from tests.broken_videos import break_video
 from tests.browser import EVIL, chromium, click_search
 from tests.tools import run_tool
 from tests.videos import encode_video, read_index
-from vop_mm.apis import TextVideoRetriever
+from vop_mm.apis import VideoSearcher
 
 
 @pytest.fixture(scope='module')
 def retriever(folder):
     """What the page has to agree with."""
-    retriever = TextVideoRetriever(folder / 'vop_f_p.py',
+    retriever = VideoSearcher(folder / 'vop_f_p.py',
                                    {'vop_f_p': folder / 'vop_f_p.pth', 'vop': folder / 'vop.pth'})
     yield retriever
     # their children, forked beside the browser's driver, have its pipe, and it waits for that to be closed

@@ -12,12 +12,12 @@ import pytest
 from tests.browser import serving
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.tools import ROOT, run_tool
-from vop_mm.index import Gallery
+from vop_mm.search import SearchIndex
 
 
 def clip_numbers(folder, name):
     """Numbers of a video's clips."""
-    gallery = Gallery(folder / 'vop_f_p')
+    gallery = SearchIndex(folder / 'vop_f_p')
     starts, _ = gallery.catalogue.clips_of_file(name)
     numbers = [gallery.catalogue.number(name, start) for start, _ in starts]
     gallery.close()
@@ -236,7 +236,7 @@ def test_bad_input_is_one_line(folder, args, message):
 
 
 def _set_checkpoint(index, path):
-    gallery = Gallery(index)
+    gallery = SearchIndex(index)
     with gallery.catalogue.transaction():
         gallery.catalogue.set('source', dict(gallery.catalogue.get('source'), checkpoint=str(path)))
     gallery.close()

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from safetensors.torch import save_file
 
-from vop_mm.apis.named_files import require_file
+from vop_mm.config.named_files import require_file
 from vop_mm.engine.checkpoint import (
     CheckpointError,
     describe,

@@ -81,8 +81,8 @@ def test_outside_of_runs_nothing_changes():
 from mmengine.runner import checkpoint
 before = dict(checkpoint.CheckpointLoader._schemes)
 import vop_mm.apis, vop_mm.engine
-from vop_mm.apis import TextVideoRetriever
-TextVideoRetriever('configs/baselines/zero_shot_demo.py')
+from vop_mm.apis import VideoSearcher
+VideoSearcher('configs/baselines/zero_shot_demo.py')
 assert checkpoint.CheckpointLoader._schemes == before, checkpoint.CheckpointLoader._schemes
 assert checkpoint.CheckpointLoader._schemes[''] is checkpoint.load_from_local
 '''

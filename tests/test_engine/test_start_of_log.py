@@ -8,7 +8,7 @@ import torch
 from tests.test_tools.test_bad_input import assert_one_line
 from tests.test_tools.test_train import options
 from tests.tools import run_ranks, run_tool
-from vop_mm.apis.config import read_config
+from vop_mm.config import read_config
 from vop_mm.engine.start_of_log import layers_without_prompts, log_what_trains
 from vop_mm.registry import MODELS
 

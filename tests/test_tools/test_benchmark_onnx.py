@@ -11,7 +11,7 @@ from vop_mm.apis import init_model
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
-from vop_mm.apis.onnx_export import LOWEST_TORCH, TextEncoder  # noqa: E402
+from vop_mm.deployment.onnx_export import LOWEST_TORCH, TextEncoder  # noqa: E402
 
 pytestmark = needs('torch', LOWEST_TORCH, 'the exporter')
 BENCHMARK = 'tools/analysis_tools/benchmark.py'

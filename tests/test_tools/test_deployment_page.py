@@ -12,10 +12,10 @@ from tests.checkpoints import write_checkpoint
 from tests.tools import ROOT
 from tests.versions import needs
 from tests.videos import encode_video
-from vop_mm.apis import TextVideoRetriever, init_model
-from vop_mm.apis.clip_loader import ClipLoader
-from vop_mm.apis.onnx_export import LOWEST_TORCH, export_onnx
+from vop_mm.apis import VideoSearcher, init_model
+from vop_mm.deployment.onnx_export import LOWEST_TORCH, export_onnx
 from vop_mm.models.backbones.open_clip_port import OpenCLIP
+from vop_mm.search.clip_loader import ClipLoader
 
 for package in ('onnx', 'onnxruntime', 'onnxscript'):
     pytest.importorskip(package)
@@ -38,7 +38,7 @@ def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkey
     export_onnx(init_model(cfg, checkpoint), 'exported', checkpoint)
     for name, frames, size in (('a.mp4', 50, (96, 120)), ('b.mp4', 7, (120, 90)), ('c.mp4', 30, (64, 64))):
         encode_video(tmp_path / name, frames, size=size)
-    retriever = TextVideoRetriever(cfg, checkpoint)
+    retriever = VideoSearcher(cfg, checkpoint)
     retriever.build_index('.', 'gallery')
 
     page, found = (ROOT / 'docs/en/deployment.md').read_text(), {}

@@ -23,7 +23,7 @@ from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
-from vop_mm.apis.onnx_export import (  # noqa: E402
+from vop_mm.deployment.onnx_export import (  # noqa: E402
     LOWEST_TORCH,
     TextEncoder,
     VideoEncoder,

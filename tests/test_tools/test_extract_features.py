@@ -10,7 +10,7 @@ import pytest
 
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.tools import obey_permissions, run_tool
-from vop_mm.index import Catalogue, Gallery
+from vop_mm.search import Catalogue, SearchIndex
 
 SHARDS = 5
 
@@ -96,7 +96,7 @@ def test_a_part_that_was_killed_is_not_taken_in_and_goes_on(folder):
     command = ('tools/extract_features.py', 'videos', 'killed', '--config', 'config.py', '--checkpoint', 'a.pth',
                '--shards', '1', '--batch-size', '1')
     assert run_tool(*command, before=die, cwd=folder).returncode == -signal.SIGKILL
-    files = Gallery(folder / 'killed' / 'part_0_of_1').catalogue.files()
+    files = SearchIndex(folder / 'killed' / 'part_0_of_1').catalogue.files()
     assert len(files) == 5
     early = take_in(folder, 'killed', 'index_killed')
     assert early.returncode == 1 and 'part_0_of_1 is not finished' in early.stderr, early.stderr

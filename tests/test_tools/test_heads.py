@@ -9,7 +9,7 @@ from tests.heads import one_by_one
 from tests.test_tools.test_train import options, scalars
 from tests.tools import ROOT, run_ranks, run_tool
 from vop_mm.apis import init_model
-from vop_mm.apis.config import read_config
+from vop_mm.config import read_config
 from vop_mm.evaluation.functional import retrieval_metrics
 from vop_mm.registry import DATASETS
 

@@ -15,7 +15,7 @@ from tests.checkpoints import demo_config, write_checkpoint
 from tests.indexes import change
 from tests.tools import ForkedTool, run_tool
 from tests.videos import encode_video, spoil_frames
-from vop_mm.index import Gallery
+from vop_mm.search import SearchIndex
 
 MADE_WITH = '--config', 'config.py', '--checkpoint', 'a.pth'
 
@@ -181,7 +181,7 @@ def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(f
     change(part, "UPDATE meta SET value = '\"/etc\"' WHERE key = 'videos'")
     done = run_tool('tools/index_videos.py', folder / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
     assert done.returncode == 0, done.stderr
-    with closing(Gallery(tmp_path / 'index')) as gallery:
+    with closing(SearchIndex(tmp_path / 'index')) as gallery:
         assert gallery.videos == str(folder / 'videos')
     other = run_tool('tools/index_videos.py', tmp_path, tmp_path / 'index', '--features', tmp_path / 'f')
     assert_one_line(other, 'is of the videos in')
@@ -205,11 +205,11 @@ def test_ctrl_c_ends_it_with_one_line_and_a_status_wherever_it_comes(folder, tmp
         def before():
             import importlib
 
-            from vop_mm.index import database
+            from vop_mm.search import database
             if place.endswith('_step'):
                 database._STEPS = 1  # else a small index takes none
             module, *_, name = place.split('.')
-            holder = database.Database if name == '_step' else importlib.import_module(f'vop_mm.index.{module}')
+            holder = database.Database if name == '_step' else importlib.import_module(f'vop_mm.search.{module}')
             real = getattr(holder, name)
 
             def call(*args, **kwargs):
@@ -233,7 +233,7 @@ def test_a_second_start_on_a_new_index_is_told(folder, tmp_path):
         command = ('tools/index_videos.py', 'videos', tmp_path / 'index', *MADE_WITH)
 
         def slowly():
-            from vop_mm.index import Catalogue
+            from vop_mm.search import Catalogue
             real = Catalogue.put_file
 
             def put_file(self, *args, **kwargs):
@@ -249,5 +249,5 @@ def test_a_second_start_on_a_new_index_is_told(folder, tmp_path):
             assert first.wait() == 0
         finally:
             first.kill()
-    with closing(Gallery(tmp_path / 'index')) as gallery:
+    with closing(SearchIndex(tmp_path / 'index')) as gallery:
         assert len(gallery.vectors) == gallery.catalogue.num_clips() == len(list((folder / 'videos').iterdir()))

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from tests.checkpoints import write_checkpoint
 from tests.test_engine.test_checkpoint import build, save
 from tests.tools import run_tool
-from vop_mm.apis import TextVideoRetriever
+from vop_mm.apis import VideoSearcher
 from vop_mm.engine.checkpoint import CheckpointError, load_trainable
 
 TOOL = 'tools/model_converters/publish_model.py'
@@ -51,12 +51,12 @@ def test_is_complete_with_a_clip(tmp_path):
         cfg = Config.fromfile(f'configs/vop/{method}_demo.py')
         cfg.work_dir = '/home/me/secret'
         source = write_checkpoint(tmp_path / f'{method}.pth', cfg, seed=1)
-        expected[method] = TextVideoRetriever(cfg, source)
+        expected[method] = VideoSearcher(cfg, source)
         assert run_tool(TOOL, source, tmp_path / 'out' / f'{method}.safetensors').returncode == 0
         files[method], = (tmp_path / 'out').glob(f'{method}-*')
         content = files[method].read_bytes()
         assert b'secret' not in content and b'mini_clip.safetensors' not in content
-    found = TextVideoRetriever('configs/baselines/zero_shot_demo.py', files)
+    found = VideoSearcher('configs/baselines/zero_shot_demo.py', files)
     for method, alone in expected.items():
         np.testing.assert_array_equal(found.encode_video(frames, prompts=method), alone.encode_video(frames))
         np.testing.assert_array_equal(found.encode_text('a red cross moves left', prompts=method),
@@ -71,15 +71,15 @@ def test_prompts_from_before_readclip_are_good_with_a_config_of_today(tmp_path):
     cfg.test_dataloader.dataset.pipeline = [dict(type='OpenVideo'), *today[1:]]
     source = write_checkpoint(tmp_path / 'old.pth', cfg, seed=1)
     for says in (run_tool(TOOL, source, tmp_path / 'out.pth').stderr, str(pytest.raises(
-            CheckpointError, TextVideoRetriever, 'configs/baselines/zero_shot_demo.py', dict(old=source)).value)):
+            CheckpointError, VideoSearcher, 'configs/baselines/zero_shot_demo.py', dict(old=source)).value)):
         assert 'older version of vop_mm' in says and 'publish_model.py --config' in says and '--import' not in says
     other = run_tool(TOOL, source, tmp_path / 'out.pth', '--config', 'configs/vop/vop_f_p_demo.py')
     assert other.returncode == 1 and 'of the method VoP, and ' in other.stderr, other.stderr
     done = run_tool(TOOL, source, tmp_path / 'out.pth', '--config', 'configs/vop/vop_demo.py')
     assert done.returncode == 0, done.stderr
     file, = tmp_path.glob('out-*')
-    found = TextVideoRetriever('configs/baselines/zero_shot_demo.py', dict(new=file))
-    alone = TextVideoRetriever('configs/vop/vop_demo.py', source)
+    found = VideoSearcher('configs/baselines/zero_shot_demo.py', dict(new=file))
+    alone = VideoSearcher('configs/vop/vop_demo.py', source)
     np.testing.assert_array_equal(found.encode_video(frames), alone.encode_video(frames))
 
 

@@ -17,9 +17,9 @@ from tests.checkpoints import demo_config, write_checkpoint
 from tests.test_tools.test_crafted_pickle import Code
 from tests.tools import free_port, obey_permissions, run_tool
 from tests.videos import encode_video, read_index
-from vop_mm.apis import TextVideoRetriever
+from vop_mm.apis import VideoSearcher
 from vop_mm.engine.checkpoint import CheckpointError
-from vop_mm.index import Gallery
+from vop_mm.search import SearchIndex
 
 MADE_WITH = ('--config', 'config.py', '--checkpoint')
 
@@ -49,7 +49,7 @@ def test_an_index_knows_what_it_was_made_with(folder, tmp_path):
     done = run_tool('tools/search.py', folder / 'index', 'a red square', '-k', '3', '--json', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    hits = TextVideoRetriever(str(folder / 'config.py'), folder / 'a.pth').search('a red square', folder / 'index', 3)
+    hits = VideoSearcher(str(folder / 'config.py'), folder / 'a.pth').search('a red square', folder / 'index', 3)
     assert [hit['path'] for hit in found] == [hit.path for hit in hits]
     assert [hit['score'] for hit in found] == pytest.approx([hit.score for hit in hits], abs=1e-5)
     assert all(hit.keys() == {'path', 'score', 'start', 'end'} and os.path.isfile(hit['path']) for hit in found)
@@ -235,7 +235,7 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path, monkeypatch)
 
     lite = tmp_path / 'lite'
     assert run_tool(*make[:2], lite, *make[3:], '--backend', 'milvus').returncode == 0
-    gallery = Gallery(lite)
+    gallery = SearchIndex(lite)
     assert_one_line(run_tool('tools/search.py', lite, 'a red square'), 'another process may have it open')
     gallery.close()  # lets others have it
     again = run_tool('tools/search.py', lite, 'a red square', '--json')
@@ -250,7 +250,7 @@ def test_a_crafted_checkpoint_is_refused_and_not_run(folder, tmp_path):
                     'refused')
     for several in (False, True):
         with pytest.raises(CheckpointError, match='refused'):
-            TextVideoRetriever(str(folder / 'config.py'),
+            VideoSearcher(str(folder / 'config.py'),
                                {'a': tmp_path / 'crafted.pth'} if several else tmp_path / 'crafted.pth')
     assert not (tmp_path / 'it_ran').exists() and contents(folder) == before
 

@@ -280,7 +280,7 @@ def resident():
 @pytest.mark.parametrize('backend', [
     dict(type='torch.hub.load', repo_or_dir='.', model='entry', source='local'), dict(type='os.system', command='true'),
     dict(type='FaissIndex', command='x'), dict(type='FaissIndex', num_probes=10**30), dict(exact_up_to=3), 7,
-    dict(type='FaissIndex', _scope_='os'), dict(type='vop_mm.index.FaissIndex'), dict(type=['FaissIndex']),
+    dict(type='FaissIndex', _scope_='os'), dict(type='vop_mm.search.FaissIndex'), dict(type=['FaissIndex']),
     ['FaissIndex'], 'FaissIndex',
     dict(type='FaissIndex', exact_up_to=float('nan')), dict(type='FaissIndex', num_probes='many')])
 def test_back_ends_are_registered_indexes(backend, tmp_path):

@@ -27,7 +27,7 @@ def main() -> int:
     from vop_mm.utils.paths import require_file
     for path in args.configs:
         require_file(path, 'config')
-    from vop_mm.apis.run_apart import refuse_options, run_apart
+    from vop_mm.engine.run_apart import refuse_options, run_apart
     from vop_mm.visualization.comparison import draw_comparison, summarize, write_tables
 
     refuse_options(args.cfg_options, {'randomness.seed': '--seeds', 'work_dir': '--out', 'resume': '--out',

@@ -71,7 +71,7 @@ def _percent(row: dict) -> str:
 def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> dict:
     import torch
 
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.engine.start_of_log import layers_without_prompts
     from vop_mm.registry import MODELS
     from vop_mm.utils import counting, register_all_modules

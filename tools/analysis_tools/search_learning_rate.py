@@ -33,8 +33,8 @@ def main() -> int:
     from vop_mm.utils.paths import require_file
     for path in args.configs:
         require_file(path, 'config')
-    from vop_mm.apis.config import read_config
-    from vop_mm.apis.run_apart import refuse_options, run_apart
+    from vop_mm.config import read_config
+    from vop_mm.engine.run_apart import refuse_options, run_apart
     from vop_mm.utils.files import atomic_write
 
     refuse_options(args.cfg_options, {'randomness.seed': '--seed', 'work_dir': '--out', 'resume': '--out',

@@ -45,7 +45,7 @@ def main() -> int:
     args = parse_args()
     from vop_mm.utils.paths import require_file
     require_file(args.config, 'config')
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.utils import register_all_modules
 
     cfg = read_config(args.config, args.cfg_options)

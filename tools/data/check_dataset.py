@@ -65,7 +65,7 @@ def main() -> int:
     require_videos(args.video_dir or '')
     from rich.progress import track
 
-    from vop_mm.apis.config import parse_options
+    from vop_mm.config import parse_options
     from vop_mm.datasets.decoding import DecodeProcess
     from vop_mm.datasets.errors import VideoDecodeError
     from vop_mm.datasets.video_check import check_clip
@@ -141,7 +141,7 @@ def main() -> int:
 
 def _from_config(args: argparse.Namespace) -> tuple[dict, dict]:
     """Return the dataset's config and the config of the transform that reads its clips."""
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.datasets.transforms import split_pipeline
 
     cfg = read_config(args.source, args.cfg_options)

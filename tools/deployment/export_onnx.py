@@ -32,8 +32,8 @@ def main() -> int:
     require_file(args.config, 'config')
     require_file(checkpoint)
     from vop_mm.apis import init_model
-    from vop_mm.apis.config import read_config, require_checkpoint
-    from vop_mm.apis.onnx_export import export_onnx
+    from vop_mm.config import read_config, require_checkpoint
+    from vop_mm.deployment.onnx_export import export_onnx
 
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, checkpoint, 'to export')

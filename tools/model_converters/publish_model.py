@@ -32,9 +32,9 @@ def main() -> int:
     require_file(args.config, 'config')
     import hashlib
 
-    from vop_mm.apis.config import import_custom_modules, read_config
-    from vop_mm.apis.prompt_set import published_config
+    from vop_mm.config import import_custom_modules, read_config
     from vop_mm.engine.checkpoint import load_from_local_safely, serialize
+    from vop_mm.search.prompt_set import published_config
     from vop_mm.utils.files import atomic_write
     from vop_mm.utils.shared_config import SharedConfigError
 

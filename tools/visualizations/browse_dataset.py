@@ -29,7 +29,7 @@ def main() -> int:
     if args.num_samples < 1:
         raise ValueError(f'--num-samples must be at least 1, got {args.num_samples}')
 
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.visualization.dataset_figure import draw_samples, load_samples
 
     cfg = read_config(args.config, args.cfg_options)

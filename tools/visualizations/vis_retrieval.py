@@ -44,9 +44,9 @@ def main() -> int:
         if not Path(path).is_file():
             raise FileNotFoundError(f'file not found: {path}')
 
-    from vop_mm.apis.config import read_config
-    from vop_mm.apis.experiment import evaluate
-    from vop_mm.apis.run_apart import run_in_process
+    from vop_mm.config import read_config
+    from vop_mm.engine.experiment import evaluate
+    from vop_mm.engine.run_apart import run_in_process
     from vop_mm.utils.files import temporary_folder
     from vop_mm.visualization.film_strips import FilmStrips
     from vop_mm.visualization.rankings import choose_queries, load_rankings

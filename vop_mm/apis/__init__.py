@@ -1,12 +1,11 @@
-"""High-level API of vop_mm."""
-from .inference import init_model
-from .unknown_words import UnknownWordsWarning
+"""What programs call: models that encode, and search."""
+from vop_mm.engine.inference import init_model
 
-__all__ = ['TextVideoRetriever', 'UnknownWordsWarning', 'init_model']
+__all__ = ['UnknownWordsWarning', 'VideoSearcher', 'init_model']
 
 
 def __getattr__(name: str):
-    if name == 'TextVideoRetriever':  # lazy: tools that only train need not import the search code
-        from .text_video_retriever import TextVideoRetriever
-        return TextVideoRetriever
+    if name in ('UnknownWordsWarning', 'VideoSearcher'):  # lazy: tools that only train need not import the search code
+        import vop_mm.search
+        return getattr(vop_mm.search, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -15,7 +15,7 @@ def summarize(outcomes: list[dict]) -> dict:
     """Summarize a method's runs over several seeds as one row.
 
     Args:
-        outcomes (list[dict]): Results of :func:`vop_mm.apis.experiment.run_experiment`, one per seed.
+        outcomes (list[dict]): Results of :func:`vop_mm.engine.experiment.run_experiment`, one per seed.
 
     Returns:
         dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean training time) and, for each metric,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vop_mm.search.result_page import POLICY
 from vop_mm.utils.files import atomic_write
 
 from .film_strips import FilmStrips
 from .rankings import Rankings
-from .search_page import POLICY
 
 _STYLE = '''
 body { font: 15px sans-serif; margin: 2em; color: #222; }

@@ -5,8 +5,8 @@ import random
 import struct
 from pathlib import Path
 
-from vop_mm.apis.search_app.collection import Collection
-from vop_mm.index import Gallery
+from vop_mm.search import SearchIndex
+from vop_mm.search.page.collection import Collection
 
 from ..harness import Case, Kind, WrongResult
 from ..mutate import mutate_bytes
@@ -206,7 +206,7 @@ def target(world: World, folder: Path, case: Case) -> None:
                 if not served.startswith(str(folder.resolve())):
                     raise WrongResult(f'a file of somebody else would be served: {served}')
     hits = world.retriever.search(QUERY, index, 50, prompts='good', merge=False)
-    with contextlib.closing(Gallery(index)) as gallery:
+    with contextlib.closing(SearchIndex(index)) as gallery:
         check_hits(hits, gallery.videos)
         gallery.catalogue.files()
     if case.options['damaged']:

@@ -6,7 +6,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from vop_mm.index import Gallery
+from vop_mm.search import SearchIndex
 
 from ..harness import Case, Kind
 from ..mutate import mutate_bytes
@@ -129,7 +129,7 @@ def target(world: World, folder: Path, case: Case) -> None:
     if case.options['door'] == 'update':
         world.retriever.build_index(folder / 'videos', index, prompts='good')
     hits = world.retriever.search(QUERY, index, 50, prompts='good', merge=False)
-    with contextlib.closing(Gallery(index)) as gallery:
+    with contextlib.closing(SearchIndex(index)) as gallery:
         check_hits(hits, gallery.videos)
     # whatever lies there, what is found is what the catalogue holds
     compare_hits(world, hits)

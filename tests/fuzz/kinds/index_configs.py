@@ -5,8 +5,8 @@ import random
 import shutil
 from pathlib import Path
 
-from vop_mm.apis import TextVideoRetriever
-from vop_mm.index import Gallery, take_in_features
+from vop_mm.apis import VideoSearcher
+from vop_mm.search import SearchIndex, take_in_features
 
 from ..configs import foreign_parts, mutate_config
 from ..harness import Case, Kind
@@ -79,7 +79,7 @@ def _backend(rng: random.Random, world: World, index: Path, db) -> str:
         (index / 'hubconf.py').write_text(f'open({str(world.canary / "ran")!r}, "w").close()\n')
     elif kind == 'type':
         backend['type'] = rng.choice((*WEIRD, 'vop_mm.FaissIndex', 'mmengine.FaissIndex', 'TextVideoRetriever',
-                                      'ReadClip', 'faissindex', 'FaissIndex.', 'vop_mm.index.FaissIndex'))
+                                      'ReadClip', 'faissindex', 'FaissIndex.', 'vop_mm.search.FaissIndex'))
     elif kind == 'option':
         option = rng.choice(('exact_up_to', 'num_probes', 'folder', 'dim', 'uri', '_scope_', 'self', 'collection'))
         backend[option] = rng.choice((*WEIRD, str(world.canary), 10**9))
@@ -93,13 +93,13 @@ def target(world: World, folder: Path, case: Case) -> None:
     door = case.options['door']
     if door == 'features':
         take_in_features(folder / 'features', folder / 'out')
-        with contextlib.closing(Gallery(folder / 'out')) as gallery:
+        with contextlib.closing(SearchIndex(folder / 'out')) as gallery:
             gallery.source(folder / 'out')
         return
-    retriever = TextVideoRetriever.from_index(folder / 'index', num_workers=1, timeout=5.)
+    retriever = VideoSearcher.from_index(folder / 'index', num_workers=1, timeout=5.)
     if door == 'update':
         retriever.build_index(folder / 'videos', folder / 'index')
-    with contextlib.closing(Gallery(folder / 'index')) as gallery:
+    with contextlib.closing(SearchIndex(folder / 'index')) as gallery:
         check_hits(retriever.search(QUERY, folder / 'index', 5), str(gallery.videos))
 
 

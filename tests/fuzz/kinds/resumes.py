@@ -11,7 +11,7 @@ import mmengine.hooks.runtime_info_hook
 import mmengine.runner.runner
 import torch
 
-from vop_mm.apis.experiment import build_runner
+from vop_mm.engine.experiment import build_runner
 
 from ..configs import mutate_config
 from ..harness import Case, Kind, WrongResult

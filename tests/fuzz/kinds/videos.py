@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from tests.videos import encode_video, painted_frame, read_index
-from vop_mm.apis.clip_loader import ClipLoader
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import DecodeProcess, PyAVReader
+from vop_mm.search.clip_loader import ClipLoader
 
 from ..harness import Case, Kind, WrongResult
 from ..mutate import mutate_bytes

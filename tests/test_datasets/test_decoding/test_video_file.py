@@ -11,7 +11,7 @@ from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader, container_format, open_video_file
 from vop_mm.datasets.transforms import ReadClip
 from vop_mm.datasets.video_check import check_clip
-from vop_mm.visualization.search_page import picture_of
+from vop_mm.search.result_page import picture_of
 
 
 @pytest.fixture(scope='module')

@@ -26,7 +26,7 @@ def build_models(args: argparse.Namespace) -> dict:
     """Build the retrievers of the configs on the CPU, by the name of their method."""
     import torch
 
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.registry import MODELS
     from vop_mm.utils import register_all_modules
 

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> list[dict]:
     if args.video:
         from vop_mm.datasets.decoding import check_file
         check_file(str(args.video))
-    from vop_mm.apis.config import read_config
+    from vop_mm.config import read_config
     from vop_mm.datasets.transforms import split_pipeline
     from vop_mm.utils.files import temporary_folder
 

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         raise ValueError(f'--steps must be at least 2, got {args.steps}')
     import torch
 
-    from vop_mm.apis.experiment import build_runner, load_config, use_amp, use_stored_frames
+    from vop_mm.engine.experiment import build_runner, load_config, use_amp, use_stored_frames
     from vop_mm.utils.files import atomic_write, temporary_folder
 
     from ._loop_hook import MeasureLoopHook

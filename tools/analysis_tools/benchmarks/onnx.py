@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict]:
     """Run the benchmark and return the rows of the table."""
-    from vop_mm.apis.onnx_export import TextEncoder, VideoEncoder
+    from vop_mm.deployment.onnx_export import TextEncoder, VideoEncoder
 
     if min(args.captions) < 1:
         raise ValueError(f'--captions must be at least 1, got {min(args.captions)}')
@@ -50,7 +50,7 @@ def compare(what: str, encoder, batch_sizes: list[int], repeat: int) -> list[dic
     """Return the rows of one tower: its file, the difference of its outputs, and its speed compared with the model."""
     import torch
 
-    from vop_mm.apis.onnx_export import largest_difference, open_session, write_onnx
+    from vop_mm.deployment.onnx_export import largest_difference, open_session, write_onnx
     from vop_mm.utils.files import temporary_folder
 
     with temporary_folder(None, 'benchmark') as folder:

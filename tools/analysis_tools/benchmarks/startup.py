@@ -12,7 +12,7 @@ from ._models import ROOT
 from ._rounds import measure
 
 TORCH = 'import torch'
-IMPORTS = ('vop_mm', 'vop_mm.apis.experiment')
+IMPORTS = ('vop_mm', 'vop_mm.engine.experiment')
 TOOLS = ('tools/train.py', 'tools/test.py')
 MOST = 3.
 

@@ -1,0 +1,293 @@
+"""A prompt set, ready to encode; several of them share one frozen CLIP."""
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from vop_mm.datasets.transforms import split_pipeline
+from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match, naming
+from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.registry import MODELS, TOKENIZERS
+from vop_mm.utils.shared_config import (
+    SharedConfigError,
+    building,
+    parse_config,
+    read_shared_config,
+    shared_config,
+)
+
+from .clip_loader import ClipLoader
+from .search_index import SearchIndex
+
+_CLIP = 'clip.'  # prefix of the backbone's own tensors
+_OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
+
+
+class PromptSet:
+    """A model with its tokenizer and frame loader.
+
+    Args:
+        model (nn.Module): Model in evaluation mode, on its device.
+        cfg (Config): Config of the model.
+        checkpoint (str | Path, optional): Checkpoint file of the model.
+        num_workers (int): Number of decoding processes. Defaults to 1.
+        timeout (float): Time limit for decoding in seconds. Defaults to 60.
+        bf16 (bool): Compute in bfloat16. Defaults to False.
+
+    Attributes:
+        loader (ClipLoader): Loader of its frames.
+        settings (dict): Settings that affect embeddings, to compare with those of an index.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
+                 timeout: float = 60., bf16: bool = False) -> None:
+        self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
+        self._config_text: str | None = None
+        self.device = next(model.clip.parameters()).device
+        self.loader = ClipLoader(cfg, num_workers, timeout)
+        self.loader.try_out(*model.clip.image_size)
+        tokenize = split_pipeline(cfg.test_dataloader.dataset.pipeline).tokenize
+        self.tokenizer = TOKENIZERS.build(tokenize.get('tokenizer', dict(type='CLIPTokenizer')))
+        self.settings = dict(
+            CLIP=f'{model.clip.arch_name}, fingerprint {model.clip.fingerprint}',
+            prompts=f'{cfg.get("method")}, fingerprint {fingerprint(trainable_state_dict(model))}',
+            **{key: str(value) for key, value in self.loader.settings[0].items()},
+            model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
+                           'num_frames': model.vision_tower.num_frames}),
+            augment=_digest(self.loader.settings[1:]),
+            dim=self.encode_text(['a']).shape[1],
+            **({} if model.head.is_cosine else dict(kept=self._measure_kept())))
+
+    def source(self) -> dict:
+        """Return what is needed to load the same prompts from any folder: config text and checkpoint path."""
+        if self._config_text is None:  # takes MMEngine a second, and is needed for each part of a collection
+            cfg = _absolute(self.cfg.to_dict())
+            if cfg['model']['clip'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
+                cfg['model']['clip'].update(weights=os.path.abspath(self.model.clip.file), cache_dir=None)
+            self._config_text = Config(cfg).pretty_text
+        return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode one batch of captions. [n] str -> [n, D] float32, unit norm."""
+        return self._run(lambda: self.model.encode_text(self._tokens(texts)))
+
+    def keep_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode one batch of captions to the head's text features, for :meth:`score`. [n] str -> [n, ...] float32."""
+        return self._run(lambda: self.model.keep_text(self._tokens(texts)))
+
+    def score(self, texts: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Score captions against clips with the model's head.
+
+        Args:
+            texts (np.ndarray): Result of :meth:`keep_text`, [n, ...].
+            kept (np.ndarray): Values that follow the vectors in the result of :meth:`encode_frames`, [m, kept].
+
+        Returns:
+            np.ndarray: Scores, float32 [n, m].
+        """
+        frames, kept = self.model.vision_tower.num_frames, torch.from_numpy(np.array(kept)).to(self.device)
+        videos, mask = kept[:, :-frames].unflatten(1, self._kept_shape), kept[:, -frames:] > 0
+        return self._run(lambda: self.model.head.similarity(torch.from_numpy(texts).to(self.device), videos, mask))
+
+    def score_one(self, texts: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Score captions from :meth:`keep_text` against one clip from :meth:`encode_frames`; return scores [n]."""
+        if self.model.head.is_cosine:
+            return texts @ row  # [n, D] @ [D] -> [n]
+        return self.score(texts, row[None, self.settings['dim']:])[:, 0]
+
+    def scorer(self, query: str) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a function that re-ranks clips for a query, [m, kept] -> [m]; None for a cosine head."""
+        if self.model.head.is_cosine:
+            return None
+        text = self.keep_text([query])
+        return lambda kept: self.score(text, kept)[0]
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(list(texts))
+        # attention is causal: later tokens do not matter
+        return tokens[:, :int(tokens.argmax(dim=1).max()) + 1].to(self.device)
+
+    @torch.inference_mode()
+    def _measure_kept(self) -> int:
+        """Return the number of values stored per clip after its vector: the head's features and the frame mask."""
+        shape = 1, self.model.vision_tower.num_frames, 3, *self.model.clip.image_size
+        kept = self.model.keep_video(torch.zeros(shape, device=self.device))
+        self._kept_shape = kept.shape[1:]
+        return kept.numel() + shape[1]
+
+    def encode_frames(self, frames: Tensor, real: Sequence[int]) -> np.ndarray:
+        """Encode one batch of clips.
+
+        Args:
+            frames (Tensor): uint8 [n, F, 3, H, W], from :class:`ClipLoader`.
+            real (Sequence[int]): Number of real (not padded) frames of each clip.
+
+        Returns:
+            np.ndarray: float32 [n, D], unit norm. If the head is not a cosine, each vector is followed by the head's
+            features of the clip and the mask of real frames, [n, D + kept].
+        """
+        preprocessor, head = self.model.data_preprocessor, self.model.head
+        mask = preprocessor.frame_mask(real, frames.shape[1])
+
+        def rows() -> Tensor:
+            kept = self.model.keep_video(preprocessor.normalize(frames.to(self.device)), mask)
+            vectors = head.vector(kept, mask)
+            if head.is_cosine:
+                return vectors
+            whole = torch.ones(frames.shape[:2], device=self.device) if mask is None else mask
+            return torch.cat([vectors.float(), kept.flatten(1).float(), whole.float()], dim=1)
+
+        return self._run(rows)
+
+    def try_out(self) -> None:
+        """Encode a black clip, before anything made with this model is stored.
+
+        Raises:
+            CheckpointError: The embedding is not finite.
+        """
+        self.encode_frames(*self.loader.load_frames(np.zeros((1, *self.model.clip.image_size, 3), np.uint8)))
+
+    @torch.inference_mode()
+    def _run(self, call) -> np.ndarray:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            embeddings = call().float().cpu().numpy()
+        if not np.isfinite(embeddings).all():
+            made_of = self.checkpoint or self.model.clip.weights or 'the model'
+            raise CheckpointError(f'{made_of} makes embeddings that are not finite: it is damaged, or its training '
+                                  'diverged')
+        return embeddings
+
+
+def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
+    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
+
+    Args:
+        clip (nn.Module): CLIP model on its device; not modified.
+        checkpoint (str | Path): Trained checkpoint.
+        cfg (Config): Config for everything that the checkpoint doesn't specify.
+
+    Returns:
+        tuple[nn.Module, Config]: Model in evaluation mode, and the config that it was trained with.
+
+    Raises:
+        FileNotFoundError: The checkpoint is missing.
+        CheckpointError: The checkpoint can't be read, is for another CLIP, or changes the backbone's own weights.
+    """
+    content = load_from_local_safely(str(checkpoint), map_location='cpu')
+    meta = content['meta']
+    own = backbone_names(content['state_dict'])
+    if own:
+        method = (meta.get('vop_mm') or {}).get('method')
+        raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
+                              f'itself ({own[0]} and {len(own) - 1} more), and other prompts were trained around '
+                              'CLIP as it came; load it alone')
+    try:
+        cfg = with_checkpoints_config(cfg, meta)
+    except SharedConfigError as e:
+        raise CheckpointError(f'{checkpoint} is refused: in its config, {e}') from None
+    # a shared CLIP is not trained, and the checkpoint holds only what surrounds it
+    parts = {**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')}
+    with building(f'the model of {checkpoint}'):
+        with torch.device('meta'):  # takes no memory, whatever the config says: shapes are compared with the file's
+            model = MODELS.build(parts)
+        with naming(checkpoint):
+            match(content, model)
+        model = MODELS.build(parts)
+    model.load_state_dict(content['state_dict'])
+    return model.to(next(clip.parameters()).device).eval(), cfg
+
+
+def backbone_names(state: dict[str, Tensor]) -> list[str]:
+    """Return the names of a checkpoint's tensors that belong to the backbone."""
+    return [name for name in state if name.startswith(_CLIP)]
+
+
+def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
+    """Return the config that a checkpoint was trained with, using the CLIP of another config.
+
+    Args:
+        cfg (Config): Provides the CLIP, or everything if the checkpoint contains no config.
+        meta (dict): Metadata of the checkpoint.
+
+    Returns:
+        Config: A new config.
+
+    Raises:
+        SharedConfigError: The checkpoint's config contains something that is not allowed.
+    """
+    found = read_shared_config(meta['cfg'], with_clip=False) if 'cfg' in meta else None
+    if found is None:
+        return cfg
+    found.model.clip = cfg.model.clip
+    return found
+
+
+def published_config(text: str) -> str | None:
+    """Reduce a checkpoint's config to what :func:`with_checkpoints_config` uses, for publishing.
+
+    It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
+
+    Args:
+        text (str): Config text in a checkpoint's metadata.
+
+    Returns:
+        str | None: Config text for the published file; None if the config has no model or no test pipeline.
+
+    Raises:
+        SharedConfigError: The recipient of the file would refuse it.
+    """
+    content = parse_config(text)
+    model = content.get('model')
+    clip = model.get('clip') if isinstance(model, dict) else None
+    if isinstance(clip, dict):
+        model['clip'] = {**{key: clip[key] for key in ('type', 'arch') if key in clip}, 'weights': None}
+    cfg = shared_config(content)
+    if cfg is None:
+        return None
+    cfg.test_dataloader = dict(dataset=dict(pipeline=cfg.test_dataloader.dataset.pipeline))
+    return cfg.pretty_text
+
+
+def read_source(index: str | Path) -> tuple[Config, str | None]:
+    """Read the config and checkpoint that an index was made with, as data; see :meth:`PromptSet.source`.
+
+    Args:
+        index (str | Path): Folder of the index.
+
+    Returns:
+        tuple[Config, str | None]: Config and checkpoint path.
+
+    Raises:
+        FileNotFoundError: The index is missing.
+        ValueError: The index doesn't contain them, or its config contains something that is not allowed.
+    """
+    source = SearchIndex.source(index)
+    source = source if isinstance(source, dict) else {}
+    checkpoint = source.get('checkpoint')
+    try:
+        cfg = read_shared_config(source['config']) if source.get('config') else None
+    except SharedConfigError as e:
+        raise SharedConfigError(f'the index {index} is refused: in its config, {e}') from None
+    if cfg is None or not isinstance(checkpoint, (str, type(None))) or checkpoint == '':
+        raise ValueError(f'the index {index} does not say what it was made with')
+    return cfg, checkpoint
+
+
+def _absolute(value):
+    """Make the paths of existing files in a value absolute."""
+    if isinstance(value, dict):
+        return {key: _absolute(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    return os.path.abspath(value) if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
