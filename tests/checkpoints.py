@@ -15,7 +15,7 @@ from vop_mm.registry import MODELS
 def demo_config(name: str, **changes) -> Config:
     """A demo config whose mini CLIP is found from everywhere."""
     cfg = read_config(ROOT / 'configs' / name, {
-        'model.clip.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors'), **changes})
+        'model.backbone.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors'), **changes})
     text = Config(cfg.to_dict()).pretty_text.replace("'demo/mini_clip", f"'{ROOT}/demo/mini_clip")
     return Config.fromstring(text, '.py')
 
@@ -24,7 +24,7 @@ def write_checkpoint(path: Path, cfg: Config, seed: int) -> Path:
     """A checkpoint whose trainable tensors are moved far from where training starts."""
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
-    model.clip.fingerprint  # noqa: B018 - of CLIP as it comes
+    model.backbone.fingerprint  # noqa: B018 - of CLIP as it comes
     with torch.no_grad():
         for parameter in trainable_parameters(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.2)

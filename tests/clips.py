@@ -27,10 +27,10 @@ def build_retriever(arch: str | dict = SMALL, weights: str | None = None, seed: 
                     dtype: torch.dtype = torch.float32, **kwargs):
     """A retriever in eval mode, from the keyword arguments of ``TextVideoRetriever``."""
     torch.manual_seed(seed)
-    clip = dict(type='OpenCLIP', arch=copy.deepcopy(arch), weights=weights)
-    model = MODELS.build(dict(type='TextVideoRetriever', clip=clip, **copy.deepcopy(kwargs)))
+    backbone = dict(type='OpenCLIP', arch=copy.deepcopy(arch), weights=weights)
+    model = MODELS.build(dict(type='TextVideoRetriever', backbone=backbone, **copy.deepcopy(kwargs)))
     if weights is None:
-        roughen(model.clip, rough)
+        roughen(model.backbone, rough)
     return model.to(dtype).eval()
 
 

@@ -19,9 +19,9 @@ class MirrorSimilarity(MeanPoolSimilarity):
 class FramesByText(SimilarityHead):
     """Each caption looks at the frames that fit it (as in X-Pool), padding left out."""
 
-    def prepare(self, clip):
-        self.query = nn.Linear(clip.embed_dim, clip.embed_dim)
-        self.key = nn.Linear(clip.embed_dim, clip.embed_dim)
+    def prepare(self, backbone):
+        self.query = nn.Linear(backbone.embed_dim, backbone.embed_dim)
+        self.key = nn.Linear(backbone.embed_dim, backbone.embed_dim)
 
     def similarity(self, text, video, frame_mask=None):
         weights = torch.einsum('td,vfd->tvf', self.query(text), self.key(video)) / text.shape[1]**0.5

@@ -40,7 +40,7 @@ def test_the_model_index_names_what_is_there():
         for model in index.get('Models', []):
             cfg = Config.fromfile(ROOT / model['Config'])
             assert model['In Collection'] in collections and Path(model['Config']).stem == model['Name']
-            cfg.model.clip.weights = None
+            cfg.model.backbone.weights = None
             trainable = trainable_parameters(build_model(json.dumps(cfg.model.to_dict())))
             assert model['Metadata']['Parameters'] == sum(p.numel() for p in trainable.values())
 
@@ -48,13 +48,13 @@ def test_the_model_index_names_what_is_there():
 @pytest.mark.parametrize(('name', 'millions'), [('vit_l_14', 427.6), ('vit_bigg_14', 2539.6)])
 def test_large_clip_is_trained_whole_in_shards(name, millions):
     cfg = Config.fromfile(ROOT / f'configs/large/full_{name}_fsdp_msrvtt.py')
-    arch, tag = cfg.model.clip.arch, cfg.model.clip.pop('weights')
+    arch, tag = cfg.model.backbone.arch, cfg.model.backbone.pop('weights')
     with torch.device('meta'):
         theirs = open_clip.CLIP(**open_clip.get_model_config(arch))
     sizes = {name: p.shape for name, p in theirs.named_parameters()}
     assert round(sum(map(math.prod, sizes.values())) / 1e6, 1) == millions
     model = build_model(json.dumps(cfg.model.to_dict()))
-    assert {name.removeprefix('clip.model.'): p.shape for name, p in trainable_parameters(model).items()} == sizes
+    assert {name.removeprefix('backbone.model.'): p.shape for name, p in trainable_parameters(model).items()} == sizes
     pretrained = open_clip.get_pretrained_cfg(arch, tag)
     if not pretrained:
         pytest.skip(f'this open_clip has no {tag} weights for {arch}')
@@ -107,20 +107,20 @@ def test_what_is_printed_is_the_config(path):
 def test_builds(path, split, monkeypatch):
     monkeypatch.chdir(ROOT)  # the demo's vocabulary is named from there
     cfg = Config.fromfile(ROOT / path)
-    cfg.model.clip.weights = None
+    cfg.model.backbone.weights = None
     model = build_model(json.dumps(cfg.model.to_dict()))
     trains = cfg.train_cfg is not None
     assert bool(trainable_parameters(model)) == trains and cfg.method
     assert not layers_without_prompts(model, cfg)  # or the config says that it is meant
     assert model.vision_tower.num_frames == read_config(cfg).model.num_frames == cfg.num_frames
-    height, width = model.clip.image_size
+    height, width = model.backbone.image_size
     for part in ('train', 'val', 'test') if trains else ('test',):
         loader = cfg[f'{part}_dataloader']
         item = load_item(repr({**loader.dataset.to_dict(), 'data_root': str(split), 'ann_file': 'split.json'}))
         assert item['inputs'].shape == (cfg.num_frames, 3, height, width) and item['inputs'].dtype == torch.uint8
         texts = 1 if part == 'train' else 2
-        assert item['data_samples'].tokens.shape == (texts, model.clip.context_length)
-        assert item['data_samples'].tokens.max() < model.clip.model.vocab_size
+        assert item['data_samples'].tokens.shape == (texts, model.backbone.context_length)
+        assert item['data_samples'].tokens.max() < model.backbone.model.vocab_size
     METRICS.build(cfg.test_evaluator)
     if trains:
         assert 'dev' in cfg.val_dataloader.dataset.ann_file  # nothing is selected on the test split

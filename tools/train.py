@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the global batch over auto_scale_lr.base_batch_size')
     add_common_arguments(parser, '--cfg-options', help='change the config, e.g. '
-                         'model.clip.weights=/path/to/ViT-B-32.pt train_dataloader.batch_size=16')
+                         'model.backbone.weights=/path/to/ViT-B-32.pt train_dataloader.batch_size=16')
     add_common_arguments(parser, '--launcher', '--local-rank', '--local_rank')
     args = parser.parse_args()
     if args.amp_dtype and not args.amp:

@@ -88,6 +88,6 @@ FUNCTIONS = _child('function', MMENGINE_FUNCTIONS)
 
 # registry in which an argument's ``type`` is looked up; other arguments use the registry of their parent
 BY_ARGUMENT = dict(
-    clip=MODELS, head=HEADS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
+    backbone=MODELS, head=HEADS, loss=MODELS, data_preprocessor=MODELS, frame_prompts=PROMPTS, video_prompts=PROMPTS,
     text_prompts=PROMPTS, text_suffix_prompts=PROMPTS, mixer=MIXERS, cls_updates=UPDATES, tuning=TUNING,
     pipeline=TRANSFORMS, transforms=TRANSFORMS, tokenizer=TOKENIZERS)

@@ -1,3 +1,3 @@
 _base_ = './full_vit_l_14_fsdp_msrvtt.py'
 
-model = dict(clip=dict(arch='ViT-bigG-14', weights='laion2b_s39b_b160k'))
+model = dict(backbone=dict(arch='ViT-bigG-14', weights='laion2b_s39b_b160k'))

@@ -44,7 +44,7 @@ def crafted_configs(text, canary):
     return {
         'the model': text + f'\nmodel = {evil}\n',
         'the model, another function': text + f'\nmodel = {popen}\n',
-        'CLIP': text + f"\nmodel = dict(type='TextVideoRetriever', clip={evil})\n",
+        'CLIP': text + f"\nmodel = dict(type='TextVideoRetriever', backbone={evil})\n",
         'the head': text.replace(head, evil),
         'the loss': text.replace(loss, popen),
         'a prompt': text.replace('frame_prompts=[', f'frame_prompts=[{evil}, ', 1),
@@ -189,12 +189,12 @@ def test_parts_of_ones_own_are_published(tmp_path):
 def test_a_cache_of_ones_own_is_not_asked_for_in_an_index(made, tmp_path, monkeypatch):
     """``cache_dir`` is a folder to write to, which no index may name: it notes the file that was read."""
     import vop_mm.models.backbones.open_clip_port as port
-    weights = demo_config('vop/vop_demo.py').model.clip.weights
+    weights = demo_config('vop/vop_demo.py').model.backbone.weights
     monkeypatch.setattr(port, '_download', lambda arch, tag, cache_dir: (weights, False))
     cfg = demo_config('vop/vop_demo.py')
-    cfg.model.clip.update(weights='a_tag', cache_dir=str(tmp_path / 'cache'))
+    cfg.model.backbone.update(weights='a_tag', cache_dir=str(tmp_path / 'cache'))
     VideoSearcher(cfg, made / 'a.pth').build_index(made / 'videos', tmp_path / 'index')
-    clip = index_config(tmp_path / 'index').model.clip
+    clip = index_config(tmp_path / 'index').model.backbone
     assert clip.weights == weights and clip.cache_dir is None
     VideoSearcher.from_index(tmp_path / 'index').search('a cat', tmp_path / 'index')
 

@@ -18,7 +18,7 @@ DEMO = 'configs/vop/vop_f_p_demo.py'
     ('trian_dataloader.batch_size=4', 'train_dataloader.batch_size'), ('model.nm_frames=3', "'num_frames'"),
     ('nm_frames=3', 'num_frames'), ('max_epochs=3', 'train_cfg.max_epochs'), ('train_cfg.max_epoch=3', "'max_epochs'"),
     ('epochs=3', 'train_cfg.max_epochs'), ('seed=3', 'randomness.seed'), ('randomness.sed=3', "'seed'"),
-    ('model.clip.ach=x', "'arch'"), ('model.frame_prompts.0.num_token=3', "'num_tokens'"),
+    ('model.backbone.ach=x', "'arch'"), ('model.frame_prompts.0.num_token=3', "'num_tokens'"),
     ('default_hooks.checkpont.interval=2', "'checkpoint'"), ('default_hooks.checkpoint.intervl=2', "'interval'"),
     ('default_hooks.logger.intervall=2', "'interval'"), ('param_scheduler.0.T_mx=2', "'T_max'"),
     ('val_dataloader.dataset.ann_fil=x', "'ann_file'"), ('val_evaluator.tie=x', "'ties'"),
@@ -68,7 +68,7 @@ def test_one_that_is_like_no_other():
 
 
 @pytest.mark.parametrize('option', [
-    'model.recompute=True', 'model.clip.compile=True', 'model.tuning.logit_scale=True', 'model.cls_updates=[]',
+    'model.recompute=True', 'model.backbone.compile=True', 'model.tuning.logit_scale=True', 'model.cls_updates=[]',
     'optim_wrapper.accumulative_counts=2', 'optim_wrapper.clip_grad.max_norm=1.', 'optim_wrapper.optimizer.fused=True',
     'optim_wrapper.paramwise_cfg.bias_lr_mult=2.', 'optim_wrapper.type=AmpOptimWrapper', 'resume=True', 'load_from=x',
     'find_unused_parameters=True', 'model_wrapper_cfg.type=MMDistributedDataParallel', 'experiment_name=x',

@@ -72,7 +72,7 @@ def test_every_split_that_will_be_read(small_demo, tmp_path):
     with pytest.raises(ValueError, match=re.escape(f'{small_demo}/no.json: no such annotation file')):
         require_files(cfg, ['train', 'val', 'test'])
     with pytest.raises(FileNotFoundError, match='CLIP weights not found: no/clip.pt'):
-        require_files(read_config(cfg, {'model.clip.weights': 'no/clip.pt'}))
+        require_files(read_config(cfg, {'model.backbone.weights': 'no/clip.pt'}))
     with pytest.raises(FileNotFoundError, match='vocabulary not found: no.txt'):
         require_files(read_config('configs/vop/vop_demo.py', {
             'data_root': str(small_demo), 'tokenizer.vocab': 'no.txt'}), ['val'])

@@ -35,7 +35,7 @@ CFG = Config(dict(method='VoP'))
 def build(seed=0, num_tokens=2, arch=ARCH):
     torch.manual_seed(seed)
     return MODELS.build(dict(
-        type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch=copy.deepcopy(arch)), num_frames=3,
+        type='TextVideoRetriever', backbone=dict(type='OpenCLIP', arch=copy.deepcopy(arch)), num_frames=3,
         frame_prompts=[dict(type='GenericPrompt', num_tokens=num_tokens)],
         text_prompts=[dict(type='GenericPrompt', num_tokens=num_tokens)]))
 
@@ -63,7 +63,7 @@ def test_holds_the_prompts_and_whose_they_are(tmp_path):
     assert checkpoint['meta']['vop_mm'] == describe(model, CFG, 'demo')
     assert checkpoint['meta']['vop_mm']['method'] == 'VoP'
     assert checkpoint['meta']['vop_mm']['dataset'] == 'demo'
-    assert checkpoint['meta']['vop_mm']['clip'] == dict(arch='custom', fingerprint=model.clip.fingerprint)
+    assert checkpoint['meta']['vop_mm']['clip'] == dict(arch='custom', fingerprint=model.backbone.fingerprint)
     assert set(checkpoint) == {'meta', 'state_dict'}  # no optimizer: nothing to resume, nothing but the tensors
 
 
@@ -99,7 +99,7 @@ def test_safetensors_are_read(tmp_path):
 @pytest.mark.parametrize(('other', 'says'), [
     (lambda: build(seed=1), 'other CLIP weights: fingerprint'),
     (lambda: build(num_tokens=3), r'prompts.0.weight is \(2, 2, 32\), wanted \(2, 3, 32\)'),
-    (lambda: MODELS.build(dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch=copy.deepcopy(ARCH)),
+    (lambda: MODELS.build(dict(type='TextVideoRetriever', backbone=dict(type='OpenCLIP', arch=copy.deepcopy(ARCH)),
                                tuning=dict(type='ZeroShot'))), 'it holds vision_tower.prompts.0.weight and 1 more'),
 ])
 def test_is_refused_to_another_model(tmp_path, other, says):

@@ -38,7 +38,7 @@ class CountForwards(Hook):
 
     def before_test(self, runner):
         model = getattr(runner.model, 'module', runner.model)
-        clip, preprocessor = model.clip, model.data_preprocessor
+        clip, preprocessor = model.backbone, model.data_preprocessor
         embed_frames, embed_words = clip.embed_frames, clip.embed_words
 
         def count_frames(frames):

@@ -9,8 +9,8 @@ CONFIG = 'configs/vop/vop_msrvtt.py'
 
 
 def test_options_change_the_config(tmp_path):
-    cfg = load_config(CONFIG, ['model.clip.weights=/x/y.pt', 'param_scheduler.0.T_max=3'], str(tmp_path), 'pytorch')
-    assert cfg.model.clip.weights == '/x/y.pt' and cfg.model.clip.type == 'OpenCLIP'
+    cfg = load_config(CONFIG, ['model.backbone.weights=/x/y.pt', 'param_scheduler.0.T_max=3'], str(tmp_path), 'pytorch')
+    assert cfg.model.backbone.weights == '/x/y.pt' and cfg.model.backbone.type == 'OpenCLIP'
     assert cfg.param_scheduler[0].T_max == 3 and cfg.work_dir == str(tmp_path) and cfg.launcher == 'pytorch'
 
 

@@ -148,11 +148,11 @@ def shard():
         inside = model.module
         found[method] = dict(
             units=[isinstance(block, FullyShardedDataParallel)
-                   for block in [*inside.clip.vision_blocks, *inside.clip.text_blocks]],
+                   for block in [*inside.backbone.vision_blocks, *inside.backbone.text_blocks]],
             count=sum(isinstance(module, FullyShardedDataParallel) for module in model.modules()),
-            held=sum(p.numel() for p in model.parameters()), scale=inside.clip.logit_scale.detach(),
-            wanted=sum(p.numel() for p in whole.parameters()), fingerprint=inside.clip.fingerprint,
-            expected_fingerprint=whole.clip.fingerprint)
+            held=sum(p.numel() for p in model.parameters()), scale=inside.backbone.logit_scale.detach(),
+            wanted=sum(p.numel() for p in whole.parameters()), fingerprint=inside.backbone.fingerprint,
+            expected_fingerprint=whole.backbone.fingerprint)
     return found
 
 

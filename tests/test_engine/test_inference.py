@@ -39,14 +39,14 @@ def test_is_built_loaded_and_ready_to_encode(tmp_path):
 
 def test_options_change_the_config_of_the_model_only(tmp_path):
     cfg = Config.fromfile(CONFIG)
-    model = init_model(cfg, cfg_options={'model.clip.weights': None})
-    assert model.clip.weights is None and cfg.model.clip.weights is not None
+    model = init_model(cfg, cfg_options={'model.backbone.weights': None})
+    assert model.backbone.weights is None and cfg.model.backbone.weights is not None
     with pytest.raises(CheckpointError, match='other CLIP weights'):  # another CLIP than that of the checkpoint
-        init_model(cfg, saved(tmp_path / 'a.pth', seed=0)[0], cfg_options={'model.clip.weights': None})
+        init_model(cfg, saved(tmp_path / 'a.pth', seed=0)[0], cfg_options={'model.backbone.weights': None})
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='no.pth'):
         init_model(CONFIG, tmp_path / 'no.pth')
     with pytest.raises(FileNotFoundError, match='no.pt'):
-        init_model(CONFIG, cfg_options={'model.clip.weights': str(tmp_path / 'no.pt')})
+        init_model(CONFIG, cfg_options={'model.backbone.weights': str(tmp_path / 'no.pt')})

@@ -13,7 +13,7 @@ from vop_mm.engine.start_of_log import layers_without_prompts, log_what_trains
 from vop_mm.registry import MODELS
 
 ONE = {'train_cfg.max_epochs': 1}
-LARGE, NO_VIDEO = 'model.clip.arch=ViT-L-14-quickgelu', 'model.video_prompts'
+LARGE, NO_VIDEO = 'model.backbone.arch=ViT-L-14-quickgelu', 'model.video_prompts'
 
 
 def log_of(work_dir):
@@ -71,7 +71,7 @@ class Lines:
 
 
 def build(path, **changes):
-    cfg = read_config(path, {'model.clip.weights': None, **changes})
+    cfg = read_config(path, {'model.backbone.weights': None, **changes})
     with torch.device('meta'):
         return MODELS.build(cfg.model), cfg
 
@@ -84,7 +84,7 @@ def test_the_papers_model():
 
 # -- layers without a prompt -------------------------------------------------------------------------------------------
 def test_layers_that_see_videos_without_prompts_for_them():
-    model, cfg = build('configs/vop/vop_f_c_msrvtt.py', **{'model.clip.arch': 'ViT-L-14-quickgelu', NO_VIDEO: []})
+    model, cfg = build('configs/vop/vop_f_c_msrvtt.py', **{'model.backbone.arch': 'ViT-L-14-quickgelu', NO_VIDEO: []})
     message, = layers_without_prompts(model, cfg)
     assert 'layers 8 to 23 of the 24 layers of ViT-L-14-quickgelu' in message and NO_VIDEO in message
     logger = Lines()
@@ -96,7 +96,7 @@ def test_layers_that_see_videos_without_prompts_for_them():
 def test_prompts_stand_everywhere_in_a_deeper_clip(method):
     scope = {'model.video_from': 16} if method.startswith('vop_f') else {}
     assert layers_without_prompts(*build(f'configs/vop/{method}_msrvtt.py', **{
-        'model.clip.arch': 'ViT-L-14-quickgelu', **scope})) == []
+        'model.backbone.arch': 'ViT-L-14-quickgelu', **scope})) == []
 
 
 def test_training_is_refused_where_the_method_promises_prompts(small_demo, tmp_path):

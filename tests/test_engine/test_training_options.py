@@ -40,7 +40,7 @@ def test_float16_without_a_gpu_is_refused(small_demo, tmp_path):
     assert 'error: ' in done.stderr and 'float16 needs a GPU' in done.stderr
 
 
-@pytest.mark.parametrize('change', [{'model.recompute': True}, {'model.clip.compile': '{"backend": "aot_eager"}'}],
+@pytest.mark.parametrize('change', [{'model.recompute': True}, {'model.backbone.compile': '{"backend": "aot_eager"}'}],
                          ids=['recompute', 'compile'])
 def test_recomputation_and_compilation_change_nothing(plain, small_demo, tmp_path, change):
     torch.testing.assert_close(losses(tmp_path, small_demo, **change), plain, rtol=0, atol=1e-4)

@@ -27,7 +27,7 @@ def step(changes):
             kept.setdefault(storage.data_ptr(), (running[0], storage.nbytes()))
         return tensor
 
-    for tower, blocks in (('vision', model.clip.vision_blocks), ('text', model.clip.text_blocks)):
+    for tower, blocks in (('vision', model.backbone.vision_blocks), ('text', model.backbone.text_blocks)):
         assert len(blocks) == DEPTH
         for layer, block in enumerate(blocks):
             block.register_forward_pre_hook(lambda module, args, here=(tower, layer): running.__setitem__(0, here))

@@ -59,8 +59,8 @@ MIXES = {name: name.startswith(('vop_c', 'vop_f')) or name == 'vop_p_everywhere_
 def build(method='vop', dtype=torch.float64, seed=0, compile=False, **changes):
     torch.manual_seed(seed)
     cfg = copy.deepcopy(dict(METHODS[method], **changes))
-    clip = dict(type='OpenCLIP', arch=copy.deepcopy(ARCH), compile=compile)
-    model = MODELS.build(dict(type='TextVideoRetriever', clip=clip, num_frames=FRAMES, **cfg))
+    backbone = dict(type='OpenCLIP', arch=copy.deepcopy(ARCH), compile=compile)
+    model = MODELS.build(dict(type='TextVideoRetriever', backbone=backbone, num_frames=FRAMES, **cfg))
     for module in model.modules():  # some start as the identity; here they do something
         if type(module).__name__ == 'ParallelAdapter':
             torch.nn.init.normal_(module.up.weight, std=0.1)
@@ -117,7 +117,7 @@ def test_configs_and_checkpoints_from_before_scopes_are_the_same_model(name):
     prompts = frames if name == 'vop_f' or not videos else [
         *(dict(p, layers=(0, SHALLOW)) for p in frames), *(dict(p, layers=(SHALLOW, DEPTH)) for p in videos)]
     old, model, (pixels, _) = build(name, frame_prompts=None, video_prompts=prompts), build(name, seed=1), batch()
-    model.clip.load_state_dict(old.clip.state_dict())
+    model.backbone.load_state_dict(old.backbone.state_dict())
     checkpoint = dict(state_dict=trainable_state_dict(old))
     assert (checkpoint['state_dict'].keys() == trainable_state_dict(model).keys()) == (name != 'vop_f')
     match(checkpoint, model)
@@ -173,7 +173,7 @@ def attend(block, x):
 
 def reference_frames(model, frames):
     """Frame embeddings of videos, one at a time and token by token, as method descriptions say."""
-    visual, tower, out = model.clip.model.visual, model.vision_tower, []
+    visual, tower, out = model.backbone.model.visual, model.vision_tower, []
     for video in frames:
         x = visual.conv1(video).flatten(2).transpose(1, 2)
         cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(video), -1)
@@ -344,7 +344,7 @@ def test_a_compiled_backbone_changes_nothing(name, recompute):
     loss, gradients = loss_and_gradients(build(name), frames, tokens)
     compiled = build(name, compile=dict(backend='aot_eager'), recompute=recompute)
     other_loss, others = loss_and_gradients(compiled, frames, tokens)
-    assert sum(block._compiled_call_impl is not None for block in compiled.clip.vision_blocks) == DEPTH
+    assert sum(block._compiled_call_impl is not None for block in compiled.backbone.vision_blocks) == DEPTH
     assert torch._dynamo.utils.counters['frames']['ok'] > 0, 'nothing was compiled'
     assert close(loss, other_loss)
     assert all(close(gradients[k], others[k]) for k in gradients)

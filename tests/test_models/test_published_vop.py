@@ -15,9 +15,9 @@ def published(request):
     """A retriever with the published prompts, and what the published classes compute."""
     name, prefix, suffix = request.param
     weights = str(DATA / name / 'ViT-B-32.pt')
-    clip = dict(type='OpenCLIP', arch=openai_arch(read_clip_weights(weights).state_dict), weights=weights)
+    backbone = dict(type='OpenCLIP', arch=openai_arch(read_clip_weights(weights).state_dict), weights=weights)
     model = MODELS.build(dict(
-        type='TextVideoRetriever', clip=clip, published_eot=True, num_frames=12,
+        type='TextVideoRetriever', backbone=backbone, published_eot=True, num_frames=12,
         frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
         text_prompts=[dict(type='GenericPrompt', num_tokens=prefix)],
         text_suffix_prompts=[dict(type='GenericPrompt', num_tokens=suffix)] if suffix else [])).eval()
@@ -41,7 +41,7 @@ def test_embeddings_and_logits(published):
     videos, texts = model.encode_video(data['videos']), model.encode_text(data['tokens'])
     close(videos, torch.nn.functional.normalize(data['video_features'], dim=-1))
     close(texts, data['text_features'])
-    close(model.clip.logit_scale.exp() * texts @ videos.T, data['logits'])
+    close(model.backbone.logit_scale.exp() * texts @ videos.T, data['logits'])
 
 
 def test_loss_and_gradients(published):
@@ -67,8 +67,8 @@ def test_the_compatible_reading_matters_only_with_a_suffix(published):
 @torch.no_grad()
 def test_clip_without_prompts(published):
     prompted, data = published
-    plain = MODELS.build(dict(type='TextVideoRetriever', tuning=dict(type='ZeroShot'), clip=dict(
-        type='OpenCLIP', arch=prompted.clip.arch, weights=prompted.clip.weights))).eval()
+    plain = MODELS.build(dict(type='TextVideoRetriever', tuning=dict(type='ZeroShot'), backbone=dict(
+        type='OpenCLIP', arch=prompted.backbone.arch, weights=prompted.backbone.weights))).eval()
     close(plain.encode_frames(data['videos']), data['plain_frame_features'])
     close(plain.encode_text(data['tokens77']), data['plain_text_features'])
-    assert plain.clip.fingerprint == prompted.clip.fingerprint
+    assert plain.backbone.fingerprint == prompted.backbone.fingerprint

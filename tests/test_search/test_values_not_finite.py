@@ -74,10 +74,10 @@ def test_values_that_overflow_find_nothing_silently_no_more(made, tmp_path):
 @pytest.mark.parametrize('ending', ['.pt', '.safetensors'])
 def test_clip_weights_that_are_not_finite(made, tmp_path, ending):
     cfg = demo_config('baselines/zero_shot_demo.py')
-    weights = load_file(cfg.model.clip.weights)
+    weights = load_file(cfg.model.backbone.weights)
     weights['visual.proj'][0, 0] = float('nan')
-    cfg.model.clip.weights = str(tmp_path / f'clip{ending}')
-    torch.save(weights, cfg.model.clip.weights) if ending == '.pt' else save_file(weights, cfg.model.clip.weights)
+    cfg.model.backbone.weights = str(tmp_path / f'clip{ending}')
+    (torch.save if ending == '.pt' else save_file)(weights, cfg.model.backbone.weights)
     says = f'clip{ending} is not a readable file of CLIP weights: visual.proj is not finite'
     with pytest.raises(ValueError, match=says):
         init_model(cfg)

@@ -120,11 +120,11 @@ def test_memory_grows_by_the_prompts_alone(tmp_path):
                 text_cfg=dict(context_length=32, vocab_size=24000, width=256, heads=4, layers=2))
     cfg = demo_config('vop/vop_demo.py')
     torch.manual_seed(0)
-    cfg.model.clip = dict(type='OpenCLIP', arch=arch, weights=None)
+    cfg.model.backbone = dict(type='OpenCLIP', arch=arch, weights=None)
     from vop_mm.registry import MODELS
-    clip = MODELS.build(cfg.model.clip)
+    clip = MODELS.build(cfg.model.backbone)
     torch.save(clip.model.state_dict(), tmp_path / 'clip.pt')
-    cfg.model.clip.weights = str(tmp_path / 'clip.pt')
+    cfg.model.backbone.weights = str(tmp_path / 'clip.pt')
     cfg.model.frame_prompts[0].layers = cfg.model.text_prompts[0].layers = (0, 2)
     file = write_checkpoint(tmp_path / 'a.pth', cfg, 0)
     size = sum(p.nbytes for p in clip.parameters())
@@ -136,8 +136,8 @@ def test_memory_grows_by_the_prompts_alone(tmp_path):
         retriever.add_prompts(f'more_{i}', file)
     assert size > 30e6
     assert _resident() - before < 0.2 * size, 'ten copies of CLIP would be 10 times its size, one would be 1'
-    clips = {id(p) for s in retriever._sets.values() for p in s.model.clip.parameters()}
-    assert len(clips) == len(list(retriever._clip.parameters()))
+    clips = {id(p) for s in retriever._sets.values() for p in s.model.backbone.parameters()}
+    assert len(clips) == len(list(retriever._backbone.parameters()))
 
 
 def _resident() -> int:
@@ -254,10 +254,10 @@ def test_queries_that_are_refused(files, tmp_path):
         with pytest.raises(IndexMismatchError, match=f'made with other settings: {key} {says}'):
             VideoSearcher(other, files['vop'][1]).search('a', index=index)
     other = files['vop'][0].copy()
-    weights = load_file(other.model.clip.weights)
+    weights = load_file(other.model.backbone.weights)
     weights['visual.proj'] *= 1.01
     save_file(weights, tmp_path / 'other.safetensors')
-    other.model.clip.weights = str(tmp_path / 'other.safetensors')
+    other.model.backbone.weights = str(tmp_path / 'other.safetensors')
     with pytest.warns(UserWarning, match='no checkpoint was given'):
         stranger = VideoSearcher(other)
     with pytest.raises(IndexMismatchError, match='other settings: CLIP .*, fingerprint .*, not '):

@@ -55,7 +55,7 @@ def test_is_refused(crafted, small_demo, tmp_path, reads):
         'resume': (*train, '--resume', crafted, *options(small_demo)),
         'resume the last': (*train, '--resume', *options(small_demo)),
         'load_from': (*train, *options(small_demo, load_from=crafted)),
-        'CLIP': (*train, *options(small_demo, **{'model.clip.weights': crafted})),
+        'CLIP': (*train, *options(small_demo, **{'model.backbone.weights': crafted})),
         'test': ('tools/test.py', TRAIN, crafted, '--work-dir', work, *options(small_demo)),
         'publish': ('tools/model_converters/publish_model.py', crafted, tmp_path / 'out.pth'),
         'index': ('tools/index_videos.py', videos, tmp_path / 'index', '--config', TRAIN, '--checkpoint', crafted),

@@ -31,7 +31,7 @@ def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkey
     cfg = Config.fromfile(ROOT / 'configs/vop/vop_msrvtt.py')
     torch.manual_seed(0)  # with some weights all clips are alike
     save_file(OpenCLIP(ARCH).model.state_dict(), 'clip.safetensors')
-    cfg.model.clip = dict(type='OpenCLIP', arch=ARCH, weights=str(tmp_path / 'clip.safetensors'))
+    cfg.model.backbone = dict(type='OpenCLIP', arch=ARCH, weights=str(tmp_path / 'clip.safetensors'))
     for step in cfg.test_dataloader.dataset.pipeline:
         step.update({key: 40 for key in ('size', 'crop_size') if key in step})
     checkpoint = write_checkpoint(tmp_path / 'vop.pth', cfg, seed=0)

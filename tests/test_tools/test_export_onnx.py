@@ -60,7 +60,7 @@ def small_model(name, layers=2, **changes):
     cfg = demo_config(METHODS.get(name, METHODS['vop']))
     arch = {key: dict(value, layers=layers) if key.endswith('cfg') else value for key, value in SMALL.items()}
     cfg.model.update(copy.deepcopy(ABLATIONS) if name == 'ablations' else {}, **changes)
-    cfg.model.clip = dict(type='OpenCLIP', arch=arch)
+    cfg.model.backbone = dict(type='OpenCLIP', arch=arch)
     if cfg.model.get('video_from'):
         cfg.model.video_from //= 2
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def assert_video(session, model, mask=None):
 
 @torch.no_grad()
 def assert_text(session, model, vocab=39):
-    most, context = model.text_tower.max_words, model.clip.context_length
+    most, context = model.text_tower.max_words, model.backbone.context_length
     for count, length in ((1, context), (2, most - 1), (2, most), (5, most + 1), (5, context), (5, 6), (1, 3)):
         tokens = captions(count, length, vocab)
         assert_same(run(session, tokens=tokens), model.encode_text(torch.from_numpy(tokens)))
@@ -145,10 +145,10 @@ def test_baselines(name, tmp_path):
 def test_text_with_prompts_behind_it_as_published(tmp_path):
     weights = str(DATA / 'modelscope_prefix4_suffix4' / 'ViT-B-32.pt')
     cfg = demo_config(METHODS['vop'])
-    cfg.model.clip = dict(type='OpenCLIP', weights=weights, arch=openai_arch(torch_archive(weights)))
+    cfg.model.backbone = dict(type='OpenCLIP', weights=weights, arch=openai_arch(torch_archive(weights)))
     cfg.model.update(text_prompts=[GENERIC], text_suffix_prompts=[GENERIC], published_eot=True)
     model = moved(init_model(cfg))
-    assert_text(exported(TextEncoder(model), tmp_path), model, model.clip.vocab_size)
+    assert_text(exported(TextEncoder(model), tmp_path), model, model.backbone.vocab_size)
 
 
 def torch_archive(path):
@@ -174,10 +174,10 @@ def test_the_check_sees_a_file_of_another_model(tmp_path):
     exported(TextEncoder(model), tmp_path)
     assert largest_difference(tmp_path / 'tower.onnx', TextEncoder(model)) < 1e-5
     with torch.no_grad():
-        model.clip.model.positional_embedding[1:].mul_(5)
+        model.backbone.model.positional_embedding[1:].mul_(5)
     assert largest_difference(tmp_path / 'tower.onnx', TextEncoder(model)) > 1e-3
     with torch.no_grad():
-        model.clip.model.text_projection.fill_(torch.nan)
+        model.backbone.model.text_projection.fill_(torch.nan)
     assert not largest_difference(tmp_path / 'tower.onnx', TextEncoder(model)) < 1
 
 
@@ -200,7 +200,7 @@ def by_tool(checkpoint, tmp_path_factory):
 def test_tool_exports_a_checkpoint(by_tool, checkpoint):
     folder, done = by_tool
     model = init_model(ROOT / 'configs' / METHODS['vop_f_c'], checkpoint,
-                       cfg_options={'model.clip.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors')})
+                       cfg_options={'model.backbone.weights': str(ROOT / 'demo/mini_clip/mini_clip.safetensors')})
     assert_video(open_session(folder / 'video.onnx', 1), model)
     assert_text(open_session(folder / 'text.onnx', 1), model)
     assert {path.name for path in folder.iterdir()} == {'video.onnx', 'text.onnx', 'model.json'}
@@ -211,7 +211,8 @@ def test_what_a_program_needs_is_beside_and_inside(by_tool, checkpoint):
     folder, _ = by_tool
     about = json.loads((folder / 'model.json').read_text())
     model = init_model(demo_config(METHODS['vop_f_c']), checkpoint)
-    assert about['method'] == 'VoP^F+C' and about['clip'] == dict(arch='MiniCLIP', fingerprint=model.clip.fingerprint)
+    assert about['method'] == 'VoP^F+C'
+    assert about['clip'] == dict(arch='MiniCLIP', fingerprint=model.backbone.fingerprint)
     assert about['prompts_fingerprint'] == fingerprint(trainable_state_dict(model))
     assert (about['embed_dim'], about['num_frames'], about['image_size']) == (64, 12, [40, 40])
     assert about['mean'] == [0.48145467, 0.45782751, 0.40821072] and about['std'] == [0.26862955, 0.26130259, 0.2757771]
@@ -247,14 +248,14 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp('tiny')
     cfg = demo_config(METHODS['zero_shot'])
     arch = {key: dict(value, layers=1) if key.endswith('cfg') else value for key, value in SMALL.items()}
-    cfg.model.clip = dict(type='OpenCLIP', arch=arch)
+    cfg.model.backbone = dict(type='OpenCLIP', arch=arch)
     (folder / 'tiny.py').write_text(Config(cfg.to_dict()).pretty_text)
     return folder / 'tiny.py'
 
 
 def test_opset_weights_beside_and_a_model_that_is_compiled(tiny, tmp_path):
     done = run_tool(TOOL, tiny, 'none', tmp_path, '--opset', '20', '--external-data', '--cfg-options',
-                    'model.clip.compile={"backend": "eager"}')
+                    'model.backbone.compile={"backend": "eager"}')
     assert done.returncode == 0, done.stderr
     about = json.loads((tmp_path / 'model.json').read_text())
     files = {'text.onnx', 'text.onnx.data', 'video.onnx', 'video.onnx.data'}
@@ -339,7 +340,7 @@ def test_a_folder_that_can_not_be_written(tiny, tmp_path, make, says):
     (['configs/vop/vop_p_demo.py', 'CHECKPOINT'], "doesn't fit this model"),
     (['CONFIG', 'CHECKPOINT', '--opset', '17'], 'opset must be 18'),
     (['CONFIG', 'CHECKPOINT', '--opset', '99'], 'opset must be 18'),
-    (['CONFIG', 'CHECKPOINT', '--cfg-options', 'model.clip.weights=no.safetensors'], 'no.safetensors'),
+    (['CONFIG', 'CHECKPOINT', '--cfg-options', 'model.backbone.weights=no.safetensors'], 'no.safetensors'),
 ])
 def test_bad_input_is_one_line_and_leaves_nothing(args, says, checkpoint, tmp_path):
     (tmp_path / 'garbage.pth').write_bytes(b'garbage')

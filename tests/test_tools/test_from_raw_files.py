@@ -12,7 +12,7 @@ from vop_mm.datasets import read_annotation
 ARCH = ('{_delete_: true, embed_dim: 16, quick_gelu: true, '
         'vision_cfg: {image_size: 224, patch_size: 112, width: 32, layers: 2, head_width: 16}, '
         'text_cfg: {context_length: 77, vocab_size: 49408, width: 32, heads: 2, layers: 2}}')
-SMALL = ['--cfg-options', f'model.clip.arch={ARCH}', 'model.clip.weights=None', 'train_dataloader.batch_size=4',
+SMALL = ['--cfg-options', f'model.backbone.arch={ARCH}', 'model.backbone.weights=None', 'train_dataloader.batch_size=4',
          'train_cfg.max_epochs=2', 'param_scheduler.0.T_max=2', *(
              f'{split}_dataloader.{option}' for split in ('train', 'val', 'test')
              for option in ('num_workers=0', 'persistent_workers=False', 'pin_memory=False'))]

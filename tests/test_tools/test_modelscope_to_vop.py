@@ -42,7 +42,7 @@ def test_embeddings_logits_loss_and_gradients_are_the_published_ones(converted):
     assert close(frame_features, expected['frame_features'])
     assert close(frame_features.mean(dim=1), expected['video_features'])  # the published mean is not normalized again
     assert close(text_features, expected['text_features'])
-    logits = model.clip.logit_scale.exp() * text_features @ model.encode_video(frames).T
+    logits = model.backbone.logit_scale.exp() * text_features @ model.encode_video(frames).T
     assert close(logits, expected['logits'])
     loss = model(frames, tokens, mode='loss')['loss']
     assert close(loss, expected['loss'])
@@ -73,7 +73,7 @@ def test_towers_that_differ_from_the_clip_file_are_kept(tmp_path):
     done = convert(source, tmp_path / 'vop.pth')
     assert done.returncode == 0 and 'differ' in done.stdout
     model = init_model(tmp_path / 'vop.py', tmp_path / 'vop.pth')
-    assert torch.equal(model.clip.model.visual.proj, content['state_dict']['image_encoder.proj'])
+    assert torch.equal(model.backbone.model.visual.proj, content['state_dict']['image_encoder.proj'])
 
 
 @pytest.mark.parametrize('name', ['VoP_msrvtt9k.pth', 'ViT-B-32.pt', 'configuration.json'])

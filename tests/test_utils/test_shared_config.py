@@ -27,7 +27,7 @@ FOREIGN = ['os.system', 'builtins.exec', 'builtins.eval', 'subprocess.Popen', 't
            'vop_mm.vop_mm.OpenCLIP', '.OpenCLIP', 'OpenCLIP.', 'Conv2d', 'CenterCrop', 'StochasticWeightAverage', '',
            'open', 'mmaction.os.system', 'x' * 4000]
 NO_NAMES = [['os', 'system'], dict(type='os.system'), 1, None, True, b'os.system', 1.5]
-PLACES = ['model', 'model.clip', 'model.head', 'model.loss', 'model.tuning', 'model.data_preprocessor',
+PLACES = ['model', 'model.backbone', 'model.head', 'model.loss', 'model.tuning', 'model.data_preprocessor',
           'model.frame_prompts.0', 'model.text_prompts.0', 'model.frame_prompts.1.mixer', 'model.cls_updates.0',
           'test_dataloader.dataset.pipeline.0', 'test_dataloader.dataset.pipeline.1',
           'test_dataloader.dataset.pipeline.1.tokenizer']
@@ -115,7 +115,7 @@ def test_types_inside_any_argument(plain):
             'test_dataloader.dataset.pipeline.1': dict(type='ResizeFrames', size=evil),
             'test_dataloader.dataset.pipeline.1 ': dict(type='ResizeFrames', size=[[dict(a=[evil])]]),
             'model.head': dict(type='MeanPoolSimilarity', x=evil),
-            'model.clip': dict(type='OpenCLIP', arch=dict(vision_cfg=evil)),
+            'model.backbone': dict(type='OpenCLIP', arch=dict(vision_cfg=evil)),
             'model.frame_prompts.0': dict(type='GenericPrompt', anything=dict(goes=(evil, )))}.items():
         refused(changed(plain, place.strip(), part))
 
@@ -124,17 +124,17 @@ def test_types_inside_any_argument(plain):
                                  'default_scope', 'locations', 'backend_args', 'a b', "a'b", '', 'x' * 200])
 def test_keys_that_mmengine_acts_on(plain, key):
     value = 'os' if key == '_scope_' else dict(checkpoint='http://127.0.0.1:9/x.pth')
-    for place in ('model', 'model.clip', 'model.frame_prompts.0', 'test_dataloader.dataset.pipeline.1'):
+    for place in ('model', 'model.backbone', 'model.frame_prompts.0', 'test_dataloader.dataset.pipeline.1'):
         refused(changed(plain, f'{place}.{key}', value), 'has the key|has no argument')
 
 
 def test_scopes_are_the_known_ones(plain):
-    for place, name in (('model.clip.type', 'vop_mm.OpenCLIP'),
+    for place, name in (('model.backbone.type', 'vop_mm.OpenCLIP'),
                         ('test_dataloader.dataset.pipeline.0.type', 'vop_mm.ReadClip'),
                         ('test_dataloader.dataset.pipeline.1',
                          dict(type='mmaction.CenterCrop', crop_size=40))):
         assert read_shared_config(changed(plain, place, name)) is not None
-    refused(changed(plain, 'model.clip.type', 'mmaction.OpenCLIP'))
+    refused(changed(plain, 'model.backbone.type', 'mmaction.OpenCLIP'))
     refused(changed(plain, 'model.head', dict(type='mmaction.CenterCrop', crop_size=3)))  # a transform is no head
 
 
@@ -210,15 +210,15 @@ def test_one_long_name_before_many_values():
 
 
 @pytest.mark.parametrize('place, value, says', [
-    ('model.clip.arch', 'hf-hub:laion/CLIP-ViT-B-32', 'architecture and weights of open_clip'),
-    ('model.clip.arch', 'local-dir:/tmp', 'architecture and weights of open_clip'),
-    ('model.clip.weights', 'http://127.0.0.1:9/x.pt', 'architecture and weights of open_clip'),
-    ('model.clip.weights', 'hf-hub:laion/x', 'architecture and weights of open_clip'),
-    ('model.clip.weights', ['a'], 'no text'),
-    ('model.clip.cache_dir', '/tmp/somewhere', 'not taken from data'),
-    ('model.clip.compile', dict(options={'cpp.cxx': '/tmp/evil'}), 'has the key'),
-    ('model.clip.compile', dict(backend='x'), 'not taken from data'),
-    ('model.clip.nothing', 1, 'OpenCLIP has no argument nothing'),
+    ('model.backbone.arch', 'hf-hub:laion/CLIP-ViT-B-32', 'architecture and weights of open_clip'),
+    ('model.backbone.arch', 'local-dir:/tmp', 'architecture and weights of open_clip'),
+    ('model.backbone.weights', 'http://127.0.0.1:9/x.pt', 'architecture and weights of open_clip'),
+    ('model.backbone.weights', 'hf-hub:laion/x', 'architecture and weights of open_clip'),
+    ('model.backbone.weights', ['a'], 'no text'),
+    ('model.backbone.cache_dir', '/tmp/somewhere', 'not taken from data'),
+    ('model.backbone.compile', dict(options={'cpp.cxx': '/tmp/evil'}), 'has the key'),
+    ('model.backbone.compile', dict(backend='x'), 'not taken from data'),
+    ('model.backbone.nothing', 1, 'OpenCLIP has no argument nothing'),
     ('model.nothing', 1, 'TextVideoRetriever has no argument nothing'),
     ('method', 1, 'method is no text'),
     ('test_dataloader.dataset.data_root', ['a'], 'no text'),
@@ -227,15 +227,16 @@ def test_one_long_name_before_many_values():
     ('test_dataloader.dataset.pipeline', [[]], 'names no type'),
     ('test_dataloader.dataset.pipeline.0.transforms', 'abc', 'ReadClip has no argument transforms'),
     ('test_dataloader.dataset.pipeline.0.store', 'x', 'not taken from data'),
-    ('model.clip', 'OpenCLIP', 'names no CLIP'),
+    ('model.backbone', 'OpenCLIP', 'names no CLIP'),
     # a CLIP in another place
     ('model.loss', dict(type='OpenCLIP', arch='hf-hub:laion/x'), 'model.loss.arch is .*weights of open_clip'),
-    ('model.loss', dict(type='OpenCLIP', arch='ViT-B-32', weights='openai'), 'weights are those of model.clip'),
+    ('model.loss', dict(type='OpenCLIP', arch='ViT-B-32', weights='openai'), 'weights are those of model.backbone'),
     ('model.loss', dict(type='OpenCLIP', arch='ViT-B-32', cache_dir='/tmp/x'), 'loss.cache_dir .*not taken from data'),
     ('model.data_preprocessor', dict(type='OpenCLIP', arch='ViT-B-32', compile=dict(mode='x')), 'not taken from data'),
-    ('model.loss', dict(type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch='local-dir:/tmp')),
-     'model.loss.clip.arch'),
-    ('model', dict(type='OpenCLIP', arch='ViT-B-32', weights='/tmp/x.pt', clip=dict(type='OpenCLIP')), 'no argument'),
+    ('model.loss', dict(type='TextVideoRetriever', backbone=dict(type='OpenCLIP', arch='local-dir:/tmp')),
+     'model.loss.backbone.arch'),
+    ('model', dict(type='OpenCLIP', arch='ViT-B-32', weights='/tmp/x.pt', backbone=dict(type='OpenCLIP')),
+     'no argument'),
 ])
 def test_what_parts_are_given(plain, place, value, says):
     refused(changed(plain, place, value), says)
@@ -243,9 +244,9 @@ def test_what_parts_are_given(plain, place, value, says):
 
 @pytest.mark.parametrize('place, value', [
     ('model.video_from', 'many'), ('model.frame_prompts', 7), ('model.frame_prompts.0.unknown', 7),
-    ('model.tuning.unknown', 7), ('model.frame_prompts.0.layers', (0, 99)), ('model.clip.arch', {}),
-    ('model.clip.arch', dict(embed_dim=0, vision_cfg=dict(width=0, head_width=0), text_cfg={})),
-    ('model', dict(type='MeanPoolSimilarity', clip=dict(type='OpenCLIP', arch='mini-clip-demo')))])
+    ('model.tuning.unknown', 7), ('model.frame_prompts.0.layers', (0, 99)), ('model.backbone.arch', {}),
+    ('model.backbone.arch', dict(embed_dim=0, vision_cfg=dict(width=0, head_width=0), text_cfg={})),
+    ('model', dict(type='MeanPoolSimilarity', backbone=dict(type='OpenCLIP', arch='mini-clip-demo')))])
 def test_parts_that_can_not_be_built_are_one_line(plain, place, value):
     with pytest.raises((ValueError, RuntimeError)) as caught:
         cfg = read_shared_config(changed(plain, place, value))
@@ -258,8 +259,8 @@ def test_parts_that_can_not_be_built_are_one_line(plain, place, value):
     dict(frame_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=999_999_999))]),
     dict(frame_prompts=[dict(type='ContextPrompt', mixer=dict(type='FrameTransformer', max_frames=1_000_000,
                                                               num_layers=32))] * 9),
-    dict(clip=dict(type='OpenCLIP', arch='ViT-bigG-14', weights=None)),
-    dict(clip=dict(type='OpenCLIP', weights='x.pt', arch=dict(
+    dict(backbone=dict(type='OpenCLIP', arch='ViT-bigG-14', weights=None)),
+    dict(backbone=dict(type='OpenCLIP', weights='x.pt', arch=dict(
         embed_dim=9999, vision_cfg=dict(layers=200, width=64_000, head_width=64, image_size=64, patch_size=32),
         text_cfg=dict(layers=2, width=64, heads=2)))),
     dict(frame_prompts=[dict(type='GenericPrompt')] * 200)])
@@ -300,6 +301,7 @@ def test_mmengine_is_not_asked_for_names(plain, monkeypatch):
 @pytest.mark.parametrize('other', ['[]', '[dict(type="VideoTextPreprocessor")]', '1', 'None'])
 def test_the_data_preprocessor_is_one_part(other):
     """MMEngine made a Sequential of a list, which has no frames to normalize."""
-    text = f'model = dict(type="TextVideoRetriever", data_preprocessor={other}, clip=dict(type="OpenCLIP", arch="x"))\n'
+    text = (f'model = dict(type="TextVideoRetriever", data_preprocessor={other}, '
+            'backbone=dict(type="OpenCLIP", arch="x"))\n')
     with pytest.raises(SharedConfigError, match='data_preprocessor'):
         read_shared_config(text + 'test_dataloader = dict(dataset=dict(pipeline=[]))')

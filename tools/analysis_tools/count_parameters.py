@@ -78,17 +78,18 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
 
     register_all_modules()
     cfg = read_config(path, options)
-    cfg.model.clip.weights = None
+    cfg.model.backbone.weights = None
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     for message in layers_without_prompts(model, cfg):
         print(f'warning: {path}: {message}', file=sys.stderr)
     paper_count = counting.count_as_paper(model)
     frames = cfg.model.num_frames
-    clip = json.dumps([cfg.model.clip.to_dict(), frames], sort_keys=True)
+    clip = json.dumps([cfg.model.backbone.to_dict(), frames], sort_keys=True)
     if clip not in clip_flops:  # counted once for all methods
         with torch.device('meta'):
-            plain = MODELS.build(dict(type='TextVideoRetriever', clip=cfg.model.clip, tuning=dict(type='ZeroShot')))
+            plain = MODELS.build(dict(type='TextVideoRetriever', backbone=cfg.model.backbone,
+                                      tuning=dict(type='ZeroShot')))
         clip_flops[clip] = counting.count_flops(plain, frames)
     return dict(config=str(path), method=cfg.get('method') or Path(path).stem,
                 trainable=counting.count_trainable(model), paper_count=paper_count,

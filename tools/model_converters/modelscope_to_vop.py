@@ -58,8 +58,8 @@ def main() -> int:
 
     cfg = _config(backbone, settings, frame_prompts.shape[1], [t.shape[1] for t in text_prompts], str(weights))
     # Built with random CLIP weights, which are then replaced: the new weights may not be on disk yet.
-    model = MODELS.build({**cfg.model, 'clip': {**cfg.model.clip, 'weights': None}})
-    model.clip.model.load_state_dict(backbone)
+    model = MODELS.build({**cfg.model, 'backbone': {**cfg.model.backbone, 'weights': None}})
+    model.backbone.model.load_state_dict(backbone)
     prompts = [frame_prompts, *(t for t in text_prompts if t.shape[1])]
     for parameter, value in zip(trainable_parameters(model).values(), prompts, strict=True):
         with torch.no_grad():
@@ -113,7 +113,7 @@ def _config(backbone: dict, settings: dict, frame_prompts: int, text_prompts: li
     for base in ('datasets/msrvtt.py', 'schedules/vop_5e.py', 'default_runtime.py'):
         cfg.merge_from_dict(Config.fromfile(BASES / base).to_dict())
     model = cfg.model
-    model.clip.arch, model.clip.weights = openai_arch(backbone), weights
+    model.backbone.arch, model.backbone.weights = openai_arch(backbone), weights
     model.num_frames = settings['num_frames']
     model.frame_prompts = [dict(type='GenericPrompt', num_tokens=frame_prompts)]
     model.text_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[0])] if text_prompts[0] else []

@@ -26,7 +26,7 @@ def require_files(cfg: Config, splits: Sequence[str] = ()) -> None:
     require_file(cfg.get('load_from'))
     if isinstance(cfg.get('resume'), str) and cfg.resume != 'auto':
         require_file(cfg.resume)
-    weights = (cfg.model.get('clip') or {}).get('weights') if isinstance(cfg.get('model'), dict) else None
+    weights = (cfg.model.get('backbone') or {}).get('weights') if isinstance(cfg.get('model'), dict) else None
     if isinstance(weights, str) and '/' in weights:
         require_file(weights, 'CLIP weights')
     if 'test' in splits:

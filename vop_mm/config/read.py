@@ -2,6 +2,7 @@
 import ast
 import copy
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
 from vop_mm.utils import register_all_modules
+from vop_mm.utils.shared_config import current_names
 
 from .keys import check_arguments, check_names
 from .kinds import check_kinds, check_top
@@ -41,6 +43,7 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
             not accepted by its component; model and data disagree on the number of frames.
     """
     options = copy.deepcopy(options) if isinstance(options, dict) else parse_options(options or [])
+    options = {re.sub(r'^model\.clip\b', 'model.backbone', key): value for key, value in options.items()}  # older name
     if 'frames_from' in options:
         raise ValueError('frames_from is for training and evaluation alone: tools/train.py and tools/test.py')
     if isinstance(config, Config):
@@ -50,6 +53,10 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
             return cfg
     elif Path(config).is_file():
         cfg = Config.fromfile(config, import_custom_modules=False)
+        if isinstance(cfg.get('model'), dict) and 'clip' in cfg.model:
+            if 'backbone' in cfg.model:
+                raise ValueError(f'{config}: model.clip is called model.backbone: rename it')
+            cfg.model = current_names(cfg.model)  # a config of an older run
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')

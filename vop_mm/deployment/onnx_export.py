@@ -54,7 +54,7 @@ class VideoEncoder(nn.Module):
         """Return random noise as input."""
         generator = torch.Generator().manual_seed(seed)
         num_frames = self.model.vision_tower.num_frames
-        shape = batch_size, num_frames, 3, *self.model.clip.image_size
+        shape = batch_size, num_frames, 3, *self.model.backbone.image_size
         inputs = dict(frames=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
         if self.masked:
             real = torch.randint(1, num_frames + 1, (batch_size, 1), generator=generator)
@@ -97,10 +97,10 @@ class TextEncoder(nn.Module):
     def random_inputs(self, batch_size: int, seed: int = 0) -> dict[str, Tensor]:
         """Return random words of the tower's context length, with random ends of text."""
         generator = torch.Generator().manual_seed(seed)
-        clip = self.model.clip
-        tokens = torch.randint(1, clip.vocab_size - 1, (batch_size, clip.context_length), generator=generator)
-        for row, end in zip(tokens, torch.randint(1, clip.context_length, (batch_size, ), generator=generator)):
-            row[end], row[end + 1:] = clip.vocab_size - 1, 0
+        backbone = self.model.backbone
+        tokens = torch.randint(1, backbone.vocab_size - 1, (batch_size, backbone.context_length), generator=generator)
+        for row, end in zip(tokens, torch.randint(1, backbone.context_length, (batch_size, ), generator=generator)):
+            row[end], row[end + 1:] = backbone.vocab_size - 1, 0
         return dict(tokens=tokens)
 
 
@@ -234,7 +234,7 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
     Returns:
         dict: Description with JSON types only.
     """
-    preprocessor, clip = model.data_preprocessor, model.clip
+    preprocessor, backbone = model.data_preprocessor, model.backbone
     loader = model.cfg.get('test_dataloader') or {}
     pipeline = split_pipeline(loader.dataset.pipeline) if loader else None
     meta = describe(model, model.cfg)
@@ -242,15 +242,15 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
         method=meta['method'],
         clip=meta['clip'],
         prompts_fingerprint=fingerprint(trainable_state_dict(model)),
-        embed_dim=clip.embed_dim,
+        embed_dim=backbone.embed_dim,
         num_frames=model.vision_tower.num_frames,
-        image_size=list(clip.image_size),
+        image_size=list(backbone.image_size),
         frames='uint8 RGB [batch, num_frames, 3, height, width]; normalized inside, by mean and std of pixels in 0..1',
         mean=[round(x, 8) for x in preprocessor.mean.flatten().tolist()],
         std=[round(x, 8) for x in preprocessor.std.flatten().tolist()],
         short_videos=preprocessor.short_videos,
         frame_pipeline=[pipeline.read, *pipeline.augment] if pipeline else [],
-        context_length=clip.context_length,
+        context_length=backbone.context_length,
         max_words=model.text_tower.max_words,
         tokenizer=pipeline and _describe_tokenizer(pipeline.tokenize.get('tokenizer', dict(type='CLIPTokenizer'))),
         checkpoint=checkpoint and dict(file=Path(checkpoint).name, sha256=_sha256(checkpoint)),

@@ -193,7 +193,7 @@ def describe(model: nn.Module, cfg: Config, dataset: str | None = None) -> dict:
         dict: ``version, method, dataset, clip: {arch, fingerprint}``.
     """
     return dict(version=__version__, method=cfg.get('method'), dataset=dataset,
-                clip=dict(arch=model.clip.arch_name, fingerprint=model.clip.fingerprint))
+                clip=dict(arch=model.backbone.arch_name, fingerprint=model.backbone.fingerprint))
 
 
 def unpack(checkpoint: dict) -> None:
@@ -224,9 +224,12 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     """
     made_on = (checkpoint.get('meta') or {}).get(_META_KEY) or {}
     clip, method = made_on.get('clip'), made_on.get('method')
-    if clip and clip['arch'] != model.clip.arch_name:
-        raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has {model.clip.arch_name}')
+    if clip and clip['arch'] != model.backbone.arch_name:
+        raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has '
+                              f'{model.backbone.arch_name}')
     found, wanted = checkpoint['state_dict'], _shapes(model)
+    for name in [name for name in found if name.startswith('clip.')]:  # the older name of the backbone
+        found['backbone.' + name.removeprefix('clip.')] = found.pop(name)
     # a VoP^F checkpoint older than prompt scopes has a single table for all layers
     names = [f'vision_tower.prompts.{i}.weight' for i in (0, 1)]
     rows = [wanted[name][0] for name in names if wanted.get(name)]
@@ -241,10 +244,10 @@ def match(checkpoint: dict, model: nn.Module) -> None:
         if found[name].shape != shape:
             raise CheckpointError(f'the checkpoint (method {method}) doesn\'t fit this model: {name} is '
                                   f'{tuple(found[name].shape)}, wanted {tuple(shape)}')
-    if clip and clip['fingerprint'] != model.clip.fingerprint:
+    if clip and clip['fingerprint'] != model.backbone.fingerprint:
         raise CheckpointError(f'the checkpoint was made on other CLIP weights: fingerprint {clip["fingerprint"]}, this '
-                              f'model\'s CLIP ({model.clip.arch_name}, weights {model.clip.weights}) has '
-                              f'{model.clip.fingerprint}')
+                              f'model\'s CLIP ({model.backbone.arch_name}, weights {model.backbone.weights}) has '
+                              f'{model.backbone.fingerprint}')
 
 
 @contextmanager
@@ -276,7 +279,7 @@ def keep_identity(model: nn.Module) -> None:
         model (TextVideoRetriever): Model that is not wrapped yet.
     """
     model.whole_shapes = _shapes(model)
-    model.clip.fingerprint  # noqa: B018 - computed now, before sharding
+    model.backbone.fingerprint  # noqa: B018 - computed now, before sharding
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

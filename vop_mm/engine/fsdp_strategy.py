@@ -71,8 +71,8 @@ class RetrievalFSDPStrategy(FSDPStrategy):
         if not model.head.is_cosine and next(model.head.parameters(), None) is not None:
             raise ValueError(f'the head {type(model.head).__name__} has weights of its own, which FSDP would scatter: '
                              'evaluation needs them whole')
-        blocks = {id(block) for block in [*model.clip.vision_blocks, *model.clip.text_blocks]}
-        scale = model.clip.logit_scale
+        blocks = {id(block) for block in [*model.backbone.vision_blocks, *model.backbone.text_blocks]}
+        scale = model.backbone.logit_scale
         scale.data = scale.data.to(get_device())  # the wrapper does not move parameters that it ignores
         self.model_wrapper = dict(
             dict(type='MMFullyShardedDataParallel', use_orig_params=True, backward_prefetch='BACKWARD_PRE',

@@ -18,7 +18,7 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
         config (str | Path | Config): Config file, or a loaded config.
         checkpoint (str | Path, optional): Checkpoint from training or conversion. None: untrained prompts.
         device (str): Device of the model. Defaults to ``'cpu'``.
-        cfg_options (dict, optional): Changes to the config, ``{'model.clip.weights': '/path/to/ViT-B-32.pt'}``.
+        cfg_options (dict, optional): Changes to the config, ``{'model.backbone.weights': '/path/to/ViT-B-32.pt'}``.
 
     Returns:
         VideoSearcher: Model in evaluation mode, with ``encode_frames``, ``encode_video``, ``encode_text`` and

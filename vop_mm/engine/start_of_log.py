@@ -78,14 +78,15 @@ def layers_without_prompts(model: nn.Module, cfg: Config) -> list[str]:
     if cfg.get('prompts_in_all_layers') is False or not hasattr(model, 'vision_tower'):
         return []
     vision, text, found = model.vision_tower, model.text_tower, []
+    backbone = model.backbone
     for key, providers, blocks in (
-            ('frame_prompts or model.video_prompts', [*vision.prompts, *vision.cls_updates], model.clip.vision_blocks),
-            ('text_prompts', [*text.prompts, *text.suffix_prompts], model.clip.text_blocks)):
+            ('frame_prompts or model.video_prompts', [*vision.prompts, *vision.cls_updates], backbone.vision_blocks),
+            ('text_prompts', [*text.prompts, *text.suffix_prompts], backbone.text_blocks)):
         prompted = {layer for provider in providers for layer in getattr(provider, 'layers', range(len(blocks)))}
         bare = [layer for layer in range(len(blocks)) if layer not in prompted]
         if providers and bare:
             promise = ', of which its method promises prompts in all' if cfg.get('prompts_in_all_layers') else ''
-            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {model.clip.arch_name}{promise}, have '
+            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {backbone.arch_name}{promise}, have '
                          f'no prompt: give them some in model.{key}, or say prompts_in_all_layers=False if that is '
                          'meant')
     return found

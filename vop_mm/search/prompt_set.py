@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vop_mm.registry import MODELS, TOKENIZERS
 from vop_mm.utils.shared_config import (
     SharedConfigError,
     building,
+    current_names,
     parse_config,
     read_shared_config,
     shared_config,
@@ -26,8 +28,8 @@ from vop_mm.utils.shared_config import (
 from .clip_loader import ClipLoader
 from .search_index import SearchIndex
 
-_CLIP = 'clip.'  # prefix of the backbone's own tensors
-_OF_TRAINING = ('clip', 'loss', 'tuning', 'recompute')
+_BACKBONE = 'backbone.'  # prefix of the backbone's own tensors
+_OF_TRAINING = ('backbone', 'loss', 'tuning', 'recompute')
 
 
 class PromptSet:
@@ -50,14 +52,14 @@ class PromptSet:
                  timeout: float = 60., bf16: bool = False) -> None:
         self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
         self._config_text: str | None = None
-        self.device = next(model.clip.parameters()).device
+        self.device = next(model.backbone.parameters()).device
         self.loader = ClipLoader(cfg, num_workers, timeout)
-        self.loader.try_out(*model.clip.image_size)
+        self.loader.try_out(*model.backbone.image_size)
         tokenize = split_pipeline(cfg.test_dataloader.dataset.pipeline).tokenize
         self.tokenizer = TOKENIZERS.build(tokenize.get('tokenizer', dict(type='CLIPTokenizer')))
         self.settings = dict(
-            CLIP=f'{model.clip.arch_name}, fingerprint {model.clip.fingerprint}',
-            prompts=f'{cfg.get("method")}, fingerprint {fingerprint(trainable_state_dict(model))}',
+            CLIP=f'{model.backbone.arch_name}, fingerprint {model.backbone.fingerprint}',
+            prompts=f'{cfg.get("method")}, fingerprint {fingerprint(_older_names(trainable_state_dict(model)))}',
             **{key: str(value) for key, value in self.loader.settings[0].items()},
             model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
                            'num_frames': model.vision_tower.num_frames}),
@@ -69,8 +71,8 @@ class PromptSet:
         """Return what is needed to load the same prompts from any folder: config text and checkpoint path."""
         if self._config_text is None:  # takes MMEngine a second, and is needed for each part of a collection
             cfg = _absolute(self.cfg.to_dict())
-            if cfg['model']['clip'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
-                cfg['model']['clip'].update(weights=os.path.abspath(self.model.clip.file), cache_dir=None)
+            if cfg['model']['backbone'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
+                cfg['model']['backbone'].update(weights=os.path.abspath(self.model.backbone.file), cache_dir=None)
             self._config_text = Config(cfg).pretty_text
         return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
@@ -117,7 +119,7 @@ class PromptSet:
     @torch.inference_mode()
     def _measure_kept(self) -> int:
         """Return the number of values stored per clip after its vector: the head's features and the frame mask."""
-        shape = 1, self.model.vision_tower.num_frames, 3, *self.model.clip.image_size
+        shape = 1, self.model.vision_tower.num_frames, 3, *self.model.backbone.image_size
         kept = self.model.keep_video(torch.zeros(shape, device=self.device))
         self._kept_shape = kept.shape[1:]
         return kept.numel() + shape[1]
@@ -152,24 +154,24 @@ class PromptSet:
         Raises:
             CheckpointError: The embedding is not finite.
         """
-        self.encode_frames(*self.loader.load_frames(np.zeros((1, *self.model.clip.image_size, 3), np.uint8)))
+        self.encode_frames(*self.loader.load_frames(np.zeros((1, *self.model.backbone.image_size, 3), np.uint8)))
 
     @torch.inference_mode()
     def _run(self, call) -> np.ndarray:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             embeddings = call().float().cpu().numpy()
         if not np.isfinite(embeddings).all():
-            made_of = self.checkpoint or self.model.clip.weights or 'the model'
+            made_of = self.checkpoint or self.model.backbone.weights or 'the model'
             raise CheckpointError(f'{made_of} makes embeddings that are not finite: it is damaged, or its training '
                                   'diverged')
         return embeddings
 
 
-def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
+def shared_backbone(backbone: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
     """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
 
     Args:
-        clip (nn.Module): CLIP model on its device; not modified.
+        backbone (nn.Module): Backbone on its device; not modified.
         checkpoint (str | Path): Trained checkpoint.
         cfg (Config): Config for everything that the checkpoint doesn't specify.
 
@@ -193,7 +195,7 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
     except SharedConfigError as e:
         raise CheckpointError(f'{checkpoint} is refused: in its config, {e}') from None
     # a shared CLIP is not trained, and the checkpoint holds only what surrounds it
-    parts = {**cfg.model, 'clip': clip, 'tuning': dict(type='PromptTuning')}
+    parts = {**cfg.model, 'backbone': backbone, 'tuning': dict(type='PromptTuning')}
     with building(f'the model of {checkpoint}'):
         with torch.device('meta'):  # takes no memory, whatever the config says: shapes are compared with the file's
             model = MODELS.build(parts)
@@ -201,12 +203,17 @@ def shared_backbone(clip: nn.Module, checkpoint: str | Path, cfg: Config) -> tup
             match(content, model)
         model = MODELS.build(parts)
     model.load_state_dict(content['state_dict'])
-    return model.to(next(clip.parameters()).device).eval(), cfg
+    return model.to(next(backbone.parameters()).device).eval(), cfg
 
 
 def backbone_names(state: dict[str, Tensor]) -> list[str]:
     """Return the names of a checkpoint's tensors that belong to the backbone."""
-    return [name for name in state if name.startswith(_CLIP)]
+    return [name for name in state if name.startswith(_BACKBONE)]
+
+
+def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # indexes made when the backbone was called clip keep their fingerprints
+    return {re.sub(r'^backbone\.', 'clip.', name): value for name, value in state.items()}
 
 
 def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
@@ -222,10 +229,10 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
     Raises:
         SharedConfigError: The checkpoint's config contains something that is not allowed.
     """
-    found = read_shared_config(meta['cfg'], with_clip=False) if 'cfg' in meta else None
+    found = read_shared_config(meta['cfg'], with_backbone=False) if 'cfg' in meta else None
     if found is None:
         return cfg
-    found.model.clip = cfg.model.clip
+    found.model.backbone = cfg.model.backbone
     return found
 
 
@@ -244,10 +251,10 @@ def published_config(text: str) -> str | None:
         SharedConfigError: The recipient of the file would refuse it.
     """
     content = parse_config(text)
-    model = content.get('model')
-    clip = model.get('clip') if isinstance(model, dict) else None
-    if isinstance(clip, dict):
-        model['clip'] = {**{key: clip[key] for key in ('type', 'arch') if key in clip}, 'weights': None}
+    if isinstance(content.get('model'), dict):
+        model = content['model'] = current_names(content['model'])
+        if isinstance(backbone := model.get('backbone'), dict):
+            model['backbone'] = {**{key: backbone[key] for key in ('type', 'arch') if key in backbone}, 'weights': None}
     cfg = shared_config(content)
     if cfg is None:
         return None

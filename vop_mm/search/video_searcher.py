@@ -87,7 +87,7 @@ class VideoSearcher:
         if isinstance(checkpoint, dict):
             for file in checkpoint.values():
                 require_file(file)
-            self._clip = MODELS.build(self.cfg.model.clip).requires_grad_(False).to(torch.device(device)).eval()
+            self._backbone = MODELS.build(self.cfg.model.backbone).requires_grad_(False).to(torch.device(device)).eval()
             for name, file in checkpoint.items():
                 self.add_prompts(name, file)
         else:
@@ -95,7 +95,7 @@ class VideoSearcher:
             if checkpoint is None and trainable_parameters(model):
                 warnings.warn('no checkpoint was given: nothing has trained what is learned here', stacklevel=2)
             self._sets[_DEFAULT] = PromptSet(model, self.cfg, checkpoint, **self._options)
-            self._clip = None if backbone_names(trainable_state_dict(model)) else model.clip
+            self._backbone = None if backbone_names(trainable_state_dict(model)) else model.backbone
 
     @classmethod
     def from_index(cls, index: str | Path, checkpoint: str | Path | None = None, **kwargs) -> 'VideoSearcher':
@@ -138,9 +138,9 @@ class VideoSearcher:
         """
         if name in self._sets:
             raise ValueError(f'prompts called {name!r} are loaded already')
-        if self._clip is None:
+        if self._backbone is None:
             raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: no other prompts can be added')
-        model, cfg = shared_backbone(self._clip, checkpoint, self.cfg)
+        model, cfg = shared_backbone(self._backbone, checkpoint, self.cfg)
         with building(f'the model of {checkpoint}'):
             self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
 

@@ -52,10 +52,10 @@ def count_backbone_as_paper(model: nn.Module) -> int:
     """
     from vop_mm.models.tuning.adapters import ParallelAdapter
 
-    added = {id(layer) for module in model.clip.modules() if isinstance(module, ParallelAdapter)
+    added = {id(layer) for module in model.backbone.modules() if isinstance(module, ParallelAdapter)
              for layer in (module.down, module.up)}
-    return sum(p.numel() for module in model.clip.modules() if isinstance(module, _LAYERS) and id(module) not in added
-               for p in module.parameters(recurse=False))
+    return sum(p.numel() for module in model.backbone.modules()
+               if isinstance(module, _LAYERS) and id(module) not in added for p in module.parameters(recurse=False))
 
 
 def checkpoint_bytes(model: nn.Module, cfg) -> int:
@@ -108,7 +108,7 @@ def count_flops(model: nn.Module, num_frames: int, training: bool = False) -> in
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
-    frames = torch.zeros(1, num_frames, 3, *model.clip.image_size, device=device)
+    frames = torch.zeros(1, num_frames, 3, *model.backbone.image_size, device=device)
     tokens = torch.ones(1, model.text_tower.max_words, dtype=torch.int64, device=device)
     with FlopCounterMode(display=False) as counter:
         if training and count_trainable(model):

@@ -46,12 +46,12 @@ class SharedConfigError(ValueError):
     """A config that came with data can't be used: it would do more than describe a model."""
 
 
-def read_shared_config(text: str, with_clip: bool = True) -> Config | None:
+def read_shared_config(text: str, with_backbone: bool = True) -> Config | None:
     """Read a config that came with data.
 
     Args:
         text (str): Config text as MMEngine writes it: ``name = value`` with dicts, lists and plain values.
-        with_clip (bool): False if another CLIP will be used: the config's is dropped unchecked. Defaults to True.
+        with_backbone (bool): False if another backbone will be used: this one is dropped unchecked. Defaults to True.
 
     Returns:
         Config: The used parts of the config: method, model, and test split with its frame and text pipeline.
@@ -60,31 +60,39 @@ def read_shared_config(text: str, with_clip: bool = True) -> Config | None:
     Raises:
         SharedConfigError: The text is not a plain config, or contains a part that is not allowed (named).
     """
-    return shared_config(parse_config(text), with_clip)
+    return shared_config(parse_config(text), with_backbone)
 
 
-def shared_config(content: dict, with_clip: bool = True) -> Config | None:
+def shared_config(content: dict, with_backbone: bool = True) -> Config | None:
     """Reduce and check a parsed config; see :func:`read_shared_config`."""
     loader = content.get('test_dataloader')
     dataset = loader.get('dataset') if isinstance(loader, dict) else None
     if not isinstance(content.get('model'), dict) or not isinstance(dataset, dict) or 'pipeline' not in dataset:
         return None
     used = {key: content[key] for key in ('method', 'model') if key in content}
-    if not with_clip:
-        used['model'] = {key: value for key, value in used['model'].items() if key != 'clip'}
+    used['model'] = current_names(used['model'])
+    if not with_backbone:
+        used['model'] = {key: value for key, value in used['model'].items() if key != 'backbone'}
     dataset = {key: dataset[key] for key in ('data_root', 'data_prefix', 'ann_file', 'pipeline') if key in dataset}
     used['test_dataloader'] = dict(dataset=dataset)
     check_plain(used)
     check_part(used['model'], 'model', MODELS)
     if not isinstance(used['model'].get('data_preprocessor', {}), dict):  # MMEngine builds other types from a list
         raise SharedConfigError('model.data_preprocessor is no part')
-    clip = used['model'].get('clip')
-    if with_clip and (not isinstance(clip, dict) or 'type' not in clip):
-        raise SharedConfigError('model.clip names no CLIP')
+    backbone = used['model'].get('backbone')
+    if with_backbone and (not isinstance(backbone, dict) or 'type' not in backbone):
+        raise SharedConfigError('model.backbone names no CLIP')
     if not isinstance(used.get('method'), (str, type(None))):
         raise SharedConfigError('method is no text')
     _check_dataset(dataset)
     return Config(used)
+
+
+def current_names(model: dict) -> dict:
+    """Return a model config, possibly of an older version, with today's names: the backbone was called ``clip``."""
+    if 'clip' not in model or 'backbone' in model:
+        return model
+    return {'backbone' if key == 'clip' else key: value for key, value in model.items()}
 
 
 def parse_config(text: str) -> dict:
@@ -221,11 +229,11 @@ def check_size(model: dict) -> None:
     Raises:
         SharedConfigError: The model can't be built, or is too large.
     """
-    clip = dict(model['clip'])
-    has_weights = clip.pop('weights', None) is not None
+    backbone = dict(model['backbone'])
+    has_weights = backbone.pop('weights', None) is not None
     with building('the model'), torch.device('meta'):
-        built = MODELS.build({**model, 'clip': {**clip, 'compile': False}})
-        inside = sum(p.numel() for p in built.clip.parameters())
+        built = MODELS.build({**model, 'backbone': {**backbone, 'compile': False}})
+        inside = sum(p.numel() for p in built.backbone.parameters())
         around = sum(p.numel() for p in built.parameters()) - inside
     if inside > (_MAX_PARAMETERS if has_weights else _MAX_UNTRAINED) or around > _MAX_UNTRAINED:
         raise SharedConfigError(f'the model has {inside:,} parameters in CLIP{"" if has_weights else " (no weights)"} '
@@ -300,8 +308,8 @@ def _check_clip(cfg: dict, where: str) -> None:
                                     'architecture and weights of open_clip, or a local file')
     if not isinstance(cfg.get('weights'), (str, type(None))):
         raise SharedConfigError(f'{where}.weights is no text')
-    if cfg.get('weights') is not None and where != 'model.clip':
-        raise SharedConfigError(f'{where}.weights: weights are those of model.clip')
+    if cfg.get('weights') is not None and where != 'model.backbone':
+        raise SharedConfigError(f'{where}.weights: weights are those of model.backbone')
     # a folder to write to, and compiler options: users who want them must pass them explicitly
     if cfg.get('cache_dir') is not None or not isinstance(cfg.get('compile', False), bool):
         raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile are not taken from data: name them '

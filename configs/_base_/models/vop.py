@@ -4,7 +4,7 @@ method = 'VoP'
 prompts_in_all_layers = True
 model = dict(
     type='TextVideoRetriever',
-    clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
+    backbone=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
     frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
     text_prompts=[dict(type='GenericPrompt', num_tokens=8)],
     tuning=dict(type='PromptTuning'),

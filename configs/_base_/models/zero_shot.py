@@ -2,7 +2,7 @@
 method = 'Zero-shot'
 model = dict(
     type='TextVideoRetriever',
-    clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
+    backbone=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu', weights='openai'),
     tuning=dict(type='ZeroShot'),
     head=dict(type='MeanPoolSimilarity'),
     data_preprocessor=dict(type='VideoTextPreprocessor', short_videos='repeat'))

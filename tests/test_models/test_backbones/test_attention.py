@@ -75,7 +75,7 @@ def test_video_scope_needs_memory_that_grows_with_the_tokens(masked, train, auto
         mask[1, 5:] = False
         with torch.set_grad_enabled(train), torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
             with Largest() as seen:
-                out = model.vision_tower(model.clip, videos, mask if masked else None)
+                out = model.vision_tower(model.backbone, videos, mask if masked else None)
                 if train:
                     out.square().sum().backward()
         return seen.numel

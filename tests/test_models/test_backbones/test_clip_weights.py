@@ -311,7 +311,7 @@ def test_without_a_connection_the_error_says_how_to_use_a_file(monkeypatch):
 
     monkeypatch.setattr(open_clip.pretrained, 'download_pretrained', offline)
     with torch.device('meta'), pytest.raises(
-            ConnectionError, match="'openai' of ViT-B-32-quickgelu.*model.clip.weights=/path/to/file") as error:
+            ConnectionError, match="'openai' of ViT-B-32-quickgelu.*model.backbone.weights=/path/to/file") as error:
         build_clip('ViT-B-32-quickgelu', weights='openai')
     assert '\n' not in str(error.value)
 

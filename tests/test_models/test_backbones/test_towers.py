@@ -24,7 +24,7 @@ def by_layer(providers):
 
 
 def clip_state(model):
-    return dict(model.clip.model.named_parameters())
+    return dict(model.backbone.model.named_parameters())
 
 
 def close(a, b, atol):
@@ -88,7 +88,7 @@ def test_text_prompts_of_any_layers_and_length(prefix, suffix, past_eot):
     most = max(sum(p.num_tokens for p in [*model.text_tower.prompts, *model.text_tower.suffix_prompts]
                    if layer in p.layers) for layer in range(4))
     assert model.text_tower.max_words == 77 - most
-    parameters = list(model.text_tower.parameters()) or [model.clip.model.ln_final.weight.requires_grad_()]
+    parameters = list(model.text_tower.parameters()) or [model.backbone.model.ln_final.weight.requires_grad_()]
     tokens = random_tokens(CAPTIONS)
     before, after = (by_layer(p) for p in (model.text_tower.prompts, model.text_tower.suffix_prompts))
     reference = []

@@ -37,8 +37,8 @@ def test_the_mirror_of_cosine():
 def test_text_that_looks_at_frames(masked):
     model, (frames, tokens) = build('FramesByText', dtype=torch.float64), batch(torch.float64)
     mask = MASK if masked else None
-    raw_frames = model.vision_tower(model.clip, frames, mask)
-    raw_texts = model.text_tower(model.clip, tokens)[0]
+    raw_frames = model.vision_tower(model.backbone, frames, mask)
+    raw_texts = model.text_tower(model.backbone, tokens)[0]
     assert not torch.allclose(raw_frames.norm(dim=-1), torch.ones(()).double(), atol=0.1)
     found = model.similarity(tokens, frames, mask)
     for t, text in enumerate(raw_texts):
@@ -56,13 +56,13 @@ def test_text_that_looks_at_frames(masked):
 @pytest.mark.parametrize('suffix', [(), (generic(2),)])
 def test_words_reach_the_head(suffix):
     model, (frames, tokens) = build('WordsByFrames', text_suffix_prompts=suffix), batch()
-    sentence, words, mask = model.text_tower(model.clip, tokens, words=True)
+    sentence, words, mask = model.text_tower(model.backbone, tokens, words=True)
     length = model.text_tower.max_words
     assert words.shape == (4, length, 48) and mask.sum(1).tolist() == [5, 9, 30, 4]
     assert not words[~mask].any()
     ends = words[torch.arange(4), mask.sum(1) - 1]
     torch.testing.assert_close(ends, sentence)
-    cut = model.text_tower(model.clip, tokens[:1, :5], words=True)[1]  # padding or none, the same words
+    cut = model.text_tower(model.backbone, tokens[:1, :5], words=True)[1]  # padding or none, the same words
     torch.testing.assert_close(cut, words[:1], rtol=0, atol=1e-5)
     found = model.similarity(tokens, frames, MASK)
     videos = model.encode_frames(frames, MASK)
@@ -78,7 +78,7 @@ def test_loss_is_of_what_the_head_says(kind):
     model, (frames, tokens) = build(kind, dtype=torch.float64), batch(torch.float64)
     rows, videos = torch.tensor([0, 1, 1, 2]), torch.tensor([4, 2, 7])
     pairs = one_by_one(model.head, model.keep_text(tokens), model.keep_video(frames, MASK)[rows], MASK[rows])
-    expected = model.loss_module(model.clip.logit_scale.exp() * pairs, videos[rows])
+    expected = model.loss_module(model.backbone.logit_scale.exp() * pairs, videos[rows])
     found = model(frames, tokens, rows, videos, MASK, mode='loss')['loss']
     torch.testing.assert_close(found, expected)
 

@@ -41,8 +41,8 @@ def test_loss_is_the_cross_entropy_both_ways():
     model = build_retriever(**PARTS, dtype=torch.float64)
     frames, tokens = random_frames(3, 2, dtype=torch.float64), random_tokens([5, 9, 30])
     videos, texts = model.encode_video(frames), model.encode_text(tokens)
-    logits = model.clip.logit_scale.exp() * texts @ videos.T
-    assert abs(model.clip.logit_scale.exp().item() - 1 / 0.07) < 1e-4
+    logits = model.backbone.logit_scale.exp() * texts @ videos.T
+    assert abs(model.backbone.logit_scale.exp().item() - 1 / 0.07) < 1e-4
     loss = model(frames, tokens, mode='loss')['loss']
     torch.testing.assert_close(loss, cross_entropies(logits), rtol=0, atol=1e-12)
 
@@ -54,7 +54,7 @@ def test_loss_of_several_captions_has_a_row_for_each_pair(same_video):
     data = dict(batch(), frames=random_frames(3, 2, dtype=torch.float64))
     videos, texts = features(model, data)
     rows = videos[[0, 0, 1, 2, 2, 2]]
-    logits = model.clip.logit_scale.exp() * texts @ rows.T
+    logits = model.backbone.logit_scale.exp() * texts @ rows.T
     expected = model.loss_module(logits, torch.tensor([8, 8, 3, 5, 5, 5]))
     assert torch.isclose(model(**data, mode='loss')['loss'], expected, rtol=1e-12)
     if same_video == 'negative':
@@ -66,7 +66,7 @@ def test_two_items_of_one_video_are_known_by_its_index():
     frames, tokens = random_frames(3, 2, dtype=torch.float64), data['tokens'][:3]
     plain = model(frames, tokens, mode='loss')['loss']
     same = model(frames, tokens, video_index=torch.tensor([4, 9, 4]), mode='loss')['loss']
-    logits = model.clip.logit_scale.exp() * model.encode_text(tokens) @ model.encode_video(frames).T
+    logits = model.backbone.logit_scale.exp() * model.encode_text(tokens) @ model.encode_video(frames).T
     logits[0, 2] = logits[2, 0] = float('-inf')
     assert torch.isclose(same, cross_entropies(logits), rtol=1e-12) and not torch.isclose(same, plain)
 
@@ -76,23 +76,23 @@ def test_the_logit_scale_is_clamped_at_100(value, used):
     model = build_retriever(**PARTS, tuning=dict(type='PromptTuning', logit_scale=True), dtype=torch.float64)
     frames, tokens = random_frames(3, 2, dtype=torch.float64), random_tokens([5, 9, 30])
     with torch.no_grad():
-        model.clip.logit_scale.fill_(value)
+        model.backbone.logit_scale.fill_(value)
     logits = math.exp(used) * model.encode_text(tokens) @ model.encode_video(frames).T
     loss = model(frames, tokens, mode='loss')['loss']
     loss.backward()
     torch.testing.assert_close(loss, cross_entropies(logits), rtol=1e-9, atol=1e-12)
-    assert model.clip.logit_scale.item() == used
+    assert model.backbone.logit_scale.item() == used
     plain = torch.tensor(used, dtype=torch.float64, requires_grad=True)  # the gradient is alive at the bound
     cross_entropies(plain.exp() * logits.detach() / math.exp(used)).backward()
-    torch.testing.assert_close(model.clip.logit_scale.grad, plain.grad, rtol=1e-9, atol=0)
+    torch.testing.assert_close(model.backbone.logit_scale.grad, plain.grad, rtol=1e-9, atol=0)
 
 
 def test_a_frozen_logit_scale_is_clamped_and_left_as_it_is():
     model, frames, tokens = build_retriever(**PARTS), random_frames(3, 2), random_tokens([5, 9, 30])
-    model.clip.logit_scale.fill_(math.log(100))
+    model.backbone.logit_scale.fill_(math.log(100))
     expected = model(frames, tokens, mode='loss')['loss']
-    model.clip.logit_scale.fill_(7.)
-    assert model(frames, tokens, mode='loss')['loss'] == expected and model.clip.logit_scale == 7
+    model.backbone.logit_scale.fill_(7.)
+    assert model(frames, tokens, mode='loss')['loss'] == expected and model.backbone.logit_scale == 7
 
 
 def test_predict_fills_the_samples():
@@ -149,7 +149,7 @@ def test_under_autocast_embeddings_have_unit_norm_and_cosines_are_float32(dtype)
         assert value.dtype == torch.float32
         torch.testing.assert_close(value.norm(dim=-1), torch.ones(len(value)), rtol=0, atol=1e-6)
     torch.testing.assert_close(similarity, (texts.double() @ videos.double().T).float(), rtol=0, atol=1e-6)
-    logits = model.clip.logit_scale.exp() * texts.double() @ videos[[0, 0, 1, 2, 2, 2]].double().T
+    logits = model.backbone.logit_scale.exp() * texts.double() @ videos[[0, 0, 1, 2, 2, 2]].double().T
     expected = model.loss_module(logits, torch.tensor([8, 8, 3, 5, 5, 5]))
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-6)
 

@@ -36,11 +36,11 @@ def test_the_state_of_a_checkpoint_is_what_trains():
     model = build_retriever(**PROMPTS)
     state = trainable_state_dict(model)
     assert set(state) == set(trainable_parameters(model)) == NAMES
-    assert frozen_names(model) >= {'clip.model.visual.proj', 'clip.model.logit_scale'}
+    assert frozen_names(model) >= {'backbone.model.visual.proj', 'backbone.model.logit_scale'}
     for name, value in state.items():
         assert value.untyped_storage().data_ptr() == model.get_parameter(name).untyped_storage().data_ptr()
     other = build_retriever(**PROMPTS, seed=7)
-    other.clip.load_state_dict(model.clip.state_dict())
+    other.backbone.load_state_dict(model.backbone.state_dict())
     missing, unexpected = other.load_state_dict(state)  # strict, and yet CLIP's weights aren't missing
     assert not missing and not unexpected
     frames = random_frames(1, 2)
@@ -51,7 +51,7 @@ def test_the_state_of_a_checkpoint_is_what_trains():
 
 @pytest.mark.parametrize('tuning', ['PromptTuning', 'ProjTuning', 'BiasTuning', 'PartialTuning', 'ZeroShot'])
 def test_the_logit_scale_trains_where_a_config_says_so(tuning):
-    name = 'clip.model.logit_scale'
+    name = 'backbone.model.logit_scale'
     plain = trainable_parameters(build_retriever(tuning=dict(type=tuning)))
     with_scale = trainable_parameters(build_retriever(tuning=dict(type=tuning, logit_scale=True)))
     assert name not in plain and set(with_scale) == {*plain, name}
@@ -60,8 +60,8 @@ def test_the_logit_scale_trains_where_a_config_says_so(tuning):
 def test_a_trained_logit_scale_moves_and_is_saved():
     model = build_retriever(**PROMPTS, tuning=dict(type='PromptTuning', logit_scale=True))
     before = train_a_step(model)
-    assert set(trainable_state_dict(model)) == NAMES | {'clip.model.logit_scale'}
-    assert model.clip.logit_scale != before['clip.model.logit_scale']
+    assert set(trainable_state_dict(model)) == NAMES | {'backbone.model.logit_scale'}
+    assert model.backbone.logit_scale != before['backbone.model.logit_scale']
 
 
 def test_nothing_trains_in_zero_shot():
@@ -74,11 +74,11 @@ def test_nothing_trains_in_zero_shot():
 
 def test_full_tuning_trains_clip_and_keeps_the_fingerprint_that_it_started_from():
     model = build_retriever(tuning=dict(type='FullTuning'), num_frames=2)
-    started_from = model.clip.fingerprint
+    started_from = model.backbone.fingerprint
     before = train_a_step(model)
     unchanged = {n for n, v in model.state_dict().items() if torch.equal(v, before[n])}
-    assert unchanged <= {'clip.model.attn_mask'}
-    assert model.clip.fingerprint == started_from
+    assert unchanged <= {'backbone.model.attn_mask'}
+    assert model.backbone.fingerprint == started_from
     with pytest.raises(TypeError, match='logit_scale'):  # it trains already
         TUNING.build(dict(type='FullTuning', logit_scale=False))
 
@@ -86,13 +86,13 @@ def test_full_tuning_trains_clip_and_keeps_the_fingerprint_that_it_started_from(
 def test_vop_on_vit_b_32_has_the_papers_parameters():
     with torch.device('meta'):
         model = MODELS.build(dict(
-            type='TextVideoRetriever', clip=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu'), num_frames=12,
+            type='TextVideoRetriever', backbone=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu'), num_frames=12,
             frame_prompts=[dict(type='GenericPrompt', num_tokens=8)],
             text_prompts=[dict(type='GenericPrompt', num_tokens=8)]))
     assert {n: p.numel() for n, p in trainable_parameters(model).items()} == {
         'vision_tower.prompts.0.weight': 12 * 8 * 768, 'text_tower.prompts.0.weight': 12 * 8 * 512}
     assert sum(p.numel() for p in trainable_parameters(model).values()) == 122_880
-    assert sum(p.numel() for p in model.clip.parameters()) == 151_277_313
+    assert sum(p.numel() for p in model.backbone.parameters()) == 151_277_313
     assert sum(p.numel() for p in model.parameters()) == 151_277_313 + 122_880
     assert sum(4 * v.numel() for v in trainable_state_dict(model).values()) == 491_520
 
@@ -102,8 +102,8 @@ def test_a_strategy_of_ones_own_is_one_class():
     class OnlyTheFinalNorms(TuningStrategy):
 
         def trainable(self, model):
-            return [*model.clip.model.visual.ln_post.parameters(), *model.clip.model.ln_final.parameters()]
+            return [*model.backbone.model.visual.ln_post.parameters(), *model.backbone.model.ln_final.parameters()]
 
     model = build_retriever(tuning=dict(type='OnlyTheFinalNorms'))
-    assert {name.removeprefix('clip.model.') for name in trainable_parameters(model)} == {
+    assert {name.removeprefix('backbone.model.') for name in trainable_parameters(model)} == {
         'visual.ln_post.weight', 'visual.ln_post.bias', 'ln_final.weight', 'ln_final.bias'}

@@ -51,7 +51,7 @@ def test_prompts_on_one_clip_share_it_and_each_searches_its_index(folder, names)
     collections = open_collections({name: folder / name for name in names})
     assert [collection.name for collection in collections] == list(names)
     by_name = {collection.name: collection for collection in collections}
-    clips = {name: id(collection.prompt_set.model.clip) for name, collection in by_name.items()}
+    clips = {name: id(collection.prompt_set.model.backbone) for name, collection in by_name.items()}
     assert clips['vop'] == clips['f_p'] != clips['partial']
     assert (clips['zero'] == clips['vop']) == (names[0] == 'zero')  # without a checkpoint nothing can join others
     for name, collection in by_name.items():

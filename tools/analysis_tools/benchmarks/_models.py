@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, configs: list[str], batch_siz
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
                         help='other than float32: autocast (default: float32)')
     add_common_arguments(parser, '--cfg-options',
-                         help='change every config: model.recompute=True, model.clip.compile=True')
+                         help='change every config: model.recompute=True, model.backbone.compile=True')
 
 
 def build_models(args: argparse.Namespace) -> dict:
@@ -38,9 +38,9 @@ def build_models(args: argparse.Namespace) -> dict:
     models = {}
     for path in args.configs:
         cfg = read_config(path, args.cfg_options)
-        cfg.model.clip.weights = None
+        cfg.model.backbone.weights = None
         if args.arch:
-            cfg.model.clip.arch = args.arch
+            cfg.model.backbone.arch = args.arch
         if len({cfg.model.num_frames, getattr(args, 'num_frames', cfg.model.num_frames)}) > 1:
             raise ValueError(f'{path} has {cfg.model.num_frames} frames, those before it {args.num_frames}')
         args.num_frames = cfg.model.num_frames
@@ -54,8 +54,8 @@ def random_batch(model, args: argparse.Namespace):
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    frames = torch.randn(args.batch_size, args.num_frames, 3, *model.clip.image_size, generator=generator)
-    tokens = torch.randint(1, 20, (args.batch_size, model.clip.context_length), generator=generator)
+    frames = torch.randn(args.batch_size, args.num_frames, 3, *model.backbone.image_size, generator=generator)
+    tokens = torch.randint(1, 20, (args.batch_size, model.backbone.context_length), generator=generator)
     tokens[:, -1] = 30  # the largest id is end of text
     return frames.to(args.device), tokens.to(args.device)
 

@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> list[dict]:
 
     models = {name: model.eval().to(args.device) for name, model in build_models(args).items()}
     first = next(iter(models.values()))
-    if not isinstance(first.clip.arch, str):
+    if not isinstance(first.backbone.arch, str):
         raise ValueError('open_clip itself has no such architecture: name one with --arch')
-    plain = open_clip.create_model(first.clip.arch, pretrained=None).eval().to(args.device)
+    plain = open_clip.create_model(first.backbone.arch, pretrained=None).eval().to(args.device)
     frames, _ = random_batch(first, args)
     pictures = frames.flatten(0, 1)  # [B, F, 3, H, W] -> [B * F, 3, H, W]
     ways = {PLAIN: lambda: plain.encode_image(pictures, normalize=True)}
@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> list[dict]:
     operations.update({name: count(model, 'encode_video', frames) for name, model in models.items()})
     rows = [dict(what=name, figure=f'{args.batch_size / min(times[name]):.2f} videos/s',
                  value=args.batch_size / min(times[name])) for name in ways]
-    patches = first.clip.num_patches + 1
+    patches = first.backbone.num_patches + 1
     for name, model in models.items():
         tower, value = model.vision_tower, ratio(times[name], times[PLAIN])
         tokens = {patches + sum(p.num_tokens for p in tower.prompts if layer in p.layers)
-                  for layer in range(len(model.clip.vision_blocks))}
-        only_tokens = (tower.video_from == len(model.clip.vision_blocks) and len(tokens) == 1
+                  for layer in range(len(model.backbone.vision_blocks))}
+        only_tokens = (tower.video_from == len(model.backbone.vision_blocks) and len(tokens) == 1
                        and operations[name] < 1.02 * operations[PLAIN] * max(tokens) / patches)
         if only_tokens:
             share, slack, by = max(tokens) / patches, 1.05, 'tokens'

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> list[dict]:
             file.write(content)
     timeline = read_trace(json.loads(content))
     if args.picture:
-        arch = cfg.model.clip.arch if isinstance(cfg.model.clip.arch, str) else 'a CLIP of its own'
+        arch = cfg.model.backbone.arch if isinstance(cfg.model.backbone.arch, str) else 'a CLIP of its own'
         what = f'{cfg.get("method") or Path(args.config).stem}, {arch}, {loader.batch_size} pairs a step'
         draw(timeline, args.picture, f'{what}, on {measured.gpu or "a CPU"}')
     for where in measured.waits:
@@ -108,7 +108,7 @@ def train_so_long(cfg, pairs: int, interval: int) -> None:
     loader.num_batch_per_epoch = pairs // loader.batch_size
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     cfg.default_hooks.logger.interval = interval
-    cfg.model.clip.weights = None
+    cfg.model.backbone.weights = None
     cfg.log_level = 'ERROR'
     cfg.resume, cfg.load_from = False, None
 

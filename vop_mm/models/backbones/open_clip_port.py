@@ -280,5 +280,5 @@ def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
         raise ConnectionError(
             f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
             'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '
-            '--cfg-options model.clip.weights=/path/to/file') from e
+            '--cfg-options model.backbone.weights=/path/to/file') from e
     return path, tag.lower() == 'openai' or bool(cfg.get('quick_gelu'))

@@ -45,12 +45,12 @@ class TextTower(BaseModule):
         if self.max_words < 3:
             raise ValueError(f'{most} text prompts leave no room for words in {context_length} positions')
 
-    def forward(self, clip: OpenCLIP, tokens: Tensor,
+    def forward(self, backbone: OpenCLIP, tokens: Tensor,
                 words: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Embed captions.
 
         Args:
-            clip (OpenCLIP): The frozen backbone.
+            backbone (OpenCLIP): The frozen backbone.
             tokens (Tensor): Token ids [n, L] int64; end of text is the largest id, padding is 0. Longer captions are
                 cut to :attr:`max_words`, keeping end of text.
             words (bool): Embed all tokens as well. Defaults to False.
@@ -66,20 +66,20 @@ class TextTower(BaseModule):
             tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
         eot = tokens.argmax(dim=-1)  # [n]
         # the words are what remains of a layer's output without prompts: [n, L, C], split where prompts are inserted
-        x = clip.embed_words(tokens)
+        x = backbone.embed_words(tokens)
         end = x.shape[1] - 1 if suffix else x.shape[1]
         first, middle, last = x[:, :1], x[:, 1:end], x[:, end:]
-        for layer in range(len(clip.text_blocks)):
+        for layer in range(len(backbone.text_blocks)):
             context = LayerContext(layer, first)
             before = self._tokens(self.prompts, context)  # [n, P, C]
             after = self._tokens(self.suffix_prompts, context)  # [n, S, C]
             x = torch.cat([first, *before, middle, *after, last], dim=1)  # [n, P + L + S, C]
             if layer == 0:
-                x = x + clip.text_positions(x.shape[1]).to(x.dtype)
+                x = x + backbone.text_positions(x.shape[1]).to(x.dtype)
             if self.recompute and x.requires_grad:
-                x = checkpoint(clip.run_text_block, layer, x, use_reentrant=False)
+                x = checkpoint(backbone.run_text_block, layer, x, use_reentrant=False)
             else:
-                x = clip.run_text_block(layer, x)
+                x = backbone.run_text_block(layer, x)
             num_before, num_after = (sum(t.shape[1] for t in ts) for ts in (before, after))
             start, stop = 1 + num_before, x.shape[1] - last.shape[1] - num_after
             first, middle, last = x[:, :1], x[:, start:stop], x[:, stop + num_after:]
@@ -89,11 +89,11 @@ class TextTower(BaseModule):
         elif suffix:  # end of text in the last position has moved after the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
         x = x[torch.arange(x.shape[0], device=x.device), position]  # [n, P + L + S, C] -> [n, C]
-        sentence = at_least_float32(clip.project_text(x))
+        sentence = at_least_float32(backbone.project_text(x))
         if not words:
             return sentence, None, None
         mask = torch.arange(self.max_words, device=x.device) <= eot[:, None]  # [n, max_words]
-        each = at_least_float32(clip.project_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
+        each = at_least_float32(backbone.project_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
         return sentence, F.pad(each, (0, 0, 0, self.max_words - each.shape[1])) * mask[..., None], mask
 
     @staticmethod

@@ -45,11 +45,11 @@ class VisionTower(BaseModule):
             self.frame_position = nn.Parameter(torch.empty(num_frames, width))
             nn.init.normal_(self.frame_position, std=0.02)
 
-    def forward(self, clip: OpenCLIP, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+    def forward(self, backbone: OpenCLIP, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed every frame.
 
         Args:
-            clip (OpenCLIP): The frozen backbone.
+            backbone (OpenCLIP): The frozen backbone.
             frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
@@ -60,8 +60,8 @@ class VisionTower(BaseModule):
             ValueError: There are more frames than frame positions.
         """
         shape = frames.shape[:2]
-        cls, patches = clip.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
-        for layer in range(len(clip.vision_blocks)):
+        cls, patches = backbone.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
+        for layer in range(len(backbone.vision_blocks)):
             joined = layer >= self.video_from
             if layer == self.video_from:
                 cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
@@ -72,7 +72,7 @@ class VisionTower(BaseModule):
                     cls = context.cls.view_as(cls)
             tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
             if layer == 0:
-                tokens = [clip.norm_vision_prompts(t) for t in tokens]
+                tokens = [backbone.norm_vision_prompts(t) for t in tokens]
             # expanded, not repeated: tensors shared by videos and frames stay views until the layer's single
             # concatenation
             if joined:
@@ -82,9 +82,9 @@ class VisionTower(BaseModule):
             num_cls, num_prompts = cls.shape[1], sum(p.shape[1] for p in prompts)
             key_mask = _key_mask(frame_mask, tokens, patches.shape[1]) if joined and frame_mask is not None else None
             x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
-            x = self._run(clip, layer, x, key_mask)
+            x = self._run(backbone, layer, x, key_mask)
             cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
-        return at_least_float32(clip.project_frames(cls.reshape(*shape, -1)))  # [B, F, D]
+        return at_least_float32(backbone.project_frames(cls.reshape(*shape, -1)))  # [B, F, D]
 
     def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Join the frames' sequences into one per video, [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]."""
@@ -94,10 +94,10 @@ class VisionTower(BaseModule):
         position = self.frame_position[:num_frames, None].to(cls.dtype)  # [F, 1, C]
         return (cls + position).squeeze(2), (patches + position).flatten(1, 2)
 
-    def _run(self, clip: OpenCLIP, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
+    def _run(self, backbone: OpenCLIP, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
         if self.recompute and x.requires_grad:
-            return checkpoint(clip.run_vision_block, layer, x, key_mask, use_reentrant=False)
-        return clip.run_vision_block(layer, x, key_mask)
+            return checkpoint(backbone.run_vision_block, layer, x, key_mask, use_reentrant=False)
+        return backbone.run_vision_block(layer, x, key_mask)
 
 
 def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_patches: int) -> Tensor:

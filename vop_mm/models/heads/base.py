@@ -27,11 +27,11 @@ class SimilarityHead(BaseModule):
         if 'similarity' in vars(cls) and 'is_cosine' not in vars(cls):
             cls.is_cosine = False  # not inherited: it described another similarity function
 
-    def prepare(self, clip: nn.Module) -> None:
+    def prepare(self, backbone: nn.Module) -> None:
         """Initialize the head from CLIP's weights. Does nothing by default.
 
         Args:
-            clip (nn.Module): The backbone with its weights.
+            backbone (nn.Module): The backbone with its weights.
         """
 
     def video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:

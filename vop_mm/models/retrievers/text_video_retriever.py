@@ -23,7 +23,7 @@ class TextVideoRetriever(BaseModel):
     It implements no method itself: a method is the combination of parts in a config.
 
     Args:
-        clip (dict | nn.Module): The backbone: ``dict(type='OpenCLIP', arch=..., weights=...)``, or a module that
+        backbone (dict | nn.Module): The backbone: ``dict(type='OpenCLIP', arch=..., weights=...)``, or a module that
             several retrievers share.
         frame_prompts (Sequence[dict], optional): Prompt providers of the vision tower's layers below ``video_from``, in
             the order of their tokens; a provider's ``layers`` overrides its layers. None, as in configs older than
@@ -47,7 +47,7 @@ class TextVideoRetriever(BaseModel):
     """
 
     def __init__(self,
-                 clip: dict | nn.Module,
+                 backbone: dict | nn.Module,
                  frame_prompts: Sequence[dict] | None = None,
                  video_prompts: Sequence[dict] = (),
                  cls_updates: Sequence[dict] = (),
@@ -62,12 +62,12 @@ class TextVideoRetriever(BaseModel):
                  loss: dict = dict(type='SymmetricContrastiveLoss'),
                  data_preprocessor: dict = dict(type='VideoTextPreprocessor')) -> None:
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor))
-        self.clip = clip if isinstance(clip, nn.Module) else MODELS.build(clip)
-        depth = len(self.clip.vision_blocks)
+        self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+        depth = len(self.backbone.vision_blocks)
         video_from = depth if video_from is None else video_from
         if not 0 <= video_from <= depth:
             raise ValueError(f'video_from must be in 0..{depth}, the layers of this tower, got {video_from}')
-        vision = dict(width=self.clip.vision_width, depth=depth, num_frames=num_frames)
+        vision = dict(width=self.backbone.vision_width, depth=depth, num_frames=num_frames)
         prompts = []
         for key, providers, scope in (
                 ('frame_prompts', frame_prompts or (), (0, video_from)),
@@ -76,21 +76,21 @@ class TextVideoRetriever(BaseModel):
                 raise ValueError(f'{key} stand in no layer: of {depth} layers, those below video_from={video_from} see '
                                  'frames (frame_prompts), those from there on see videos (video_prompts)')
             prompts += [PROMPTS.build(p, default_args=dict(vision, layers=scope)) for p in providers]
-        text = dict(width=self.clip.text_width, depth=len(self.clip.text_blocks), num_frames=1)
+        text = dict(width=self.backbone.text_width, depth=len(self.backbone.text_blocks), num_frames=1)
         self.vision_tower = VisionTower(prompts, [UPDATES.build(u, default_args=vision) for u in cls_updates],
                                         video_from=video_from, recompute=recompute, **vision)
         self.text_tower = TextTower([PROMPTS.build(p, default_args=text) for p in text_prompts],
                                     [PROMPTS.build(p, default_args=text) for p in text_suffix_prompts],
-                                    published_eot=published_eot, context_length=self.clip.context_length,
+                                    published_eot=published_eot, context_length=self.backbone.context_length,
                                     recompute=recompute)
         self.head = HEADS.build(head)
-        self.head.prepare(self.clip)
+        self.head.prepare(self.backbone)
         self.loss_module = MODELS.build(loss)
         self.tuning = TUNING.build(tuning)
         self.tuning.apply(self)
         self.register_load_state_dict_post_hook(_frozen_may_be_missing)
-        if any(p.requires_grad for p in self.clip.parameters()):
-            self.clip.fingerprint  # noqa: B018 - computed now, before training changes the weights
+        if any(p.requires_grad for p in self.backbone.parameters()):
+            self.backbone.fingerprint  # noqa: B018 - computed now, before training changes the weights
 
     # -- embeddings -------------------------------------------------------------------------------------------------
     def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
@@ -103,7 +103,7 @@ class TextVideoRetriever(BaseModel):
         Returns:
             Tensor: [B, F, D], unit norm per frame.
         """
-        return F.normalize(self.vision_tower(self.clip, frames, frame_mask), dim=-1)
+        return F.normalize(self.vision_tower(self.backbone, frames, frame_mask), dim=-1)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed each video as the single vector that an index uses.
@@ -128,16 +128,16 @@ class TextVideoRetriever(BaseModel):
         """
         if self.head.is_cosine:
             return self.keep_text(tokens)
-        return F.normalize(self.text_tower(self.clip, tokens)[0], dim=-1)
+        return F.normalize(self.text_tower(self.backbone, tokens)[0], dim=-1)
 
     # -- similarities -----------------------------------------------------------------------------------------------
     def keep_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Return the features that the head keeps of videos, [B, ...]; arguments as in :meth:`encode_video`."""
-        return self.head.video(self.vision_tower(self.clip, frames, frame_mask), frame_mask)
+        return self.head.video(self.vision_tower(self.backbone, frames, frame_mask), frame_mask)
 
     def keep_text(self, tokens: Tensor) -> Tensor:
         """Return the features that the head keeps of captions, [n, ...]; arguments as in :meth:`encode_text`."""
-        return self.head.text(*self.text_tower(self.clip, tokens, words=self.head.reads_words))
+        return self.head.text(*self.text_tower(self.backbone, tokens, words=self.head.reads_words))
 
     def similarity(self, tokens: Tensor, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Score every caption with every video, using the head.
@@ -221,7 +221,7 @@ class TextVideoRetriever(BaseModel):
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
 
     def _scale(self) -> Tensor:
-        log = self.clip.logit_scale
+        log = self.backbone.logit_scale
         if not log.requires_grad:
             return log.clamp(max=_MAX_LOGIT_SCALE).exp()
         # In place: a clamp in the graph has no gradient at its bound, which is where OpenAI's weights start.

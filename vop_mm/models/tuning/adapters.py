@@ -60,9 +60,10 @@ class AdapterTuning(TuningStrategy):
 
     def prepare(self, model: nn.Module) -> None:
         """Wrap the sub-layers."""
-        clip = model.clip
-        clip.fingerprint  # noqa: B018 - computed for CLIP alone, before adapters are added
-        for blocks, width in ((clip.vision_blocks, clip.vision_width), (clip.text_blocks, clip.text_width)):
+        backbone = model.backbone
+        backbone.fingerprint  # noqa: B018 - computed for CLIP alone, before adapters are added
+        for blocks, width in ((backbone.vision_blocks, backbone.vision_width),
+                              (backbone.text_blocks, backbone.text_width)):
             for block in blocks:
                 setattr(block, self.beside, ParallelAdapter(getattr(block, self.beside), width, self.hidden))
 

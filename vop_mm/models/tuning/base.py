@@ -32,7 +32,7 @@ class TuningStrategy(metaclass=ABCMeta):
         """Return the parameters to train.
 
         Args:
-            model (TextVideoRetriever): The retriever, with its ``clip``, ``vision_tower`` and ``text_tower``.
+            model (TextVideoRetriever): The retriever, with its ``backbone``, ``vision_tower`` and ``text_tower``.
 
         Returns:
             Iterable[Parameter]: In any order.
@@ -49,7 +49,7 @@ class TuningStrategy(metaclass=ABCMeta):
         if chosen:  # a head with weights starts at random: it is trained unless nothing is
             chosen.update(id(p) for p in model.head.parameters())
         if self.logit_scale:
-            chosen.add(id(model.clip.logit_scale))
+            chosen.add(id(model.backbone.logit_scale))
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
 
@@ -89,5 +89,5 @@ def frozen_names(model: nn.Module) -> set[str]:
         set[str]: Names of frozen parameters and of the backbone's buffers.
     """
     names = {name for name, p in model.named_parameters() if not p.requires_grad}
-    clip_buffers = {id(b) for b in model.clip.buffers()}
-    return names | {name for name, b in model.named_buffers() if id(b) in clip_buffers}
+    backbone_buffers = {id(b) for b in model.backbone.buffers()}
+    return names | {name for name, b in model.named_buffers() if id(b) in backbone_buffers}

@@ -33,8 +33,8 @@ class PromptTuning(TuningStrategy):
     """Strategy that trains every parameter that isn't CLIP's: prompts and any other additions of a config."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        clip = {id(p) for p in model.clip.parameters()}
-        return (p for p in model.parameters() if id(p) not in clip)
+        frozen = {id(p) for p in model.backbone.parameters()}
+        return (p for p in model.parameters() if id(p) not in frozen)
 
 
 @TUNING.register_module()
@@ -42,7 +42,7 @@ class ProjTuning(TuningStrategy):
     """Strategy that trains the two projections into the shared space."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        return model.clip.projections
+        return model.backbone.projections
 
 
 @TUNING.register_module()
@@ -50,7 +50,7 @@ class BiasTuning(TuningStrategy):
     """Strategy that trains every bias of CLIP: in linear layers, normalizations and attention input projections."""
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        for module in model.clip.modules():
+        for module in model.backbone.modules():
             own = (getattr(module, name, None) for name in ('bias', 'in_proj_bias'))
             yield from (p for p in own if isinstance(p, Parameter))
 
@@ -69,6 +69,6 @@ class PartialTuning(TuningStrategy):
         self.num_blocks = num_blocks
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        for blocks in (model.clip.vision_blocks, model.clip.text_blocks):
+        for blocks in (model.backbone.vision_blocks, model.backbone.text_blocks):
             for block in blocks[len(blocks) - self.num_blocks:]:
                 yield from block.parameters()

@@ -295,7 +295,7 @@ def index_config(index: str | Path) -> Config:
 def _share(name: str, index: str | Path, retriever: VideoSearcher) -> Collection | None:
     """Open a collection on a CLIP that is already loaded, if its prompts can be used there."""
     cfg, checkpoint = read_source(index)
-    if checkpoint is None or cfg.model.clip != retriever.cfg.model.clip:
+    if checkpoint is None or cfg.model.backbone != retriever.cfg.model.backbone:
         return None
     try:
         retriever.add_prompts(name, checkpoint)
