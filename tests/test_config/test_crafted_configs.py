@@ -100,7 +100,7 @@ def test_an_index(made, tmp_path, canary, kind, monkeypatch):
     index = shutil.copytree(made / 'index', tmp_path / 'index')
     put(index, 'source', dict(SearchIndex.source(index), config=crafted(made, canary, kind)))
     for use in (VideoSearcher.from_index, index_config, lambda index: open_collections({'a': index})):
-        with pytest.raises(ValueError, match='index .*index is refused|names no type') as caught:
+        with pytest.raises(ValueError, match='index .*index is refused|has no type') as caught:
             use(index)
         assert '\n' not in str(caught.value) and len(str(caught.value)) < 900
     assert not canary.exists()
@@ -118,7 +118,7 @@ def test_prompts_and_their_publication(made, tmp_path, canary, kind, ending, mon
     else:
         save_file(dict(content['state_dict']), path, metadata=dict(meta=json.dumps(content['meta'])))
     retriever = VideoSearcher(str(made / 'config.py'), {'honest': made / 'a.pth'})
-    with pytest.raises(CheckpointError, match=f'shared{ending} is refused|names no type') as caught:
+    with pytest.raises(CheckpointError, match=f'shared{ending} is refused|has no type') as caught:
         retriever.add_prompts('shared', path)
     assert '\n' not in str(caught.value) and retriever.prompts == ['honest'] and not canary.exists()
     if ending == '.pth':

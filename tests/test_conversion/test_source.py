@@ -40,7 +40,7 @@ def test_tsv_knows_no_quotes(source):
 
 
 @pytest.mark.parametrize('read, content, says', [
-    ('ids', 'a\nb\na\n', 'f: a stands there twice, in lines 1 and 3'),
+    ('ids', 'a\nb\na\n', 'f: duplicate id a, in lines 1 and 3'),
     ('ids', '\n \n', 'f: the file is empty'),
     ('ids', 'a\nb\xe9\n'.encode('latin-1'), 'f: line 2 is not UTF-8 (byte 0xe9)'),
     ('ids', 'a\n'.encode('utf-16'), 'f: line 1 is not UTF-8'),
@@ -48,7 +48,7 @@ def test_tsv_knows_no_quotes(source):
     ('csv', '', "f: no column 'id'"),
     ('csv', 'id,text\n', 'f: the file is empty'),
     ('csv', 'id,text\n1,a\n2,b,c\n', 'f, line 3: 3 columns, the first line has 2'),
-    ('csv', 'id,text\n1,a\n\n1,b\n', 'f: 1 stands there twice, in lines 2 and 4'),
+    ('csv', 'id,text\n1,a\n\n1,b\n', 'f: duplicate id 1, in lines 2 and 4'),
     ('csv', 'id,text\n,a\n', 'f, line 2: the id is empty'),
     ('csv', 'id,text\n1,"a\n', 'f, line 2: unexpected end of data'),
     ('tsv', 'a\tb\nc d\n', 'f, line 2: expected 2 columns separated by tabs, the first not empty, found 1'),
@@ -59,7 +59,7 @@ def test_tsv_knows_no_quotes(source):
     ('json', '[' * 100_000, 'f: not a JSON file'),
     ('json', '[1]', 'f: expected an object that is not empty at the top, found [1]'),
     ('json', '{}', 'f: expected an object that is not empty'),
-    ('json', '{"a": {"b": 1, "b": 2}}', "f: not a JSON file (the key 'b' stands there twice)"),
+    ('json', '{"a": {"b": 1, "b": 2}}', "f: not a JSON file (duplicate key 'b')"),
     ('json', '{"a": 1}\n{"a": 2}\n', 'f: not a JSON file (line 2 begins a second value: JSON Lines are not read; '),
     ('json', '{"a": 1} {"a": 2}', 'f: not a JSON file (Extra data'),
     ('json', gzip.compress(b'{"a": 1}', mtime=0), 'f: compressed with gzip; unpack it first'),

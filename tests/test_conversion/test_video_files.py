@@ -50,8 +50,8 @@ def test_what_is_no_video_is_kept_apart(tmp_path):
     (tmp_path / 'disk' / 'more').symlink_to(tmp_path / 'other')
     files = VideoFiles(tmp_path / 'disk')
     assert files.paths == ['a.mp4', 'more/g.ts', 'sub/f.AVI']
-    assert files.left_out == {'hidden': ['.b.mp4'], 'left by the system': ['@eaDir'],
-                              'no videos by their extension': ['c.json']}
+    assert files.left_out == {'hidden': ['.b.mp4'], 'system files': ['@eaDir'],
+                              'without a video extension': ['c.json']}
 
 
 COMPOSED, DECOMPOSED = 'caf\u00e9', 'cafe\u0301'

@@ -38,23 +38,23 @@ def test_form_of_mmaction2(tmp_path):
     (dict(metainfo={}, data_list={}), 'data_list must be a list, found a object'),
     (dict(metainfo=[], data_list=[entry()]), 'metainfo must be an object'),
     (dict(videos=[], sentences='x'), 'neither'),
-    (dict(metainfo={}, data_list=[]), 'the data set is empty'),
-    ({}, 'the data set is empty'),
+    (dict(metainfo={}, data_list=[]), 'the dataset is empty'),
+    ({}, 'the dataset is empty'),
     (dict(data_list=['a.mp4']), 'entry 0 must be an object, found a text'),
-    (dict(data_list=[entry(), entry(video_id=7)]), 'entry 1: video_id must be a text that is not empty, found 7'),
-    (dict(data_list=[dict(video_id='a', captions=['x'])]), 'entry 0: video must be a text that is not empty, found no'),
-    (dict(data_list=[entry(), entry(video='b.mp4')]), 'entry 1 (a): this video_id stands there twice'),
-    ({'a.mp4': ['x'], 'a.avi': ['y']}, 'entry 1 (a): this video_id stands there twice'),
-    ('{"a.mp4": ["x"], "a.mp4": ["y"]}', "the key 'a.mp4' stands there twice"),
-    (dict(data_list=[entry(captions=[])]), 'entry 0 (a): captions must be a list that is not empty'),
-    (dict(data_list=[entry(captions='x')]), "captions must be a list that is not empty, found 'x'"),
-    (dict(data_list=[entry(captions=['x', ' '])]), "a caption must be a text that is not empty, found ' '"),
-    (dict(data_list=[entry(captions=[None])]), 'a caption must be a text that is not empty, found None'),
-    (dict(data_list=[entry(start=-1)]), 'start must be seconds, 0 or more, found -1'),
-    (dict(data_list=[entry(end='3')]), "end must be seconds, 0 or more, found '3'"),
+    (dict(data_list=[entry(), entry(video_id=7)]), 'entry 1: video_id must be a non-empty string, found 7'),
+    (dict(data_list=[dict(video_id='a', captions=['x'])]), 'entry 0: video must be a non-empty string, found no'),
+    (dict(data_list=[entry(), entry(video='b.mp4')]), 'entry 1 (a): duplicate video_id'),
+    ({'a.mp4': ['x'], 'a.avi': ['y']}, 'entry 1 (a): duplicate video_id'),
+    ('{"a.mp4": ["x"], "a.mp4": ["y"]}', "duplicate key 'a.mp4'"),
+    (dict(data_list=[entry(captions=[])]), 'entry 0 (a): captions must be a non-empty list'),
+    (dict(data_list=[entry(captions='x')]), "captions must be a non-empty list, found 'x'"),
+    (dict(data_list=[entry(captions=['x', ' '])]), "a caption must be a non-empty string, found ' '"),
+    (dict(data_list=[entry(captions=[None])]), 'a caption must be a non-empty string, found None'),
+    (dict(data_list=[entry(start=-1)]), 'start must be a number of seconds, at least 0, found -1'),
+    (dict(data_list=[entry(end='3')]), "end must be a number of seconds, at least 0, found '3'"),
     ('{"data_list": [{"video_id": "a", "video": "a", "captions": ["x"], "end": NaN}]}', 'found nan'),
-    (dict(data_list=[entry(start=3, end=3)]), 'end (3) must lie behind start (3)'),
-    (dict(data_list=[entry(video_index=3)]), "the key 'video_index' is used by the data set itself"),
+    (dict(data_list=[entry(start=3, end=3)]), 'end (3) must be greater than start (3)'),
+    (dict(data_list=[entry(video_index=3)]), "the key 'video_index' is reserved"),
 ])
 def test_what_is_wrong_is_said_in_one_line(tmp_path, content, says):
     path = write(tmp_path / 'bad.json', content)
@@ -68,21 +68,21 @@ DIGITS = '1' + '0' * 400
 
 
 @pytest.mark.parametrize('entry, says', [
-    (f'"start": {DIGITS}', 'start must be seconds, 0 or more, found 1000'),
-    (f'"end": {DIGITS}', 'end must be seconds, 0 or more, found 1000'),
-    (f'"end": -{DIGITS}', 'end must be seconds, 0 or more, found -1000'),
+    (f'"start": {DIGITS}', 'start must be a number of seconds, at least 0, found 1000'),
+    (f'"end": {DIGITS}', 'end must be a number of seconds, at least 0, found 1000'),
+    (f'"end": -{DIGITS}', 'end must be a number of seconds, at least 0, found -1000'),
     ('"end": 1' + '0' * 5000, 'not a JSON file (Exceeds the limit'),
-    ('"end": 1e400', 'end must be seconds, 0 or more, found inf'),
-    ('"start": Infinity', 'found inf'), ('"start": true', 'start must be seconds, 0 or more, found True'),
+    ('"end": 1e400', 'end must be a number of seconds, at least 0, found inf'),
+    ('"start": Infinity', 'found inf'), ('"start": true', 'start must be a number of seconds, at least 0, found True'),
     ('"start": [1]', 'found [1]'), ('"end": {}', 'found {}'),
-    (f'"video_id": {DIGITS}', 'video_id must be a text that is not empty, found 1000'),
-    ('"video_id": ' + '[' * 900 + ']' * 900, 'video_id must be a text that is not empty, found [[['),
+    (f'"video_id": {DIGITS}', 'video_id must be a non-empty string, found 1000'),
+    ('"video_id": ' + '[' * 900 + ']' * 900, 'video_id must be a non-empty string, found [[['),
     ('"note": ' + '[' * 100_000 + ']' * 100_000, 'not a JSON file (maximum recursion'),
-    ('"captions": [' + '[' * 900 + ']' * 900 + ']', 'a caption must be a text that is not empty, found [[['),
-    (f'"captions": [{DIGITS}]', 'a caption must be a text that is not empty, found 1000'),
+    ('"captions": [' + '[' * 900 + ']' * 900 + ']', 'a caption must be a non-empty string, found [[['),
+    (f'"captions": [{DIGITS}]', 'a caption must be a non-empty string, found 1000'),
     ('"captions": ["x"], "video_id": "' + 'a' * 9999 + '", "end": -1', 'end must be seconds'),
     ('"video_id": "a\\nb\\u0000\\ud83d", "end": -1', 'entry 0 (a\\nb\\x00\\ud83d): end must be'),
-    ('"' + 'k' * 9999 + '": 1, "' + 'k' * 9999 + '": 2', 'stands there twice')])
+    ('"' + 'k' * 9999 + '": 1, "' + 'k' * 9999 + '": 2', 'duplicate key')])
 def test_numbers_lists_and_texts_of_any_size(tmp_path, entry, says):
     keys = dict(video_id='"video_id": "a"', video='"video": "a.mp4"', captions='"captions": ["x"]')
     keys = [text for key, text in keys.items() if f'"{key}"' not in entry]
@@ -103,7 +103,7 @@ def test_very_large_and_odd_values_that_mean_nothing_are_kept(tmp_path):
 def test_paths_stay_below_the_folder(tmp_path, video):
     with pytest.raises(AnnotationError) as error:
         locate_video('a.json', 3, entry(video=video), 'data/videos')
-    assert str(error.value) == (f'a.json: entry 3 (a): the path {video!r} leads out of the folder of the videos, '
+    assert str(error.value) == (f'a.json: entry 3 (a): the path {video!r} is outside the video folder '
                                 'data/videos')
     assert locate_video('a.json', 3, entry(video=video), '') == video  # no folder was named
 

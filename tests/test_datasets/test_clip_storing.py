@@ -120,7 +120,7 @@ class CrashingReader(PyAVReader):
 def test_a_video_that_crashes_the_decoder(tmp_path):
     items = [item(encode_video(tmp_path / name, 20)) for name in ('crash.mp4', 'good.mp4')]
     stored = store(tmp_path / 's', reading(reader='CrashingReader'), items)
-    with pytest.raises(VideoDecodeError, match='crash.mp4: the decoder died: SIGSEGV'):
+    with pytest.raises(VideoDecodeError, match='crash.mp4: the decoder crashed: SIGSEGV'):
         run(stored, items[0])
     assert len(run(stored, items[1])['imgs']) == 12
 

@@ -127,14 +127,14 @@ def test_refuses_other_settings(tmp_path, change, says):
 
 
 def test_refuses_what_is_no_store(tmp_path):
-    with pytest.raises(FrameStoreError, match='no frames are stored there'):
+    with pytest.raises(FrameStoreError, match='no frame store there'):
         FrameStore(tmp_path)
     (tmp_path / 'data.mdb').write_bytes(b'garbage' * 5000)
     with pytest.raises(FrameStoreError, match='not an LMDB file'):
         FrameStore(tmp_path)
     (tmp_path / 'thesis').mkdir()
     (tmp_path / 'thesis' / 'thesis.txt').write_text('mine')
-    with pytest.raises(FrameStoreError, match='holds something else'):
+    with pytest.raises(FrameStoreError, match='neither empty nor'):
         FrameStoreWriter(tmp_path / 'thesis', SETTINGS)
 
 
@@ -192,7 +192,7 @@ def test_a_store_that_was_cut_off_is_named(content, tmp_path, share):
 
 
 def test_what_was_changed_is_noticed_or_does_not_matter(content, tmp_path):
-    """No process dies, and no frame is another one."""
+    """No process dies, and no frame differs."""
     rng, said = np.random.default_rng(0), []
     for data in content:
         for _ in range(60):
@@ -358,7 +358,7 @@ def test_nothing_is_written_through_a_link(tmp_path, name):
     (tmp_path / 'mine').write_text('mine')
     (tmp_path / 's' / name).symlink_to(tmp_path / 'mine')
     for use in (FrameStore, lambda path: FrameStoreWriter(path, SETTINGS)):
-        with pytest.raises(FrameStoreError, match=f'{tmp_path}/s: {name} is a link'):
+        with pytest.raises(FrameStoreError, match=f'{tmp_path}/s: {name} is a symbolic link'):
             use(tmp_path / 's')
     assert (tmp_path / 'mine').read_text() == 'mine'
 

@@ -57,7 +57,7 @@ def test_names_of_any_bytes(tmp_path):
 
 def test_what_systems_leave_is_left_out_by_name(tmp_path):
     rubbish = {
-        'left by the system': ['.Trashes', '.Trash-1000', '@eaDir', 'sub/@eaDir', '#recycle', '$RECYCLE.BIN',
+        'system files': ['.Trashes', '.Trash-1000', '@eaDir', 'sub/@eaDir', '#recycle', '$RECYCLE.BIN',
                                'System Volume Information', '.Spotlight-V100', '.fseventsd', 'lost+found'],
         'hidden': ['.cache', 'sub/.git']}
     for folders in rubbish.values():
@@ -68,9 +68,9 @@ def test_what_systems_leave_is_left_out_by_name(tmp_path):
     found = find_videos(tmp_path)
     assert found.videos == ['a.mp4', 'my lost+found/e.mp4', 'recycle/f.mp4', 'sub/film.part.mp4', 'x.part/g.mp4']
     assert found.left_out == {
-        'left by the system': sorted([*rubbish['left by the system'], '._a.mp4', 'sub/._a.mp4']),
+        'system files': sorted([*rubbish['system files'], '._a.mp4', 'sub/._a.mp4']),
         'hidden': sorted([*rubbish['hidden'], '.b.mp4']),
-        'not downloaded to the end': ['c.tmp', 'd.mp4.crdownload', 'sub/b.mp4.part']}
+        'not fully downloaded': ['c.tmp', 'd.mp4.crdownload', 'sub/b.mp4.part']}
     assert not found.unreadable()
 
 
@@ -88,7 +88,7 @@ def test_linked_folders_are_searched_once_under_their_own_name_if_they_have_one(
         (lib / link).symlink_to(target)
     found = find_videos(lib)
     assert found.videos == ['b.mp4', 'holiday/c.mp4', 'holiday/deep/d.mp4', 'linked.mp4', 'real/a.mp4']
-    assert found.left_out == {'linked to a folder that is searched already': [
+    assert found.left_out == {'linked to a folder that was already searched': [
         'alias', 'more', 'real/back', 'up/disk', 'up/lib']}
     os.rename(lib / 'real', tmp_path / 'moved')
     (lib / 'real').symlink_to(tmp_path / 'moved')
@@ -119,9 +119,9 @@ def test_what_can_not_be_read_is_said_and_stops_nothing(tmp_path, monkeypatch):
     assert found.unreadable() == {
         **dict.fromkeys(('fifo.mp4', 'device.mp4', 'socket.mp4'), 'not a regular file'),
         **dict.fromkeys(('gone.mp4', 'disk'), 'linked to nothing'),
-        'secret': 'can not be listed: Permission denied',
-        'self.mp4': 'can not be listed: Too many levels of symbolic links'}
-    assert found.left_out['no videos by their extension'] == ['fifo']
+        'secret': 'cannot be listed: Permission denied',
+        'self.mp4': 'cannot be listed: Too many levels of symbolic links'}
+    assert found.left_out['without a video extension'] == ['fifo']
     assert found.left_out['named like a video, but a folder'] == ['film.mp4']
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError):
@@ -143,15 +143,15 @@ def test_a_folder_that_never_answers_is_left_behind(tmp_path, monkeypatch):
     found = find_videos(tmp_path)
     woken.set()
     assert found.videos == ['other/b.mp4'] and found.unreadable() == {
-        'stale': 'can not be listed: it gave nothing for 0.3 s'}
+        'stale': 'cannot be listed: no answer for 0.3 s'}
 
 
 def test_what_was_left_out_is_one_line(tmp_path):
     make(tmp_path, *(f'{i}.txt' for i in range(9)), '1.JPG', '2.jpg', 'sub/3.jpg', 'README', 'x.m2v', 'v.mp4')
     make(tmp_path, '.a\x1b[2J\nb', *(f'.{i}' for i in range(5)), os.fsdecode(b'\xff.mp4.part'))
     said = describe_left_out(find_videos(tmp_path).left_out)
-    assert said == ('left out: 6 hidden (.0, .1, .2, ...); 14 files are no videos by their extension (.txt 9, .jpg 3, '
-                    'without 1, ...); 1 not downloaded to the end (\\udcff.mp4.part)')
+    assert said == ('left out: 6 hidden (.0, .1, .2, ...); 14 files without a video extension (.txt 9, .jpg 3, '
+                    'without 1, ...); 1 not fully downloaded (\\udcff.mp4.part)')
     assert describe_left_out({}) == ''
-    assert describe_left_out({'no videos by their extension': ['a.txt']}) == (
-        'left out: 1 file is no videos by their extension (.txt 1)')
+    assert describe_left_out({'without a video extension': ['a.txt']}) == (
+        'left out: 1 file without a video extension (.txt 1)')

@@ -91,9 +91,9 @@ def test_a_web_server(web):
     web.files['/v/a.mp4'] = b'bbb'
     stat = source.stat('a.mp4')
     web.files['/v/a.mp4'] = b'ccc'
-    assert 'another file than before: 3 bytes' in error(source, 'a.mp4', stat)
+    assert 'the file has changed: 3 bytes' in error(source, 'a.mp4', stat)
     assert error(source, 'gone.mp4') == f"can't decode {web.url}/v/gone.mp4: HTTP 404 Not Found"
-    with pytest.raises(ValueError, match='can not be listed: name them in a manifest'):
+    with pytest.raises(ValueError, match='cannot be listed: list them in a manifest'):
         source.list()
 
 
@@ -117,7 +117,7 @@ def test_secrets_of_an_address_and_headers(web):
 
 
 def test_a_file_that_is_too_large(web, monkeypatch):
-    assert 'b%20c.mp4: 4 bytes are too many to fetch: the limit is 3 (VOP_MM_MAX_FETCHED)' in error(
+    assert 'b%20c.mp4: 4 bytes are too many to download: the limit is 3 (VOP_MM_MAX_FETCHED)' in error(
         VideoSource(f'{web.url}/v', cache_bytes=3), 'sub/b c.mp4')
     monkeypatch.setenv('VOP_MM_MAX_FETCHED', '3')
     web.chunked = True  # the server doesn't say
@@ -143,11 +143,11 @@ def test_s3(s3):
     assert source.stat('a.mp4') == source.list()['a.mp4'] and str(source) == 's3://bucket/v'
     stat = source.stat('a.mp4')
     system.pipe_file('bucket/v/a.mp4', b'ccc')
-    assert source.stat('a.mp4') != stat and 'another file than before' in error(source, 'a.mp4', stat)
+    assert source.stat('a.mp4') != stat and 'the file has changed' in error(source, 'a.mp4', stat)
     system.pipe_file('bucket/v/a.mp4', b'aaa')
     assert error(source, 'gone.mp4') == "can't decode s3://bucket/v/gone.mp4: no such file"
     assert 'a folder, not a file' in error(source, 'sub')
-    assert 'too many to fetch' in error(VideoSource('s3://bucket/v', options, cache_bytes=2), 'a.mp4')
+    assert 'too many to download' in error(VideoSource('s3://bucket/v', options, cache_bytes=2), 'a.mp4')
 
 
 def test_a_large_object_whole_and_replaced_meanwhile(s3):
@@ -253,7 +253,7 @@ def test_a_manifest_of_several_places(web, s3, tmp_path):
     before = len(web.requests)
     assert source.stat(url) == (3, hashlib.md5(b'aaa').hexdigest()) and len(web.requests) == before
     web.files['/v/a.mp4'] = b'bbb'
-    assert 'another file than before: 3 bytes' in error(source, url)
+    assert 'the file has changed: 3 bytes' in error(source, url)
 
 
 def test_names_of_an_annotation_in_a_manifest(web, tmp_path):
@@ -272,7 +272,7 @@ def test_names_of_an_annotation_in_a_manifest(web, tmp_path):
 
 def test_secrets_are_not_sent_to_all_servers_of_a_manifest(tmp_path):
     path = manifest(tmp_path, dict(url='http://h/a.mp4'), dict(url='s3://b/a.mp4'), dict(url='gs://b/a.mp4'))
-    with pytest.raises(ValueError, match='headers are of one server'):
+    with pytest.raises(ValueError, match='headers are for a single server'):
         VideoSource(path, dict(headers={'X-Key': 'hush'}))
     with pytest.raises(ValueError, match=r"of one kind of store, and .* names \['gs', 'http', 's3'\]"):
         VideoSource(path, dict(key='hush'))

@@ -90,7 +90,7 @@ def test_annotation_errors_reach_the_user(tmp_path):
     with pytest.raises(AnnotationError, match=r'a\.json: no such annotation file'):
         build(tmp_path)
     (tmp_path / 'a.json').write_text('{"metainfo": {}, "data_list": []}')
-    with pytest.raises(AnnotationError, match=r'a\.json: the data set is empty'):
+    with pytest.raises(AnnotationError, match=r'a\.json: the dataset is empty'):
         build(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_training_replaces_and_tells(partly):
             assert {index // 100 for index in indices(item)} == {int(sample.video_id[1])}  # never black
             assert sample.captions[0] in dict(v0='a', v1='de', v2='g', v3='h')[sample.video_id]
             chosen[epoch, i] = pickle.dumps((sample.video_id, item['inputs'].numpy()))
-    assert 'damaged or cut off' in data[1]['data_samples'].unreadable[0][1]
+    assert 'damaged or truncated' in data[1]['data_samples'].unreadable[0][1]
     assert data[0]['data_samples'].unreadable == []
     assert len(set(chosen.values())) > 6
     again = build(partly)

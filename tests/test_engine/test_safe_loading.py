@@ -149,7 +149,7 @@ def test_a_checkpoint_by_http(site, tmp_path):
     (tmp_path / 'x.pth').write_bytes((folder / 'a.pth').read_bytes())
     for url in (f'{address}/nothing.pth', nobody, f'{address}/short.pth', f'{address}/to/file://{tmp_path}/x.pth',
                 f'{address}/to/ftp://127.0.0.1/x.pth', 'http://'):
-        with pytest.raises(ConnectionError, match='can not be downloaded') as caught:
+        with pytest.raises(ConnectionError, match='cannot be downloaded') as caught:
             load_from_anywhere(url)
         assert '\n' not in str(caught.value)
 
@@ -209,12 +209,12 @@ def test_what_a_checkpoint_notes_is_not_removed_elsewhere(trained, small_demo, t
         assert victim.read_text() == 'mine' and (folder / 'inside').is_dir()
     done = resume(trained, small_demo, work, lambda content: content['message_hub']['runtime_info'].update(
         keep_ckpt_ids=['/../../best_victim', 1, 2, 3]))
-    assert done.returncode == 1 and 'can not be resumed from' in done.stderr and 'Traceback' not in done.stderr
+    assert done.returncode == 1 and 'cannot be resumed from' in done.stderr and 'Traceback' not in done.stderr
     assert victim.read_text() == 'mine'
     for ids in ('abc', [None], [-1], [2.5], [True], [10**30], {}):
         content = torch.load(trained / 'epoch_1.pth', weights_only=True)
         content['message_hub']['runtime_info']['keep_ckpt_ids'] = ids
-        with pytest.raises(CheckpointError, match='can not be resumed from'):
+        with pytest.raises(CheckpointError, match='cannot be resumed from'):
             check_resumable(content)
     hook = TrainableCheckpointHook()
     hook.out_dir = str(tmp_path)

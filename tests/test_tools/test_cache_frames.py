@@ -165,8 +165,8 @@ def test_a_store_that_was_cut_off_is_made_anew(small_demo, frames, tmp_path):
     cut_off(frames, tmp_path / 'frames')
     done = cache(small_demo, tmp_path / 'frames', '--split', 'train', 'val')
     assert done.returncode == 0, done.stderr
-    line, = (line for line in done.stdout.splitlines() if 'made anew' in line)
-    assert line.startswith(f'{tmp_path}/frames/train: cut off: ') and line.endswith('; all of it is made anew')
+    line, = (line for line in done.stdout.splitlines() if 'rebuilt' in line)
+    assert line.startswith(f'{tmp_path}/frames/train: cut off: ') and line.endswith('; all of it is rebuilt')
     assert 'train: 24 clips, 24 of them new' in done.stdout and 'val: 12 clips, 0 of them new' in done.stdout
     same_frames(tmp_path / 'frames' / 'train', frames / 'train', small_demo)
 
@@ -191,7 +191,7 @@ def test_clips_with_flipped_bits_are_made_anew(small_demo, frames, tmp_path):
     path.write_bytes(content)
     done = cache(small_demo, tmp_path / 'frames', '--split', 'train')
     assert done.returncode == 0 and 'train: 24 clips, 2 of them new' in done.stdout, done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if 'made anew' in line]
+    lines = [line for line in done.stdout.splitlines() if 'rebuilt' in line]
     assert len(lines) == 2 and videos[9] in lines[0] and f'the frames of {videos[3]} are damaged' in lines[1], lines
     same_frames(path.parent, frames / 'train', small_demo)
 

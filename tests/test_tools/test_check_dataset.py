@@ -100,15 +100,15 @@ def made(tmp_path_factory):
     (('good.mp4', '1.0', '2.0'), '', ''),
     (('männchen – 走.mp4', '', ''), '', ''),
     (('good.mp4', '5.0', '9.0'), 'times', 'the clip starts at 5 s, the video ends at 2.4 s'),
-    ((CRASH, '', ''), 'unreadable', 'the decoder died: SIGSEGV'),
-    ((HANG, '', ''), 'unreadable', 'did not end within 5 s'),
+    ((CRASH, '', ''), 'unreadable', 'the decoder crashed: SIGSEGV'),
+    ((HANG, '', ''), 'unreadable', 'timed out after 5 s'),
     (('stream.ts', '', ''), '', ''),
     (('lies.avi', '', ''), '', ''),
     (('cut.mp4', '', ''), '', ''),
     (('spoilt.mp4', '', ''), 'cut off', 'of 60 frames the last one'),
     (('gone.mp4', '', ''), 'missing', 'no such file'),
     (('truncated.mp4', '', ''), 'unreadable', 'damaged, cut off'),
-    (('truncated_faststart.mp4', '', ''), 'unreadable', 'damaged or cut off'),
+    (('truncated_faststart.mp4', '', ''), 'unreadable', 'damaged or truncated'),
     (('garbage.mp4', '', ''), 'unreadable', 'not a video'),
     (('text.mp4', '', ''), 'unreadable', 'not a video'),
     (('empty.mp4', '', ''), 'unreadable', 'the file is empty'),
@@ -355,7 +355,7 @@ def test_paths_that_lead_out_of_the_folder(made, tmp_path):
     for video in ('../good.mp4', str(tmp_path / 'good.mp4')):
         annotate(tmp_path, [video])
         done = check(tmp_path)
-        assert done.returncode == 1 and 'leads out of the folder of the videos' in done.stderr, done.stderr
+        assert done.returncode == 1 and 'is outside the video folder' in done.stderr, done.stderr
 
 
 def test_a_ctrl_c_ends_it_though_a_file_hangs(tmp_path):

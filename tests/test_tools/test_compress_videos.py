@@ -58,7 +58,7 @@ def test_all_videos_at_their_places(made):
     assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
         'compressed.json', 'wide.mp4', 'high.mp4', 'deep/er/männchen – 走.mp4', 'deep/small.mp4', 'irregular.mp4',
         'cut.mp4', 'stream.mp4', 'turned.mp4'}
-    assert 'left out: 1 file is no videos by their extension (.txt 1)' in said and '8 of 8 videos' in said
+    assert 'left out: 1 file is without a video extension (.txt 1)' in said and '8 of 8 videos' in said
     assert '4 videos change their extension to .mp4' in said
 
 
@@ -127,7 +127,7 @@ def test_broken_videos_are_listed_and_leave_nothing(tmp_path):
     for path in broken.values():
         assert f'  {path}: ' in done.stdout
     assert f'{broken["audio_only"]}: no video stream' in done.stdout
-    assert f'{broken["truncated_faststart"]}: the file is damaged or cut off' in done.stdout  # a success to ffmpeg
+    assert f'{broken["truncated_faststart"]}: the file is damaged or truncated' in done.stdout  # a success to ffmpeg
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['compressed.json', 'good.mp4']
 
 
@@ -195,15 +195,15 @@ def test_links_are_followed_and_rubbish_is_left_out(tmp_path):
     done = run_tool(TOOL, source, tmp_path / 'out')
     assert done.returncode == 0 and '2 of 2 videos' in done.stdout, done.stdout + done.stderr
     said, = (line for line in done.stdout.splitlines() if line.startswith('left out: '))
-    assert said == ('left out: 2 left by the system (._a.mp4, @eaDir); 1 linked to a folder that is searched already '
-                    '(linked/back); 1 file is no videos by their extension (.txt 1); 1 not downloaded to the end '
+    assert said == ('left out: 2 system files (._a.mp4, @eaDir); 1 links to a folder that was already searched '
+                    '(linked/back); 1 file is without a video extension (.txt 1); 1 incomplete downloads '
                     '(b.mp4.part)')
     assert {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*')} == {
         'compressed.json', 'a.mp4', 'linked', 'linked/b.mp4'}
     assert indices(tmp_path / 'out' / 'linked' / 'b.mp4') == list(range(100, 110))
     (source / 'copies').symlink_to(tmp_path / 'out')
     done = run_tool(TOOL, source, tmp_path / 'out')
-    assert done.returncode == 1 and 'copies would be taken for videos' in done.stderr, done.stdout + done.stderr
+    assert done.returncode == 1 and 'copies would be mistaken for videos' in done.stderr, done.stdout + done.stderr
 
 
 def test_the_track_that_is_read_is_the_one_that_is_copied(tmp_path):

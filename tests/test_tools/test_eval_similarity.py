@@ -95,13 +95,13 @@ def test_embeddings_are_scored_as_their_products(embeddings):
 @pytest.mark.parametrize('arguments, says', [
     (['texts.npy', 'videos.npy'], '30 texts and 10 videos: text_to_video must say'),
     (['texts.npy', 'owner.npy'], r'got (30, 16) and (30,)'),
-    (['bank.npz'], 'bank.npz is not a file of tools/test.py --dump'),
+    (['bank.npz'], 'bank.npz was not written by tools/test.py --dump'),
     (['texts.npy', '--postprocess', 'qbnorm'], 'qbnorm needs a query bank'),
     (['texts.npy', '--query-bank', 'bank.npz'], 'a query bank is used by qbnorm alone'),
     (['texts.npy', '--query-bank', 'bank.npz', '--postprocess', 'qbnorm'], 'name two files of them'),
     (['dump.npz', '--query-bank', 'no.npz', '--postprocess', 'qbnorm'], 'query bank not found: no.npz'),
     (['dump.npz', '--query-bank', 'dump.npz', '--postprocess', 'qbnorm'], 'dump.npz is of the split test'),
-    (['scaled.npy', '--postprocess', 'dsl'], 'are no cosines'),
+    (['scaled.npy', '--postprocess', 'dsl'], 'are not cosines'),
     (['dump.npz', '--bootstrap', '-1'], '--bootstrap must be at least 0'),
 ])
 def test_bad_embeddings(embeddings, arguments, says):
@@ -162,7 +162,7 @@ def write(path, name, good):
     ('several', '{path} holds several arrays'),
     ('truncated', '{path} is not a .npy file of numbers'),
     ('header', '{path} is not a .npy file of numbers'),
-    (np.zeros(5), 'similarity must be [num_texts, num_videos], neither of them 0, got the shape (5,)'),
+    (np.zeros(5), 'similarity must be [num_texts, num_videos], both at least 1, got the shape (5,)'),
     (np.zeros((0, 5)), 'error: ValueError'),  # some versions of NumPy map no empty file
     (np.zeros((5, 4)), 'similarity has 5 texts and 4 videos: text_to_video must say which text belongs to which video'),
     (np.array([[1, 2], [np.nan, 1]]), 'similarity is not finite at text 1, video 0: nan'),

@@ -95,7 +95,7 @@ def test_bad_input_gives_one_line(tmp_path):
     (tmp_path / 'x.npz').write_bytes(b'garbage')
     for arguments, says in (
             (['--features', f'a={tmp_path}/no.npz'], 'no.npz'),
-            (['--features', f'a={tmp_path}/x.npz'], 'x.npz is not a file of'),
+            (['--features', f'a={tmp_path}/x.npz'], 'x.npz was not written by'),
             (['--checkpoints', 'a=no.py'], 'file not found: no.py'),
             (['--checkpoints', f'a=configs/vop/vop_demo.py:{tmp_path}/x.npz'], 'configs/vop/vop_demo.py failed'),
             (['--features', f'a={tmp_path}/x.npz', '--top-k', '0'], '--top-k must be at least 1')):

@@ -168,7 +168,7 @@ def test_what_becomes_infinite_in_a_model_is_named(value):
                                     torch.zeros(3, device='meta'),
                                     torch.quantize_per_tensor(torch.ones(3), 1., 0, torch.qint8)])
 def test_other_kinds_of_tensors_are_refused(tensor):
-    with pytest.raises(TensorFileError, match='a is no plain tensor'):
+    with pytest.raises(TensorFileError, match='a is not a plain tensor'):
         check_tensors({'a': tensor}, 1000)
 
 

@@ -114,7 +114,7 @@ def load_array(path: str):
         raise ValueError(f'{path} is not a .npy file of numbers ({" ".join(str(e).split())})') from None
     if not isinstance(array, np.ndarray):
         array.close()
-        raise ValueError(f'{path} holds several arrays: save the one that is meant as .npy')
+        raise ValueError(f'{path} holds several arrays: save the right one as .npy')
     return array
 
 

@@ -72,7 +72,7 @@ def _cache_split(dataset, split: str, args: argparse.Namespace) -> None:
         try:
             _fill(path, clips, decode, args)
         except DamagedStoreError as e:
-            print(f'{str(e).partition(";")[0]}; all of it is made anew')
+            print(f'{str(e).partition(";")[0]}; all of it is rebuilt')
             _fill(path, clips, decode, args, anew=True)
 
 
@@ -101,7 +101,7 @@ def _add_lacking(store, clips: list[dict], decode, args: argparse.Namespace) -> 
     for clip in track(old, f'looking through {name}', disable=not old):
         damage = store.damage(store.info(*_place(clip)))
         if damage:
-            print(f'{damage.partition(";")[0]}; they are made anew')
+            print(f'{damage.partition(";")[0]}; they are rebuilt')
             lacking.append(clip)
     if lacking:
         store.set_finished(False)
@@ -131,7 +131,7 @@ def _is_lacking(store, clip: dict, retry_unreadable: bool) -> bool:
         info = store.info(*_place(clip))
         source = source_of(clip['filename'], clip.get('source'))
     except DamagedStoreError as e:
-        print(f'{str(e).partition(";")[0]}; it is made anew')
+        print(f'{str(e).partition(";")[0]}; it is rebuilt')
         return True
     except (OSError, ValueError):
         return True  # the file is gone; decoding will report it

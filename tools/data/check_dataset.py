@@ -180,7 +180,7 @@ def _read_report(path: Path) -> dict[tuple, dict]:
                 raise ValueError('other columns')
             rows = [row for row in reader if None not in row.values() and None not in row]
     except (ValueError, csv.Error):
-        raise ValueError(f'{path} is not a report of this tool; name another --report') from None
+        raise ValueError(f'{path} is not a report of this tool; choose another --report') from None
     return {_key(row): row for row in rows}
 
 
@@ -209,7 +209,7 @@ def _quarantine(path: Path, metainfo: dict, fit: list[dict]) -> None:
     from vop_mm.utils.files import atomic_write
     from vop_mm.utils.json_text import dump_json
     if not fit:
-        raise ValueError(f'no clip is fit: {path} would be empty, and is not written')
+        raise ValueError(f'no clip is usable: {path} would be empty, and is not written')
     with atomic_write(path, 'w') as file:
         file.write(dump_json(dict(metainfo=metainfo, data_list=fit)))
     print(f'wrote {len(fit)} clips to {path}')

@@ -119,7 +119,7 @@ def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[P
     if not src_dir.is_dir():
         raise FileNotFoundError(f'no such folder: {src_dir}')
     if out_dir.resolve().is_relative_to(src_dir.resolve()):
-        raise ValueError(f'{out_dir} lies in {src_dir}: copies would be taken for videos')
+        raise ValueError(f'{out_dir} lies in {src_dir}: copies would be mistaken for videos')
     found = find_videos(src_dir)
     left_out = describe_left_out(found.left_out)
     if not found.videos:
@@ -129,7 +129,7 @@ def _plan(src_dir: Path, out_dir: Path) -> tuple[list[tuple[Path, Path]], dict[P
     videos = [src_dir / path for path in found.videos]
     for folder in {video.parent for video in videos}:
         if folder.resolve().is_relative_to(out_dir.resolve()):
-            raise ValueError(f'{folder} leads into {out_dir}: copies would be taken for videos')
+            raise ValueError(f'{folder} points into {out_dir}: copies would be mistaken for videos')
     failed = {src_dir / path: reason for path, reason in found.unreadable().items()}
     sources: dict[Path, list[Path]] = {}
     for video in videos:
@@ -165,7 +165,7 @@ def _claim(out_dir: Path, settings: dict) -> None:
                 raise ValueError(f'{out_dir} holds copies with another {key}: {there.get(key)} there, {settings[key]} '
                                  'here')
     elif out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f'{out_dir} holds something else than compressed videos; name another folder')
+        raise FileExistsError(f'{out_dir} neither empty nor compressed videos; choose another folder')
     else:
         out_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, 'w') as out:

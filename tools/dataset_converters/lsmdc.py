@@ -25,7 +25,7 @@ def read_test(source: Source) -> dict[str, list[str]]:
     captions = read(source, TEST)
     twice = [clip for clip, sentences in captions.items() if len(sentences) > 1]
     if twice:
-        raise ConversionError(f'{source.path(TEST)}: {twice[0]} stands there twice')
+        raise ConversionError(f'{source.path(TEST)}: duplicate id {twice[0]}')
     return captions
 
 

@@ -20,7 +20,7 @@ def read_official(source: Source, name: str) -> dict[str, list[str]]:
         where = f'{source.path(name)}: entry {i}'
         video_id = field(where, record, 'videoID', str)
         if video_id in captions:
-            raise ConversionError(f'{where}: {video_id} stands there twice')
+            raise ConversionError(f'{where}: duplicate id {video_id}')
         captions[video_id] = field(where, record, 'enCap', list)
     return captions
 

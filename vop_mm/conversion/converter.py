@@ -83,7 +83,7 @@ def convert(benchmark: Benchmark, description: str) -> int:
     contents = {f'{split}.json': _annotation(benchmark, split, *rest, found) for split, rest in splits.items()}
     for name in contents:
         if (args.out_dir / name).resolve() in source.files_read:
-            raise ConversionError(f'{args.out_dir / name} is one of the files that are read: name another OUT_DIR')
+            raise ConversionError(f'{args.out_dir / name} is one of the files that are read: choose another OUT_DIR')
     texts = {name: f'{dump_json(content)}\n' for name, content in contents.items()}
     _write_all(args.out_dir, texts | lists)
     _print_result(contents, args)
@@ -102,7 +102,7 @@ def _parse_args(benchmark: Benchmark, description: str) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='which videos are held out (default: 0)')
     args = parser.parse_args()
     if not 0 <= args.dev_fraction < 1:  # also excludes NaN
-        parser.error(f'--dev-fraction must lie between 0 and 1, got {args.dev_fraction}')
+        parser.error(f'--dev-fraction must be between 0 and 1, got {args.dev_fraction}')
     if args.dev_fraction == 0 and (args.out_dir / 'dev.json').exists():
         parser.error(f'{args.out_dir / "dev.json"} holds videos that --dev-fraction 0 trains on: remove it, or name '
                      'another OUT_DIR')
@@ -156,7 +156,7 @@ def _print_counts(benchmark: Benchmark, splits: dict[str, Captions]) -> None:
                 differs.append(split)
         print(''.join(row))
     if differs:
-        _warn(f'the counts of {", ".join(dict.fromkeys(differs))} are not those that results are published on')
+        _warn(f'the counts of {", ".join(dict.fromkeys(differs))} differ from those of published results')
 
 
 def _hold_out(benchmark: Benchmark, train: dict[str, Captions], args: argparse.Namespace) -> dict:

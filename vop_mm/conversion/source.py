@@ -46,7 +46,7 @@ class Source:
         for name in names:
             found = sorted(path.name for path in self.folder.glob(name))
             if len(found) > 1:
-                raise ConversionError(f'{self.folder} holds {", ".join(found)}: leave the one that is meant')
+                raise ConversionError(f'{self.folder} holds {", ".join(found)}: keep only the right one')
             if found:
                 return found[0]
         return None
@@ -272,7 +272,7 @@ def _unique_ids(path: Path, ids: Iterable[tuple[int, str]]) -> list[str]:
         if not video_id:
             raise ConversionError(f'{path}, line {number}: the id is empty')
         if video_id in seen:
-            raise ConversionError(f'{path}: {video_id} stands there twice, in lines {seen[video_id]} and {number}')
+            raise ConversionError(f'{path}: duplicate id {video_id}, in lines {seen[video_id]} and {number}')
         seen[video_id] = number
     if not seen:
         raise ConversionError(f'{path}: the file is empty')

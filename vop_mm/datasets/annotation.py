@@ -45,7 +45,7 @@ def read_annotation(path: str) -> tuple[dict, list[dict]]:
     else:
         raise AnnotationError(path, 'neither {"metainfo", "data_list"} nor {"file.mp4": ["caption", ...]}')
     if not entries:
-        raise AnnotationError(path, 'the data set is empty')
+        raise AnnotationError(path, 'the dataset is empty')
     check_entries(path, entries)
     return metainfo, entries
 
@@ -94,34 +94,35 @@ def check_entries(path: str, entries: list) -> None:
             raise AnnotationError(path, f'{where} must be an object, found a {_kind(entry)}')
         for key in ('video_id', 'video'):
             if not isinstance(entry.get(key), str) or not entry[key]:
-                raise AnnotationError(path, f'{where}: {key} must be a text that is not empty, '
+                raise AnnotationError(path, f'{where}: {key} must be a non-empty string, '
                                       f'found {_found(entry, key)}')
         where = _where(position, entry)
         if entry['video_id'] in seen:
-            raise AnnotationError(path, f'{where}: this video_id stands there twice')
+            raise AnnotationError(path, f'{where}: duplicate video_id')
         seen.add(entry['video_id'])
         captions = entry.get('captions')
         if not isinstance(captions, list) or not captions:
-            raise AnnotationError(path, f'{where}: captions must be a list that is not empty, '
+            raise AnnotationError(path, f'{where}: captions must be a non-empty list, '
                                   f'found {_found(entry, "captions")}')
         for caption in captions:
             if not isinstance(caption, str) or not caption.strip():
-                raise AnnotationError(path, f'{where}: a caption must be a text that is not empty, found '
+                raise AnnotationError(path, f'{where}: a caption must be a non-empty string, found '
                                       f'{_shown(repr(caption))}')
         _check_times(path, where, entry)
         reserved = [key for key in _RESERVED if key in entry]
         if reserved:
-            raise AnnotationError(path, f'{where}: the key {reserved[0]!r} is used by the data set itself')
+            raise AnnotationError(path, f'{where}: the key {reserved[0]!r} is reserved')
 
 
 def _check_times(path: str, where: str, entry: dict) -> None:
     for key in ('start', 'end'):
         time = entry.get(key)
         if time is not None and not _is_time(time):
-            raise AnnotationError(path, f'{where}: {key} must be seconds, 0 or more, found {_found(entry, key)}')
+            raise AnnotationError(path, f'{where}: {key} must be a number of seconds, at least 0, '
+                                  f'found {_found(entry, key)}')
     start, end = entry.get('start') or 0, entry.get('end')
     if end is not None and end <= start:
-        raise AnnotationError(path, f'{where}: end ({end}) must lie behind start ({start})')
+        raise AnnotationError(path, f'{where}: end ({end}) must be greater than start ({start})')
 
 
 def _is_time(value) -> bool:

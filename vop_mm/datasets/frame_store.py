@@ -29,7 +29,7 @@ from .video_source import VideoSource
 VERSION = 2  # version of the stored clip format
 _FILE, _LOCK = 'data.mdb', 'lock.mdb'
 _SETTINGS, _FINISHED = b'settings', b'finished'
-_AGAIN = 'run tools/data/cache_frames.py again, it makes anew what is damaged'
+_AGAIN = 'run tools/data/cache_frames.py again to rebuild what is damaged'
 # LMDB errors that mean damage; the names depend on its version
 _OF_DAMAGE = ('CorruptedError', 'PageNotFoundError', 'PageFullError', 'InvalidError', 'IncompatibleError',
               'VersionMismatchError', 'BadTxnError', 'PanicError')
@@ -63,7 +63,7 @@ def _one_kind_of_error(path: str | Path) -> Iterator[None]:
 def _refuse_links(path: str) -> None:
     for name in (_FILE, _LOCK):
         if os.path.islink(os.path.join(path, name)):
-            raise FrameStoreError(path, f'{name} is a link; link the folder, not what is in it')
+            raise FrameStoreError(path, f'{name} is a symbolic link; link the folder instead')
 
 
 def _check_file(path: str, writing: bool = False) -> None:
@@ -135,7 +135,7 @@ class FrameStore:
         self._sound: dict[bytes, int] = {}  # clip -> bit mask of its frames whose checksums this process has verified
         _refuse_links(self.path)
         if not (Path(path) / _FILE).is_file():
-            raise FrameStoreError(self.path, 'no frames are stored there; tools/data/cache_frames.py makes them')
+            raise FrameStoreError(self.path, 'no frame store there; create it with tools/data/cache_frames.py')
         _check_file(self.path)
         with self._transaction() as txn:
             settings, finished = (value and bytes(value) for value in map(txn.get, (_SETTINGS, _FINISHED)))
@@ -144,8 +144,7 @@ class FrameStore:
             raise FrameStoreError(self.path, 'not a store of frames')
         self.settings = _read_settings(self.path, settings)
         if finished is None:
-            raise FrameStoreError(self.path, 'not finished: run tools/data/cache_frames.py again, it goes on where it '
-                                  'stopped')
+            raise FrameStoreError(self.path, 'not finished: run tools/data/cache_frames.py again to continue')
 
     @contextmanager
     def _transaction(self):
@@ -210,7 +209,7 @@ class FrameStoreWriter:
         self.path = Path(path)
         file = self.path / _FILE
         if self.path.is_dir() and not file.is_file() and any(self.path.iterdir()):
-            raise FrameStoreError(str(path), 'holds something else than frames; name another folder')
+            raise FrameStoreError(str(path), 'neither empty nor a frame store; choose another folder')
         self.path.mkdir(parents=True, exist_ok=True)
         if str(path) in _OPEN:
             _OPEN.pop(str(path))[1].close()
@@ -306,13 +305,13 @@ def _info(path: str, txn, video: str, start: float | None, end: float | None) ->
     content = bytes(content)
     try:
         if sums is not None and int.from_bytes(sums[:8], 'little') != zlib.crc32(content):
-            raise ValueError('its checksum is another one')
+            raise ValueError('checksum mismatch')
         info = json.loads(content)
         check_info(info)
         if clip_key(info['video'], info['start'], info['end']) != key:
-            raise ValueError('it is of another clip')
+            raise ValueError('it belongs to another clip')
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
-        raise _damaged(path, f'what it says of {printable(video)} is', e) from None
+        raise _damaged(path, f'the entry of {printable(video)} is', e) from None
     return info
 
 
@@ -336,7 +335,7 @@ def _frames(path: str, txn, info: dict, positions: Sequence[int], sound: dict[by
         if sums is not None:  # older stores have no checksums
             expected = np.frombuffer(sums, '<u8')[1:]
             if len(expected) != info['shape'][0] or (checksums(wanted) != expected[positions]).any():
-                raise ValueError('their checksum is another one')
+                raise ValueError('checksum mismatch')
             if len(sound) < _MAX_SOUND:
                 sound[key] = sound.get(key, 0) | bits
         if isinstance(wanted, np.ndarray):

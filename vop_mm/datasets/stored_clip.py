@@ -34,7 +34,7 @@ def check_info(info: dict) -> None:
     _check_numbers(info['source'], 2, lowest=-1)
     if 'unreadable' in info:
         if not isinstance(info['unreadable'], str):
-            raise ValueError('the reason is no text')
+            raise ValueError('the reason is not a string')
         return
     count, height, width, channels = _check_numbers(info['shape'], 4, lowest=1)
     if channels != 3 or height * width > Limits.current().pixels:

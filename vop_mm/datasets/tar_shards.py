@@ -184,12 +184,12 @@ def _members(path: str, file: BinaryIO, number: int) -> Iterator[tuple[str, Memb
                 if not info.isreg() or info.issparse():
                     raise AnnotationError(path, f'{shown}: only regular files may be in a shard, no links or devices')
                 if info.size < 0 or info.offset_data < end or info.offset_data + info.size > size:
-                    raise AnnotationError(path, f'{shown}: the archive is cut off or damaged')
+                    raise AnnotationError(path, f'{shown}: the archive is truncated or damaged')
                 end = info.offset_data + info.size
                 try:
                     path_below('', name)
                 except ValueError:
-                    raise AnnotationError(path, f'{shown}: the name leads out of the shard') from None
+                    raise AnnotationError(path, f'{shown}: the name points outside the shard') from None
                 if name in seen or len(name) > _MAX_NAME or len(seen) == _MAX_MEMBERS:
                     raise AnnotationError(path, f'{shown}: a name of more than {_MAX_NAME} characters, a second file '
                                           f'of this name, or more than {_MAX_MEMBERS:,} files')
@@ -198,7 +198,7 @@ def _members(path: str, file: BinaryIO, number: int) -> Iterator[tuple[str, Memb
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as e:
         if isinstance(e, AnnotationError):
             raise
-        raise AnnotationError(path, 'not a plain tar archive: compressed, cut off, damaged, or something else '
+        raise AnnotationError(path, 'not an uncompressed tar archive: compressed, truncated or damaged '
                               f'({printable(shortened(str(e)))})') from None
 
 

@@ -11,7 +11,7 @@ PROBLEMS = {
 }
 NOTES = {
     'short': 'fewer frames than asked for: the last one is repeated',
-    'ends early': 'the annotation\'s clip ends behind the end: it is cut there',
+    'ends early': 'the annotation\'s clip ends after the end: it is clipped there',
     'several tracks': 'several video tracks: one of them is read',
     'HDR': 'HDR: tone mapped to SDR',
 }

@@ -13,15 +13,15 @@ VIDEO_EXTENSIONS = frozenset(
     '.qt .tp .ts .vob .webm .wmv'.split())
 """Extensions of the containers in ``decoding/formats.py``; raw streams (``.m2v``, ``.h264``) have no container."""
 
-NO_VIDEO = 'no videos by their extension'
-SYSTEM = 'left by the system'
+NO_VIDEO = 'without a video extension'
+SYSTEM = 'system files'
 HIDDEN = 'hidden'
-UNFINISHED = 'not downloaded to the end'
-SEEN = 'linked to a folder that is searched already'
+UNFINISHED = 'not fully downloaded'
+SEEN = 'linked to a folder that was already searched'
 FOLDER = 'named like a video, but a folder'
 NOT_REGULAR = 'not a regular file'
 DANGLING = 'linked to nothing'
-UNLISTED = 'can not be listed'
+UNLISTED = 'cannot be listed'
 
 _SYSTEM_NAMES = frozenset(('.trashes', '@eadir', '#recycle', '@recycle', '$recycle.bin', 'system volume information',
                            '.spotlight-v100', '.fseventsd', 'lost+found'))
@@ -60,7 +60,7 @@ def describe_left_out(left_out: dict[str, list[str]]) -> str:
     parts = []
     for reason, paths in sorted(left_out.items()):
         if reason == NO_VIDEO:
-            what = f'{len(paths)} file{" is" if len(paths) == 1 else "s are"} {NO_VIDEO}'
+            what = f'{len(paths)} file{"s" * (len(paths) != 1)} {NO_VIDEO}'
             counts = Counter(os.path.splitext(path)[1].lower() or 'without' for path in paths)
             names = [f'{kind} {count}' for kind, count in counts.most_common()]
         else:

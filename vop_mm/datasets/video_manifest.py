@@ -111,7 +111,7 @@ def _entry(path: str, number: int, line: bytes) -> ManifestEntry:
         if not sound or (not value if isinstance(value, str) else not 0 <= value < 2**53):  # also refuses NaN
             raise error(f'{key} must be {what}, found {shortened(repr(value))}')
     if content.get('end') is not None and content['end'] <= content.get('start', 0):
-        raise error(f'end ({content["end"]}) must lie behind start ({content.get("start", 0)})')
+        raise error(f'end ({content["end"]}) must be greater than start ({content.get("start", 0)})')
     try:
         content['url'] = _place(path, content['url'])
     except ValueError as e:
@@ -123,7 +123,7 @@ def unique_keys(pairs: list[tuple]) -> dict:
     """Build a dict from JSON's ``object_pairs_hook``; raise ValueError for a duplicate key."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError('a key stands there twice')
+        raise ValueError('duplicate key')
     return content
 
 
@@ -133,11 +133,11 @@ def _place(manifest: str, url: str) -> str:
     if url.lower().startswith('file:'):
         parts = urlsplit(url)
         if parts.netloc not in ('', 'localhost'):
-            raise ValueError(f'{shown} is a file of another machine')
+            raise ValueError(f'{shown} is a file on another machine')
         folder = os.path.dirname(os.path.abspath(manifest))
         name = os.path.relpath(unquote(parts.path), folder)
         if '..' in parts.path.split('/') or name.split('/')[0] == '..':
-            raise ValueError(f'{shown} leads out of the folder of the manifest')
+            raise ValueError(f'{shown} is outside the folder of the manifest')
         return name
     if not is_address(url):
         if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:', url) or '::' in url:
@@ -145,7 +145,7 @@ def _place(manifest: str, url: str) -> str:
         try:
             path_below('', url)
         except ValueError:
-            raise ValueError(f'{shown} leads out of the folder of the manifest') from None
+            raise ValueError(f'{shown} is outside the folder of the manifest') from None
         return url
     try:
         scheme = scheme_of(url)

@@ -79,7 +79,7 @@ class VideoSource:
     def require_folder(self) -> None:
         """Raise ``NotADirectoryError`` if the source is a local folder that doesn't exist."""
         if self.is_local and not os.path.isdir(self.root or '.'):
-            raise NotADirectoryError(f'no such folder of videos: {self}')
+            raise NotADirectoryError(f'video folder not found: {self}')
 
     def local(self, name: str, expected: FileStat | None = None) -> AbstractContextManager[str]:
         """Return a context manager that gives a local path of a video.
@@ -136,7 +136,7 @@ class VideoSource:
             return {name: entry.stat for name, entry in self._entries.items()}
         reader = self._readers['']
         if reader is None or isinstance(reader, HttpFiles):
-            raise ValueError(f'the files of {self} can not be listed: name them in a manifest (.jsonl)')
+            raise ValueError(f'the files of {self} cannot be listed: list them in a manifest (.jsonl)')
         return reader.list(self.root)
 
     def window(self, name: str) -> tuple[float | None, float | None]:
@@ -195,7 +195,7 @@ class VideoSource:
 
     def _readers_of_manifest(self) -> dict:
         if 'headers' in self._options:  # a manifest may name any number of servers
-            raise ValueError('headers are of one server: name its address, not a manifest')
+            raise ValueError('headers are for a single server: give its address instead of a manifest')
         schemes = {scheme_of(entry.url) for entry in self._entries.values() if is_address(entry.url)}
         if self._options and len(schemes - set(_HTTP)) > 1:
             raise ValueError(f'backend_args are of one kind of store, and {self.root} names {sorted(schemes)}')
@@ -215,7 +215,7 @@ class VideoSource:
             with reader.open(address) as (stat, chunks):
                 for known in (expected, entry and entry.stat):
                     if known is not None and stat.differs_from(known):
-                        raise ChangedVideoError(shown, f'another file than before: {known.size} bytes, mark '
+                        raise ChangedVideoError(shown, f'the file has changed: {known.size} bytes, mark '
                                                 f'{known.tag}; now {stat.size}, {stat.tag}')
                 path = kept.enter_context(scratch_file(shown, address.partition('?')[0], stat.size, chunks,
                                                        self.cache_bytes))

@@ -44,7 +44,7 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     frames_from = options.pop('frames_from', None)
     cfg = read_config(path, options)
     if 'model' not in cfg:
-        raise ValueError(f'{path} names no model')
+        raise ValueError(f'{path} has no model')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)

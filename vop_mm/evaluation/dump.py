@@ -34,10 +34,10 @@ def read_dump(path: str | Path, *names: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f'no such file: {path}') from None
     except Exception as e:  # a damaged archive fails in a dozen ways, none of which names the file
         reason = ' '.join(str(e).split()) or type(e).__name__
-        raise ValueError(f'{path} is not a file of tools/test.py --dump: {reason}') from None
+        raise ValueError(f'{path} was not written by tools/test.py --dump: {reason}') from None
     lacking = [name for name in names if name not in arrays]
     if lacking:
-        raise ValueError(f'{path} is not a file of tools/test.py --dump: it lacks {" and ".join(lacking)}')
+        raise ValueError(f'{path} was not written by tools/test.py --dump: it lacks {" and ".join(lacking)}')
     problem = _problem(arrays)
     if problem:
         raise ValueError(f'{path} is damaged: {problem}')
@@ -75,5 +75,5 @@ def _problem(arrays: dict[str, np.ndarray]) -> str | None:
     owner = arrays.get('text_to_video')
     if owner is not None and (not np.issubdtype(owner.dtype, np.integer) or len(owner) and
                               not 0 <= owner.min() <= owner.max() < len(videos)):
-        return f'text_to_video names other videos than the {len(videos)} that are there'
+        return f'text_to_video has indices outside the {len(videos)} that are there'
     return None

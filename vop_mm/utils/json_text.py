@@ -69,5 +69,5 @@ def _unique(pairs: list[tuple]) -> dict:
     if len(result) < len(pairs):
         seen: set = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f'the key {twice!r:.80} stands there twice')
+        raise ValueError(f'duplicate key {twice!r:.80}')
     return result

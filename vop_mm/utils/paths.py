@@ -27,7 +27,7 @@ def require_videos(path: str) -> None:
         FileNotFoundError: The path is missing.
     """
     if '://' not in path and not os.path.exists(path or '.'):
-        raise FileNotFoundError(f'no such folder of videos: {path}')
+        raise FileNotFoundError(f'video folder not found: {path}')
 
 
 def require_folder(path: str | Path | None) -> None:

@@ -78,12 +78,12 @@ def shared_config(content: dict, with_backbone: bool = True) -> Config | None:
     check_plain(used)
     check_part(used['model'], 'model', MODELS)
     if not isinstance(used['model'].get('data_preprocessor', {}), dict):  # MMEngine builds other types from a list
-        raise SharedConfigError('model.data_preprocessor is no part')
+        raise SharedConfigError('model.data_preprocessor is not a component')
     backbone = used['model'].get('backbone')
     if with_backbone and (not isinstance(backbone, dict) or 'type' not in backbone):
-        raise SharedConfigError('model.backbone names no CLIP')
+        raise SharedConfigError('model.backbone has no type')
     if not isinstance(used.get('method'), (str, type(None))):
-        raise SharedConfigError('method is no text')
+        raise SharedConfigError('method is not a string')
     _check_dataset(dataset)
     return Config(used)
 
@@ -108,7 +108,7 @@ def parse_config(text: str) -> dict:
         SharedConfigError: The text contains anything else.
     """
     if not isinstance(text, str) or len(text) > _MAX_TEXT:
-        raise SharedConfigError('it is no plain config: no text, or a very long one')
+        raise SharedConfigError('not a plain config: no text, or a very long one')
     at = tokens = depth = 0
     while at < len(text):  # checked before Python's own parser, which deep nesting crashes on some versions
         token = _TOKEN.match(text, at)
@@ -116,11 +116,11 @@ def parse_config(text: str) -> dict:
         if token and token[0] in '([{)]}':
             depth += 1 if token[0] in '([{' else -1
         if token is None or tokens > _MAX_TOKENS or depth > 2 * _MAX_DEPTH:
-            raise SharedConfigError('it is no plain config: it holds more than names and values, or is nested deeply')
+            raise SharedConfigError('not a plain config: more than names and values, or nested too deeply')
     try:
         return {statement.targets[0].id: _value(statement.value) for statement in ast.parse(text).body}
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
-        raise SharedConfigError('it is no plain config') from None
+        raise SharedConfigError('not a plain config') from None
 
 
 def check_part(cfg: dict, place: str, registry: Registry) -> None:
@@ -137,7 +137,7 @@ def check_part(cfg: dict, place: str, registry: Registry) -> None:
     """
     check_plain(cfg, place)
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise SharedConfigError(f'{place} names no type')
+        raise SharedConfigError(f'{place} has no type')
     _check_types(cfg, place, registry)
 
 
@@ -205,11 +205,11 @@ def check_plain(value, where: str = '', leaves: tuple = (), max_nodes: int = _MA
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             most = _MAX_BY_KEY.get(key, _MAX_NUMBER) if bounded else math.inf
             if bounded and not -most <= value <= most:  # also refuses NaN
-                raise SharedConfigError(f'{_place(place)} is {value!r:.30}, the most that is taken there is {most}'
+                raise SharedConfigError(f'{_place(place)} is {value!r:.30}, the maximum is {most}'
                                         if isinstance(value, float) or abs(value) < 2**100 else
                                         f'{_place(place)} is a number of {value.bit_length()} bits')
         elif not (value is None or isinstance(value, (bool, *leaves))):
-            raise SharedConfigError(f'{_place(place)} is no plain value but {type(value).__name__}')
+            raise SharedConfigError(f'{_place(place)} is not a plain value but {type(value).__name__}')
 
 
 def _place(place: tuple) -> str:
@@ -237,7 +237,7 @@ def check_size(model: dict) -> None:
         around = sum(p.numel() for p in built.parameters()) - inside
     if inside > (_MAX_PARAMETERS if has_weights else _MAX_UNTRAINED) or around > _MAX_UNTRAINED:
         raise SharedConfigError(f'the model has {inside:,} parameters in CLIP{"" if has_weights else " (no weights)"} '
-                                f'and {around:,} around it: that is more than any of this project')
+                                f'and {around:,} around it: more than any model of this project')
 
 
 @contextmanager
@@ -254,11 +254,11 @@ def building(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, MemoryError, RecursionError) as e:
-        raise SharedConfigError(f'{what} can not be built of this config: {one_line(e):.300}') from e
+        raise SharedConfigError(f'{what} cannot be built from this config: {one_line(e):.300}') from e
     except ValueError as e:
         if type(e) not in (ValueError, SharedConfigError):
             raise
-        raise SharedConfigError(f'{what} can not be used: {one_line(e).removeprefix("ValueError: "):.300}') from e
+        raise SharedConfigError(f'{what} cannot be used: {one_line(e).removeprefix("ValueError: "):.300}') from e
 
 
 def _check_types(value, where: str, registry: Registry) -> None:
@@ -307,19 +307,19 @@ def _check_clip(cfg: dict, where: str) -> None:
             raise SharedConfigError(f'{where}.{key} is {cfg[key]!r:.80}: a config that comes with data can name an '
                                     'architecture and weights of open_clip, or a local file')
     if not isinstance(cfg.get('weights'), (str, type(None))):
-        raise SharedConfigError(f'{where}.weights is no text')
+        raise SharedConfigError(f'{where}.weights is not a string')
     if cfg.get('weights') is not None and where != 'model.backbone':
         raise SharedConfigError(f'{where}.weights: weights are those of model.backbone')
     # a folder to write to, and compiler options: users who want them must pass them explicitly
     if cfg.get('cache_dir') is not None or not isinstance(cfg.get('compile', False), bool):
-        raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile are not taken from data: name them '
+        raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile must not come with data: set them '
                                 'yourself')
 
 
 def _check_dataset(dataset: dict) -> None:
     for key in ('data_root', 'ann_file'):
         if not isinstance(dataset.get(key), (str, type(None))):
-            raise SharedConfigError(f'test_dataloader.dataset.{key} is no text')
+            raise SharedConfigError(f'test_dataloader.dataset.{key} is not a string')
     prefix = dataset.get('data_prefix') or {}
     if not isinstance(prefix, dict) or not all(isinstance(value, (str, type(None))) for value in prefix.values()):
         raise SharedConfigError('test_dataloader.dataset.data_prefix is of another form')
@@ -331,16 +331,16 @@ def _check_dataset(dataset: dict) -> None:
 def _check_steps(steps, where: str) -> None:
     """Check that a pipeline is a list of transforms, some of which contain others."""
     if not isinstance(steps, (list, tuple)):
-        raise SharedConfigError(f'{where} is no list of transforms')
+        raise SharedConfigError(f'{where} is not a list of transforms')
     for i, step in enumerate(steps):
         if not isinstance(step, dict) or not isinstance(step.get('type'), str):
-            raise SharedConfigError(f'{where}.{i} names no type')
+            raise SharedConfigError(f'{where}.{i} has no type')
         READERS.import_from_location()
         if not isinstance(step.get('reader', ''), str) or step.get('reader', 'PyAVReader') not in READERS.module_dict:
             raise SharedConfigError(f'{where}.{i}.reader is {step["reader"]!r:.80}, and no reader of this name is '
                                     'registered here')
         if step.get('store') is not None:
-            raise SharedConfigError(f'{where}.{i}.store: a store of frames is not taken from data: name it yourself')
+            raise SharedConfigError(f'{where}.{i}.store: a frame store must not come with data: name it yourself')
         if 'transforms' in step:
             _check_steps(step['transforms'], f'{where}.{i}.transforms')
 

@@ -37,7 +37,7 @@ def call_unless_stalled(call: Callable[[Callable[[], None]], T], seconds: float 
     threading.Thread(target=run, daemon=True).start()
     while not done.is_set():
         if not alive.wait(seconds):
-            raise TimeoutError(errno.ETIMEDOUT, f'it gave nothing for {seconds:g} s')
+            raise TimeoutError(errno.ETIMEDOUT, f'no answer for {seconds:g} s')
         alive.clear()
     if errors:
         raise errors[0]

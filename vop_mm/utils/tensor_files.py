@@ -140,7 +140,7 @@ def check_tensors(content, size: int) -> None:
     total = 0
     for name, tensor in named_tensors(content):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in _DTYPES:
-            raise TensorFileError(f'{name} is no plain tensor')
+            raise TensorFileError(f'{name} is not a plain tensor')
         # one number may be expanded to any shape, or many tensors may share the same memory
         total += tensor.numel() * tensor.element_size()
         if total > _SHARED * size or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

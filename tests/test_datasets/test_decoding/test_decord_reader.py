@@ -83,7 +83,7 @@ def test_what_it_does_not_show_as_a_player_does_is_refused(tmp_path):
             ('mirrored pictures', set_matrix(encode_video(tmp_path / 'b.mp4', 5), -1, 0, 0, 1)),
             ('pixels that are not square', encode_video(tmp_path / 'c.mp4', 5, aspect=Fraction(4, 3))),
             ('HDR colors', encode_video(tmp_path / 'd.mp4', 5, pix_fmt='yuv420p10le', transfer=18))):
-        with pytest.raises(VideoDecodeError, match=f'a video with {says} is not read by DecordReader: use PyAVReader'):
+        with pytest.raises(VideoDecodeError, match=f'a video with {says} is not supported by DecordReader: '):
             DecordReader(path)
 
 
@@ -100,7 +100,7 @@ def test_decord_would_make_other_frames_of_what_it_is_kept_away_from(kinds, name
 def test_decord2_is_refused(kinds, monkeypatch):
     decord_reader._decord.cache_clear()
     monkeypatch.setitem(sys.modules, 'decord', types.SimpleNamespace(__version__='3.4.0'))
-    with pytest.raises(ImportError, match='decord 3.4.0 is decord2, which hands out wrong frames under load'):
+    with pytest.raises(ImportError, match='decord 3.4.0 is decord2, which returns wrong frames under load'):
         DecordReader(str(kinds[0] / 'h264.mp4'))
 
 

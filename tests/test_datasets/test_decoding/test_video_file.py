@@ -86,7 +86,7 @@ def test_what_can_not_be_opened_is_said_at_once(tmp_path):
         thread.start()
         thread.join(10)
     assert list(said.values()) == ['not a regular file', 'no such file', 'the file is empty', 'not a regular file',
-                                   'Too many levels of symbolic links', 'no such file', 'a name with a NUL',
+                                   'Too many levels of symbolic links', 'no such file', 'the name contains a NUL byte',
                                    'File name too long', 'no such file']
 
 

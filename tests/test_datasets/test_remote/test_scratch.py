@@ -39,10 +39,10 @@ def test_nothing_of_a_name_but_a_short_extension_is_used(name):
 
 
 @pytest.mark.parametrize('size, content, message', [
-    (11, b'a' * 11, "can't decode x: 11 bytes are too many to fetch: the limit is 10 (VOP_MM_MAX_FETCHED)"),
+    (11, b'a' * 11, "can't decode x: 11 bytes are too many to download: the limit is 10 (VOP_MM_MAX_FETCHED)"),
     (None, b'a' * 11, "can't decode x: it is larger than the limit of 10 bytes (VOP_MM_MAX_FETCHED)"),
-    (5, b'a' * 6, "can't decode x: it was to have 5 bytes and has more"),
-    (5, b'a' * 4, "can't decode x: it was to have 5 bytes and has 4"),
+    (5, b'a' * 6, "can't decode x: expected 5 bytes and has more"),
+    (5, b'a' * 4, "can't decode x: expected 5 bytes and has 4"),
 ])
 def test_what_is_refused(place, monkeypatch, size, content, message):
     monkeypatch.setenv('VOP_MM_MAX_FETCHED', '10')
@@ -87,7 +87,7 @@ def test_files_of_several_threads_take_turns(place):
 def test_no_room(monkeypatch):
     monkeypatch.setattr(scratch, '_WAIT', 0.1)
     with scratch_file('x', 'a', 6, [b'a' * 6], limit=10):
-        with pytest.raises(VideoDecodeError, match='no room to fetch it: others take 6 of 10 bytes'):
+        with pytest.raises(VideoDecodeError, match='no space to download it: other files take 6 of 10 bytes'):
             with scratch_file('y', 'a', 6, [], limit=10):
                 pass
 

@@ -130,9 +130,9 @@ def test_the_parts_of_a_pipeline():
 
 
 @pytest.mark.parametrize('pipeline, says', [
-    ([], 'this one is empty'), ([READ], 'this one is ReadClip'), (END, 'TokenizeText, PackVideoText'),
-    ([dict(type='mmcv.LoadImageFromFile'), *END], 'this one is mmcv.LoadImageFromFile, TokenizeText'),
-    ([dict(type='ResizeFrames'), READ, *END], 'this one is ResizeFrames, ReadClip')])
+    ([], 'got empty'), ([READ], 'got ReadClip'), (END, 'TokenizeText, PackVideoText'),
+    ([dict(type='mmcv.LoadImageFromFile'), *END], 'got mmcv.LoadImageFromFile, TokenizeText'),
+    ([dict(type='ResizeFrames'), READ, *END], 'got ResizeFrames, ReadClip')])
 def test_a_pipeline_of_another_form_is_named(pipeline, says):
     with pytest.raises(ValueError, match=says):
         split_pipeline(pipeline)

@@ -155,9 +155,9 @@ def test_crash_hang_and_mistake(tmp_path):
     good, crash, hang, bug = (encode_video(tmp_path / f'{name}.mp4', 9) for name in ('good', 'crash', 'hang', 'bug'))
     transform = ReadClip(num_frames=4, reader='MisbehavingReader', timeout=3)
     assert len(transform(dict(filename=good))['imgs']) == 4
-    with pytest.raises(VideoDecodeError, match=r'crash\.mp4: the decoder died: SIGSEGV'):
+    with pytest.raises(VideoDecodeError, match=r'crash\.mp4: the decoder crashed: SIGSEGV'):
         transform(dict(filename=crash))
-    with pytest.raises(VideoDecodeError, match=r'hang\.mp4: the decoder did not end within 3 s'):
+    with pytest.raises(VideoDecodeError, match=r'hang\.mp4: the decoder timed out after 3 s'):
         transform(dict(filename=hang))
     with pytest.raises(KeyError, match='a mistake in a reader'):
         transform(dict(filename=bug))
@@ -206,7 +206,7 @@ def test_in_a_data_set_the_bad_ones_are_replaced(tmp_path):
     items = list(DataLoader(dataset, batch_size=None, num_workers=2))
     unreadable = [item['data_samples'].unreadable for item in items]
     assert [[os.path.basename(path) for path, _ in sample] for sample in unreadable[2:]] == [[]] * 6
-    assert 'died: SIGSEGV' in unreadable[0][0][1] and 'within 3 s' in unreadable[1][0][1]
+    assert 'crashed: SIGSEGV' in unreadable[0][0][1] and 'after 3 s' in unreadable[1][0][1]
     for i, item in enumerate(items[2:], start=2):
         assert {read_index(frame.permute(1, 2, 0).numpy()) // 50 for frame in item['inputs']} == {i}
 

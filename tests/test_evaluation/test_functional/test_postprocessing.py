@@ -133,7 +133,7 @@ def test_the_bank_of_a_file(tmp_path):
     np.savez(tmp_path / 'lacks.npz', text_features=texts)
     (tmp_path / 'garbage.npz').write_bytes(b'x')
     for name in ('lacks', 'garbage'):
-        with pytest.raises(ValueError, match=f'{name}.npz is not a file of'):
+        with pytest.raises(ValueError, match=f'{name}.npz was not written by'):
             load_query_bank(tmp_path / f'{name}.npz', texts, videos)
 
 
@@ -151,7 +151,7 @@ def test_only_cosines(split):
     for name in ('dsl', 'sinkhorn', 'qbnorm'):
         rows = evaluate_retrieval(100 * similarity, text_to_video, postprocess=[name],
                                   query_bank=dict(t2v=similarity) if name == 'qbnorm' else None)
-        with pytest.raises(ValueError, match='are no cosines, which .* divide them by the logit scale'):
+        with pytest.raises(ValueError, match='are not cosines, as .* divide them by the logit scale'):
             next(rows)
     list(evaluate_retrieval(similarity * 1.001 / similarity.abs().max(), text_to_video, postprocess=['dsl']))
     list(evaluate_retrieval(100 * similarity, text_to_video))  # ranks alone are the same at any scale

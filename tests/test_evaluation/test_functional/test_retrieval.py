@@ -224,7 +224,7 @@ def test_large_but_finite_is_fine():
 
 
 @pytest.mark.parametrize(('similarity', 'text_to_video', 'says'), [
-    (np.zeros(3), None, r'\[num_texts, num_videos\], neither of them 0, got the shape \(3,\)'),
+    (np.zeros(3), None, r'\[num_texts, num_videos\], both at least 1, got the shape \(3,\)'),
     (np.zeros((2, 2, 2)), None, r'got the shape \(2, 2, 2\)'),
     (np.zeros((0, 0)), None, r'got the shape \(0, 0\)'),
     (np.zeros((0, 3)), [], r'got the shape \(0, 3\)'),

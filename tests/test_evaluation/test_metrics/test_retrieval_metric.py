@@ -229,7 +229,7 @@ def test_the_log_says_what_was_measured(lines):
     assert [text for _, text in lines] == [
         f"Retrieval on MSVD test, multi-caption, {texts} captions, gallery of 3 videos: ties mean, v2t by the "
         "maximum over a video's captions",
-        f'Retrieval on a data set without a name, {texts} captions, gallery of 3 videos: ties pessimistic, v2t by its '
+        f'Retrieval on unnamed dataset, {texts} captions, gallery of 3 videos: ties pessimistic, v2t by its '
         'best caption']
 
 
@@ -254,7 +254,7 @@ def test_post_processing_and_intervals_have_keys_of_their_own(tmp_path):
     expected = brute_force.metrics(brute_force.dual_softmax(similarity, 't2v'), text_to_video)['t2v']
     assert {name: found[f't2v_dsl/{name}'] for name in expected} == pytest.approx(expected)
     for options, says in ((dict(postprocess=['qbnorm']), 'needs a query bank'), (dict(postprocess=['dls']), "'dls'"),
-                          (dict(query_bank='no.npz'), 'ask for it'), (dict(bootstrap=-1), 'bootstrap')):
+                          (dict(query_bank='no.npz'), 'not requested'), (dict(bootstrap=-1), 'bootstrap')):
         with pytest.raises(ValueError, match=says):
             RetrievalMetric(**options)
     with pytest.raises(FileNotFoundError, match='no.npz'):
@@ -286,7 +286,7 @@ def test_a_query_bank_is_of_the_training_split(tmp_path, split, good):
     if good:
         assert 't2v_qbnorm/R1' in evaluate(samples, **options)
     else:
-        with pytest.raises(ValueError, match=f'bank.npz is of the split {split}: queries have to come from training'):
+        with pytest.raises(ValueError, match=f'bank.npz is of the split {split}: queries must come from'):
             evaluate(samples, **options)
 
 

@@ -76,7 +76,7 @@ def test_the_whole_training_split_of_the_paper(name, source, tmp_path):
 def test_a_dev_fraction_outside_of_its_range(source, tmp_path):
     for fraction in ('-0.1', '1', 'nan'):
         done = convert('msvd', source, tmp_path / 'out', '--dev-fraction', fraction)
-        assert done.returncode == 2 and '--dev-fraction must lie between 0 and 1' in done.stderr
+        assert done.returncode == 2 and '--dev-fraction must be between 0 and 1' in done.stderr
 
 
 def test_msrvtt_captions(source, tmp_path):
@@ -212,7 +212,7 @@ def test_msvd_reads_json_where_the_pickle_lies_beside_it(source, tmp_path):
 def test_counts_of_the_real_files(name, counts, tmp_path):
     done = convert(name, real(name), tmp_path / 'out')
     assert done.returncode == 0, done.stderr
-    assert 'are not those that results are published on' not in done.stderr
+    assert 'differ from those of published results' not in done.stderr
     _, found = splits(tmp_path / 'out')
     for split, expected in counts.items():
         entries = {**found[split], **(found['dev'] if split == 'train' else {})}

@@ -49,7 +49,7 @@ class DecordReader(VideoReader):
             raise VideoDecodeError(self.path, str(e)) from None
 
     def _refuse(self, what: str) -> None:
-        raise VideoDecodeError(self.path, f'{what} read by DecordReader: use PyAVReader')
+        raise VideoDecodeError(self.path, f'{what} supported by DecordReader: use PyAVReader')
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
         frames = self._reader.get_batch(indices + self._index.offset)
@@ -64,12 +64,12 @@ class DecordReader(VideoReader):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         line = lines[0] if lines else type(error).__name__
         if line.startswith('Error reading'):
-            return 'not a video that decord can open (damaged, cut off, or something else); PyAVReader may read it'
+            return 'damaged, truncated or not a video that decord can open; try PyAVReader'
         if 'cannot find video stream' in line:
             return 'no video stream, or one of a codec that decord does not know (AV1); use PyAVReader'
         line = re.sub(r'\[\d+:\d+:\d+\] \S+:\d+: ', '', line)
         if 'av_read_frame' in line or 'avcodec_' in line:
-            return f'the stream is damaged or cut off ({line})'
+            return f'the stream is damaged or truncated ({line})'
         return line
 
 
@@ -81,7 +81,7 @@ def _decord():
         raise ImportError('DecordReader needs decord: pip install "decord>=0.6.0,<1.0" (x86-64 only); PyAVReader does '
                           'not') from e
     if int(decord.__version__.split('.')[0]) >= 1:
-        raise ImportError(f'decord {decord.__version__} is decord2, which hands out wrong frames under load: '
+        raise ImportError(f'decord {decord.__version__} is decord2, which returns wrong frames under load: '
                           'pip uninstall -y decord2, or use PyAVReader')
     # FFmpeg's messages about damaged files are raised as exceptions; on stderr they would lack the file name
     decord.logging.set_level(decord.logging.QUIET)

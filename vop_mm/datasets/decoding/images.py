@@ -50,14 +50,14 @@ def read_image(path_or_file: str | Path | BinaryIO, name: str | None = None) -> 
     except Image.UnidentifiedImageError:
         raise VideoDecodeError(name, f'not an image ({", ".join(_FORMATS)})') from None
     except Exception as e:  # Pillow's readers raise many types: SyntaxError, struct.error, TypeError ...
-        raise VideoDecodeError(name, getattr(e, 'strerror', None) or 'a damaged image, or none') from None
+        raise VideoDecodeError(name, getattr(e, 'strerror', None) or 'damaged, or not an image') from None
     finally:
         Image.MAX_IMAGE_PIXELS = before
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == 'F':
-        raise VideoDecodeError('the image', 'of floating-point numbers: which one is white is not known')
+        raise VideoDecodeError('the image', 'floating-point pixels without a known white level')
     if image.mode.startswith('I'):  # 16-bit grayscale, which Pillow's own conversion clips
         gray = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
         return gray[..., None].repeat(3, axis=-1)

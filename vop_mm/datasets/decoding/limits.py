@@ -123,7 +123,7 @@ def limited_memory() -> Iterator[None]:
 
 def out_of_memory(path: str) -> VideoDecodeError:
     """Build the error for a video that exceeded :func:`limited_memory`."""
-    return VideoDecodeError(path, f'it takes more than {Limits.current().memory / 1e9:g} GB of memory to decode: the '
+    return VideoDecodeError(path, f'decoding it takes more than {Limits.current().memory / 1e9:g} GB of memory: the '
                             f'limit is {_name("memory")}')
 
 

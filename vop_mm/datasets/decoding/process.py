@@ -84,11 +84,11 @@ class DecodeProcess:
             self._socket.settimeout(limit)
             error, trace, value = _receive(self._socket)
         except (EOFError, ConnectionError):
-            raise VideoDecodeError(path, f'the decoder died: {self._obituary()}') from None
+            raise VideoDecodeError(path, f'the decoder crashed: {self._obituary()}') from None
         except BaseException as e:
             self._kill()  # its answer to this call must not be taken for the answer to the next
             if isinstance(e, TimeoutError):
-                raise VideoDecodeError(path, f'the decoder did not end within {round(limit, 1):g} s') from None
+                raise VideoDecodeError(path, f'the decoder timed out after {round(limit, 1):g} s') from None
             raise
         finally:
             self._calling = False

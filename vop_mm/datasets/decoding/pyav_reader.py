@@ -231,8 +231,8 @@ class PyAVReader(VideoReader):
                 if stop is not None or self._seeked:
                     return None  # only a count of all packets shows if it is cut off
                 if seen < self._stream.frames < self.file_size:  # a larger number is itself damaged
-                    raise VideoDecodeError(self.path, f'the file is damaged or cut off: {seen} of {self._stream.frames}'
-                                           ' frames are there')
+                    raise VideoDecodeError(self.path, f'the file is damaged or truncated: it has {seen} of '
+                                           f'{self._stream.frames} frames')
         if not packets:
             return None
         packets = np.frombuffer(packets, dtype=np.int64).reshape(-1, 4)
@@ -298,7 +298,7 @@ class PyAVReader(VideoReader):
                         return False
                     damaged[i] = 'nothing could be decoded'
                 elif frame.is_corrupt:
-                    damaged[i] = 'the decoder calls it corrupt'
+                    damaged[i] = 'the decoder reports it as corrupt'
                 else:
                     batch.put(i, self._shown(frame))
             last = i
@@ -337,7 +337,7 @@ class PyAVReader(VideoReader):
             for number, frame in enumerate(self._frames(None)):
                 if number - first in batch.places:
                     if frame.is_corrupt:
-                        raise DamagedError('the decoder calls it corrupt')
+                        raise DamagedError('the decoder reports it as corrupt')
                     batch.put(number - first, self._shown(frame))
                     if not batch.missing:
                         return
@@ -422,7 +422,7 @@ class PyAVReader(VideoReader):
     def _reason(error: Exception) -> str:
         text = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         if 'Invalid data' in text or 'End of file' in text:
-            return 'damaged, cut off, or something else than its first bytes say'
+            return 'damaged, truncated, or not the format that its first bytes announce'
         return text
 
 

@@ -64,7 +64,7 @@ def open_video_file(path: str) -> VideoFile:
     except OSError as e:
         raise VideoDecodeError(path, e.strerror or str(e)) from None
     except ValueError:
-        raise VideoDecodeError(path, 'a name with a NUL') from None
+        raise VideoDecodeError(path, 'the name contains a NUL byte') from None
     try:
         found = container_format(file)
         if found is None:

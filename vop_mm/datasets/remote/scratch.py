@@ -53,8 +53,8 @@ class _Room:
         with self.changed:
             while self.used + size > limit:
                 if not self.changed.wait(end - time.monotonic()):
-                    raise VideoDecodeError(shown, f'no room to fetch it: others take {self.used:,} of {limit:,} bytes '
-                                           f'({_VARIABLE})')
+                    raise VideoDecodeError(shown, f'no space to download it: other files take {self.used:,} of '
+                                           f'{limit:,} bytes ({_VARIABLE})')
             self.used += size
         try:
             yield
@@ -100,7 +100,7 @@ def scratch_file(shown: str, name: str, size: int | None, chunks: Iterable[bytes
     """
     limit = limit or Limits.current().fetched
     if (size or 0) > limit:
-        raise VideoDecodeError(shown, f'{size:,} bytes are too many to fetch: the limit is {limit:,} ({_VARIABLE})')
+        raise VideoDecodeError(shown, f'{size:,} bytes are too many to download: the limit is {limit:,} ({_VARIABLE})')
     extension = re.search(r'(\.[A-Za-z0-9]{1,8})?$', name)[0]
     with _room.take(shown, limit if size is None else size, limit), temporary_folder(None, 'fetched') as folder:
         path = os.path.join(folder, f'video{extension}')
@@ -114,6 +114,6 @@ def scratch_file(shown: str, name: str, size: int | None, chunks: Iterable[bytes
                     break
                 file.write(chunk)
         if size not in (None, written):
-            raise VideoDecodeError(shown, f'it was to have {size:,} bytes and has '
+            raise VideoDecodeError(shown, f'expected {size:,} bytes and has '
                                    f'{"more" if written > size else f"{written:,}"}')
         yield path

@@ -38,6 +38,6 @@ def split_pipeline(pipeline: Sequence[dict]) -> Pipeline:
     names = [str(step.get('type')) for step in steps]
     read = TRANSFORMS.get(names[0]) if steps else None
     if len(steps) < 3 or not (isinstance(read, type) and issubclass(read, ReadClip)):
-        raise ValueError('a pipeline is ReadClip, what changes frames, TokenizeText, PackVideoText; this one is '
+        raise ValueError('a pipeline must be ReadClip, frame transforms, TokenizeText, PackVideoText; got '
                          f'{", ".join(names) or "empty"}')
     return Pipeline(steps[0], steps[1:-2], *steps[-2:])

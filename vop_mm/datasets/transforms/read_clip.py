@@ -175,7 +175,7 @@ class ReadClip(BaseTransform):
         info = store.info(results['video'], *clip)
         if info is None:
             raise FrameStoreError(store.path, f'{named} is not in it; run tools/data/cache_frames.py with this '
-                                  'annotation, it adds what is missing')
+                                  'annotation to add it')
         try:
             # remote files are not checked again at every read
             changed = results.get('source') is None and source_of(results['filename']) != info['source']

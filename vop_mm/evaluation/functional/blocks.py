@@ -144,7 +144,7 @@ class MatrixRows:
         if not isinstance(similarity, Tensor):
             similarity = np.asarray(similarity)
         if similarity.ndim != 2 or 0 in similarity.shape:
-            raise ValueError('similarity must be [num_texts, num_videos], neither of them 0, '
+            raise ValueError('similarity must be [num_texts, num_videos], both at least 1, '
                              f'got the shape {tuple(similarity.shape)}')
         self._source = similarity.detach() if isinstance(similarity, Tensor) else similarity
         self._dtype = _dtype_to_compare(similarity)

@@ -71,7 +71,7 @@ def _check_cosines(similarity: Array) -> None:
     for block in blocks(as_rows(similarity)):
         largest = float(block.abs().max())
         if largest > _LARGEST_COSINE:
-            raise ValueError(f'similarities up to {largest:.3g} are no cosines, which post-processing is made for: '
+            raise ValueError(f'similarities up to {largest:.3g} are not cosines, as post-processing requires: '
                              'divide them by the logit scale, or embeddings by their length')
 
 
@@ -90,4 +90,4 @@ def check_postprocess(names: Sequence[str], has_bank: bool) -> None:
         raise ValueError(f'postprocess must be of {", ".join(POSTPROCESSING)}, got {unknown[0]!r}')
     if ('qbnorm' in names) != has_bank:
         raise ValueError('qbnorm needs a query bank of the training split' if 'qbnorm' in names else
-                         'a query bank is used by qbnorm alone: ask for it')
+                         'a query bank is only used by qbnorm, which was not requested')

@@ -28,7 +28,7 @@ def load_query_bank(path: str | Path, text_features: Array, video_features: Arra
         raise FileNotFoundError(f'query bank not found: {path}') from None
     texts, videos, split = data['text_features'], data['video_features'], str(data.get('split', 'train'))
     if not split.startswith('train'):
-        raise ValueError(f'the query bank {path} is of the split {split}: queries have to come from training')
+        raise ValueError(f'the query bank {path} is of the split {split}: queries must come from the training split')
     try:
         return dict(t2v=FeatureRows(texts, video_features), v2t=FeatureRows(videos, text_features))
     except ValueError as e:

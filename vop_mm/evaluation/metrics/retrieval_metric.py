@@ -194,7 +194,7 @@ def what_was_evaluated(metric: BaseMetric) -> str:
     summary = getattr(metric, 'summary', None)
     if not summary:
         return ''
-    name = ' '.join(str(summary[key]) for key in ('dataset', 'split') if summary[key]) or 'a data set without a name'
+    name = ' '.join(str(summary[key]) for key in ('dataset', 'split') if summary[key]) or 'unnamed dataset'
     protocol = f'{summary["protocol"]}, ' if summary['protocol'] else ''
     return f'{name}, {protocol}{summary["num_texts"]} captions, gallery of {summary["num_videos"]} videos'
 
