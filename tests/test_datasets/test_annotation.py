@@ -80,7 +80,7 @@ DIGITS = '1' + '0' * 400
     ('"note": ' + '[' * 100_000 + ']' * 100_000, 'not a JSON file (maximum recursion'),
     ('"captions": [' + '[' * 900 + ']' * 900 + ']', 'a caption must be a non-empty string, found [[['),
     (f'"captions": [{DIGITS}]', 'a caption must be a non-empty string, found 1000'),
-    ('"captions": ["x"], "video_id": "' + 'a' * 9999 + '", "end": -1', 'end must be seconds'),
+    ('"captions": ["x"], "video_id": "' + 'a' * 9999 + '", "end": -1', 'end must be a number of seconds'),
     ('"video_id": "a\\nb\\u0000\\ud83d", "end": -1', 'entry 0 (a\\nb\\x00\\ud83d): end must be'),
     ('"' + 'k' * 9999 + '": 1, "' + 'k' * 9999 + '": 2', 'duplicate key')])
 def test_numbers_lists_and_texts_of_any_size(tmp_path, entry, says):

@@ -150,8 +150,8 @@ def test_what_was_left_out_is_one_line(tmp_path):
     make(tmp_path, *(f'{i}.txt' for i in range(9)), '1.JPG', '2.jpg', 'sub/3.jpg', 'README', 'x.m2v', 'v.mp4')
     make(tmp_path, '.a\x1b[2J\nb', *(f'.{i}' for i in range(5)), os.fsdecode(b'\xff.mp4.part'))
     said = describe_left_out(find_videos(tmp_path).left_out)
-    assert said == ('left out: 6 hidden (.0, .1, .2, ...); 14 files without a video extension (.txt 9, .jpg 3, '
-                    'without 1, ...); 1 not fully downloaded (\\udcff.mp4.part)')
+    assert said == ('left out: 6 hidden (.0, .1, .2, ...); 1 not fully downloaded (\\udcff.mp4.part); '
+                    '14 files without a video extension (.txt 9, .jpg 3, without 1, ...)')
     assert describe_left_out({}) == ''
     assert describe_left_out({'without a video extension': ['a.txt']}) == (
         'left out: 1 file without a video extension (.txt 1)')

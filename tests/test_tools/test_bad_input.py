@@ -102,7 +102,7 @@ def test_checkpoint_that_is_not_this_models(tmp_path, small_demo, kind):
     elif kind == 'other clip weights':
         words = ['other CLIP weights', '0' * 16]
     elif kind == 'other architecture':
-        checkpoint(tmp_path, meta={'vop_mm': dict(method='VoP', backbone=dict(arch='ViT-B-32', fingerprint=''))})
+        checkpoint(tmp_path, meta={'vop_mm': dict(method='VoP', clip=dict(arch='ViT-B-32', fingerprint=''))})
         words = ['made on CLIP ViT-B-32', 'MiniCLIP']
     else:
         checkpoint(tmp_path, state_dict={'vision_tower.prompts.0.weight': torch.zeros(4, 8, 64)})

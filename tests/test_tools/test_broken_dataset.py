@@ -10,7 +10,7 @@ from tests.broken_videos import KINDS, make_broken_dataset
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import run_tool
 
-REASONS = dict(truncated='damaged, cut off, or something else', cut_off='the file is damaged or truncated',
+REASONS = dict(truncated='damaged, truncated, or not the format', cut_off='the file is damaged or truncated',
                garbage='not a video of a known container', playlist='not a video of a known container',
                audio_only='no video stream')
 

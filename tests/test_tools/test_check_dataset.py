@@ -107,7 +107,7 @@ def made(tmp_path_factory):
     (('cut.mp4', '', ''), '', ''),
     (('spoilt.mp4', '', ''), 'cut off', 'of 60 frames the last one'),
     (('gone.mp4', '', ''), 'missing', 'no such file'),
-    (('truncated.mp4', '', ''), 'unreadable', 'damaged, cut off'),
+    (('truncated.mp4', '', ''), 'unreadable', 'damaged, truncated'),
     (('truncated_faststart.mp4', '', ''), 'unreadable', 'damaged or truncated'),
     (('garbage.mp4', '', ''), 'unreadable', 'not a video'),
     (('text.mp4', '', ''), 'unreadable', 'not a video'),
@@ -262,7 +262,7 @@ def test_bad_arguments(made, tmp_path):
     for arguments, status, says in [
             ((folder / 'train.json', ), 2, 'ANN_FILE with --video-dir'),
             ((tmp_path / 'none.json', '--video-dir', tmp_path), 1, 'no such annotation file'),
-            ((folder / 'train.json', '--video-dir', tmp_path / 'none'), 1, 'no such folder'),
+            ((folder / 'train.json', '--video-dir', tmp_path / 'none'), 1, 'video folder not found'),
             ((folder / 'train.json', '--video-dir', folder, '--quarantine', folder / 'train.json'), 1,
              'must not replace'),
             ((folder / 'train.json', '--video-dir', folder, '--report', folder / 'train.json'), 1, 'not a report')]:

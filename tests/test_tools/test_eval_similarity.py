@@ -97,7 +97,7 @@ def test_embeddings_are_scored_as_their_products(embeddings):
     (['texts.npy', 'owner.npy'], r'got (30, 16) and (30,)'),
     (['bank.npz'], 'bank.npz was not written by tools/test.py --dump'),
     (['texts.npy', '--postprocess', 'qbnorm'], 'qbnorm needs a query bank'),
-    (['texts.npy', '--query-bank', 'bank.npz'], 'a query bank is used by qbnorm alone'),
+    (['texts.npy', '--query-bank', 'bank.npz'], 'a query bank is only used by qbnorm'),
     (['texts.npy', '--query-bank', 'bank.npz', '--postprocess', 'qbnorm'], 'name two files of them'),
     (['dump.npz', '--query-bank', 'no.npz', '--postprocess', 'qbnorm'], 'query bank not found: no.npz'),
     (['dump.npz', '--query-bank', 'dump.npz', '--postprocess', 'qbnorm'], 'dump.npz is of the split test'),

@@ -70,8 +70,8 @@ def locate_video(path: str, position: int, entry: dict, folder: str) -> str:
     try:
         return path_below(folder, entry['video'])
     except ValueError:
-        raise AnnotationError(path, f'{_where(position, entry)}: the path {_found(entry, "video")} leads out of the '
-                              f'folder of the videos, {folder}') from None
+        raise AnnotationError(path, f'{_where(position, entry)}: the path {_found(entry, "video")} is outside the '
+                              f'video folder {folder}') from None
 
 
 def _load_json(path: str):

@@ -66,7 +66,7 @@ def test_playlists_scripts_and_texts_are_refused_before_ffmpeg_sees_them(odd, us
         with pytest.raises(VideoDecodeError) as error:
             USES[use](path)
         reason = error.value.reason
-        expected = 'damaged, cut off' if kind == 'hls_in_packets' else 'not a video of a known container'
+        expected = 'damaged, truncated' if kind == 'hls_in_packets' else 'not a video of a known container'
         assert expected in reason and secret not in reason and '\n' not in reason, (kind, reason)
 
 

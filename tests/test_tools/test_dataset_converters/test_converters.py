@@ -152,7 +152,7 @@ BROKEN = [
     ('msvd', lambda s: write_lines(s / 'train_list.txt', ['-vid0001_1_11', 'x']),
      'captions_msvd.json has no captions of 1 videos that train_list.txt names: x'),
     ('msvd', lambda s: (s / 'captions_msvd.json').write_text('{"a": ['), 'captions_msvd.json: not a JSON file'),
-    ('msvd', lambda s: write_lines(s / 'train_list.txt', ['-vid0001_1_11'] * 2), 'twice, in lines 1 and 2'),
+    ('msvd', lambda s: write_lines(s / 'train_list.txt', ['-vid0001_1_11'] * 2), 'duplicate id'),
     ('msvd', lambda s: (s / 'train_list.txt').write_bytes((s / 'test_list.txt').read_bytes()), 'in train and in test'),
     ('lsmdc', lambda s: write_lines(s / 'LSMDC16_challenge_1000_publictect.csv', ['a\tb']), 'expected 6 columns'),
     ('msrvtt', lambda s: write_lines(s / 'MSRVTT_train.9k.csv', ['id', 'video1']), "no column 'video_id'"),
