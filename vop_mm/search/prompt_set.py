@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vop_mm.datasets.transforms import split_pipeline
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match, naming
-from vop_mm.models.backbones.base import Backbone, fingerprint
+from vop_mm.models.backbones.base import OPENAI_MEAN, OPENAI_STD, Backbone, fingerprint
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS, TOKENIZERS
 from vop_mm.utils.shared_config import (
@@ -62,7 +62,7 @@ class PromptSet:
             prompts=f'{cfg.get("method")}, fingerprint {fingerprint(_older_names(trainable_state_dict(model)))}',
             **{key: str(value) for key, value in self.loader.settings[0].items()},
             model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
-                           'num_frames': model.vision_tower.num_frames}),
+                           'num_frames': model.vision_tower.num_frames, **_normalization(model, cfg)}),
             augment=_digest(self.loader.settings[1:]),
             dim=self.encode_text(['a']).shape[1],
             **({} if model.head.is_cosine else dict(kept=self._measure_kept())))
@@ -284,6 +284,13 @@ def read_source(index: str | Path) -> tuple[Config, str | None]:
     if cfg is None or not isinstance(checkpoint, (str, type(None))) or checkpoint == '':
         raise ValueError(f'the index {index} does not say what it was made with')
     return cfg, checkpoint
+
+
+def _normalization(model: nn.Module, cfg: Config) -> dict:
+    """Return mean and deviation if they are the backbone's, not the config's, and other than OpenAI's."""
+    declared, given = model.backbone.preprocessing, cfg.model.get('data_preprocessor') or {}
+    return {name: getattr(declared, name) for name, usual in (('mean', OPENAI_MEAN), ('std', OPENAI_STD))
+            if given.get(name) is None and getattr(declared, name) != usual}
 
 
 def _absolute(value):
