@@ -39,6 +39,13 @@ def test_a_pipeline_that_says_nothing_is_completed(split):
     assert steps(read_config(bare()), split) == steps(bare(), split)  # read once more, as tools do
 
 
+def test_a_crop_that_is_there_is_not_added_again():
+    flip = dict(type='mmaction.Flip', flip_ratio=0.5)
+    pipeline = [BARE[0], flip, dict(type='mmaction.CenterCrop'), *BARE[1:]]
+    assert steps(bare(train_pipeline=pipeline), 'train')[:3] == [
+        dict(type='ReadClip', num_frames=12, size=224), flip, dict(type='mmaction.CenterCrop', crop_size=224)]
+
+
 def test_size_and_mode_are_those_of_the_weights():
     assert steps(bare(**SQUASHED))[:2] == [dict(type='ReadClip', num_frames=12, size=(378, 378)),
                                            dict(type='TokenizeText', tokenizer=dict(type='CLIPTokenizer'))]

@@ -15,8 +15,8 @@ def use_declared(cfg: Config) -> None:
 
     The backbone is not built, and its weights are not read. Filled in are the interpolation of ``ReadClip`` and
     ``ResizeFrames``, the size of ``ResizeFrames`` and ``mmaction.CenterCrop``, the tokenizer of ``TokenizeText``, and,
-    if no step but ``ReadClip`` and ``mmaction.Flip`` makes frames, the whole way from a video to frames of the right
-    size. Mean and deviation are left to :meth:`VideoTextPreprocessor.prepare`, which sees the backbone.
+    if no step says a size, the whole way from a video to frames of the right size. Mean and deviation are left to
+    :meth:`VideoTextPreprocessor.prepare`, which sees the backbone.
 
     Args:
         cfg (Config): Config, modified in place. Without a registered backbone, nothing is changed.
@@ -46,12 +46,14 @@ def use_declared(cfg: Config) -> None:
 def _completed(pipeline: list[dict], declared) -> list[dict]:
     read, *steps = (dict(step) for step in pipeline)
     height, width = declared.size
-    if read.get('size') is None and all(_name(step) in ('Flip', 'TokenizeText', 'PackVideoText') for step in steps):
+    crops = [step for step in steps if _name(step) == 'CenterCrop' and step.get('crop_size') is None]
+    if read.get('size') is None and all(step in crops or _name(step) in ('Flip', 'TokenizeText', 'PackVideoText')
+                                        for step in steps):
         if declared.resize == 'squash':
             read['size'] = declared.size
         elif height == width:  # the sizes of another shape's short side would depend on the video
             read['size'] = height
-            steps.insert(0, dict(type='mmaction.CenterCrop'))
+            steps = steps if crops else [dict(type='mmaction.CenterCrop'), *steps]
         else:
             raise ValueError(f'a pipeline says no size, and frames of {declared.size} pixels can\'t be cropped from '
                              'their short side: name the steps that make them')
