@@ -112,7 +112,7 @@ def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_read: int, num_patch
 
     Tokens of padding frames are masked, including prompts that belong to these frames.
     """
-    num_videos = len(frame_mask)
+    num_videos = frame_mask.shape[0]  # not len(), which an exporter takes for a constant
     prompts = [frame_mask.repeat_interleave(t.shape[2], dim=1) if t.shape[1] > 1
                else frame_mask.new_ones(num_videos, t.shape[2]) for t in tokens]
     read, patches = (frame_mask.repeat_interleave(n, dim=1) for n in (num_read, num_patches))
