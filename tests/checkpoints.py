@@ -24,7 +24,6 @@ def write_checkpoint(path: Path, cfg: Config, seed: int) -> Path:
     """A checkpoint whose trainable tensors are moved far from where training starts."""
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
-    model.backbone.fingerprint  # noqa: B018 - of CLIP as it comes
     with torch.no_grad():
         for parameter in trainable_parameters(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -1,5 +1,8 @@
 """Examples of the documentation run as they stand, on the demo."""
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -24,7 +27,7 @@ def write_files(page, folder):
 
 @pytest.mark.parametrize(('page', 'says'), [
     ('add_a_prompt_module.md', 'VoP with MyPrompt: '), ('add_a_tuning_method.md', None),
-    ('add_a_head.md', 'VoP with MyHead: '),
+    ('add_a_head.md', 'VoP with MyHead: '), ('add_a_backbone.md', 'VoP on MyBackbone: '),
     ('configs_and_training.md', 'VoP^F+P: ')])
 def test_an_example_trains(demo_folder, page, says):
     (demo_folder / 'configs').symlink_to(ROOT / 'configs')
@@ -47,6 +50,16 @@ def test_an_example_trains(demo_folder, page, says):
             _, tool, config, checkpoint = line.replace('epoch_8', 'epoch_1').split()
             done = run_tool(tool, config, checkpoint, '--cfg-options', *changes, cwd=demo_folder)
             assert done.returncode == 0 and 't2v/R1' in done.stdout, done.stderr
+        if page == 'add_a_backbone.md':
+            index, = (line for block in blocks(page, 'bash') for line in block.splitlines() if 'index_videos' in line)
+            _, tool, *rest = index.replace('epoch_8', 'epoch_1').split()
+            done = run_tool(tool, *rest, cwd=demo_folder)
+            assert done.returncode == 0 and 'gallery: 49 clips' in done.stdout, done.stderr
+            done = subprocess.run([sys.executable, '-m', 'my_project.my_search'], cwd=demo_folder, text=True,
+                                  capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+            assert done.returncode == 0, done.stderr
+            scores = [float(line.rsplit(maxsplit=1)[1]) for line in done.stdout.splitlines()]
+            assert len(scores) == 3 and scores == sorted(scores, reverse=True)
 
 
 def test_training_without_a_dev_split(demo_folder):

@@ -15,8 +15,9 @@ from tests.clips import DATA
 from tests.test_tools.test_bad_input import assert_one_line
 from tests.tools import ROOT, ForkedTool, obey_permissions, run_tool
 from tests.versions import needs
-from vop_mm.apis import init_model, onnx_export
-from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.apis import init_model
+from vop_mm.deployment import onnx_export
+from vop_mm.models.backbones.base import fingerprint
 from vop_mm.models.backbones.openai_arch import openai_arch
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
 

@@ -72,9 +72,10 @@ def _count(path: str, options: list[str] | None, clip_flops: dict[str, int]) -> 
     import torch
 
     from vop_mm.config import read_config
+    from vop_mm.engine import counting
     from vop_mm.engine.start_of_log import layers_without_prompts
     from vop_mm.registry import MODELS
-    from vop_mm.utils import counting, register_all_modules
+    from vop_mm.utils import register_all_modules
 
     register_all_modules()
     cfg = read_config(path, options)

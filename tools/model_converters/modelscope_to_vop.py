@@ -29,6 +29,7 @@ def main() -> int:
     import torch
 
     from vop_mm.engine.checkpoint import describe
+    from vop_mm.models.backbones.base import fingerprint
     from vop_mm.models.backbones.clip_weights import read_clip_weights
     from vop_mm.models.tuning import trainable_parameters
     from vop_mm.registry import MODELS
@@ -60,6 +61,7 @@ def main() -> int:
     # Built with random CLIP weights, which are then replaced: the new weights may not be on disk yet.
     model = MODELS.build({**cfg.model, 'backbone': {**cfg.model.backbone, 'weights': None}})
     model.backbone.model.load_state_dict(backbone)
+    model.backbone.fingerprint = fingerprint(backbone)
     prompts = [frame_prompts, *(t for t in text_prompts if t.shape[1])]
     for parameter, value in zip(trainable_parameters(model).values(), prompts, strict=True):
         with torch.no_grad():

@@ -19,6 +19,7 @@ from .keys import check_arguments, check_names
 from .kinds import check_kinds, check_top
 from .layers import Layers
 from .meaning import carry_frames, carry_length, check_frames
+from .preprocessing import use_declared
 from .values import Keys, has
 
 
@@ -27,7 +28,8 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
 
     A value changed by an option or a child config is also changed wherever the config repeats it: in places made from a
     variable (``num_frames``, ``data_root``, ``train_pipeline`` ...), in the frames of model and data, and in the length
-    of training and its schedules. Changes that can't be applied are refused.
+    of training and its schedules. Changes that can't be applied are refused. What pipelines don't say about frames and
+    words is filled in from the backbone.
 
     Args:
         config (str | Path | Config): Config file, or a loaded config, which is not modified.
@@ -47,16 +49,14 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
     if 'frames_from' in options:
         raise ValueError('frames_from is for training and evaluation alone: tools/train.py and tools/test.py')
     if isinstance(config, Config):
-        cfg, layers = copy.deepcopy(config), Layers(copy.deepcopy(config))
+        cfg = _with_current_names(copy.deepcopy(config))
+        layers = Layers(copy.deepcopy(cfg))
         if not options:
             carry_frames(cfg, layers)
+            use_declared(cfg)
             return cfg
     elif Path(config).is_file():
-        cfg = Config.fromfile(config, import_custom_modules=False)
-        if isinstance(cfg.get('model'), dict) and 'clip' in cfg.model:
-            if 'backbone' in cfg.model:
-                raise ValueError(f'{config}: model.clip is called model.backbone: rename it')
-            cfg.model = current_names(cfg.model)  # a config of an older run
+        cfg = _with_current_names(Config.fromfile(config, import_custom_modules=False))
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')
@@ -84,6 +84,16 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
         import_custom_modules(**cfg.custom_imports)
     check_arguments(cfg, [keys for keys in added if has(cfg, keys)])
     check_frames(cfg)
+    use_declared(cfg)
+    return cfg
+
+
+def _with_current_names(cfg: Config) -> Config:
+    """Rename keys in the config of an older run."""
+    if isinstance(cfg.get('model'), dict) and 'clip' in cfg.model:
+        if 'backbone' in cfg.model:
+            raise ValueError(f'{cfg.filename}: model.clip is called model.backbone: rename it')
+        cfg.model = current_names(cfg.model)
     return cfg
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vop_mm.datasets.transforms import split_pipeline
 from vop_mm.engine.checkpoint import describe
-from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.models.backbones.base import fingerprint
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import TOKENIZERS
 from vop_mm.utils.files import temporary_folder
@@ -65,8 +65,8 @@ class VideoEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """Text encoder of ``text.onnx``: token ids of any length to text embeddings.
 
-    Tokens that exceed the tower's context are cut, keeping end of text, and so are those after the batch's last end of
-    text: attention is causal, and padding would only cost time.
+    Tokens that exceed the tower's context are cut, keeping end of text. If attention is causal, so are those after the
+    batch's last end of text: padding would only cost time.
 
     Args:
         model (TextVideoRetriever): Model in evaluation mode.
@@ -80,14 +80,16 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode texts. int64 [B, L] -> [B, D], unit norm."""
+        if not self.model.backbone.causal_text:
+            return self.model.encode_text(tokens)
         most = self.model.text_tower.max_words
-        eot = tokens.argmax(dim=1, keepdim=True)  # [B, 1]
+        eot = self.model.backbone.caption_ends(tokens)[:, None]  # [B, 1]
         length = (eot.max() + 1).clamp(max=most).item()
         torch._check(length >= 2)  # for the exporter, which must keep the length dynamic
         torch._check(length <= most)
         kept = torch.arange(length, device=tokens.device)  # [L']
         cut = (eot >= most) & (kept == most - 1)
-        tokens = torch.where(cut, tokens.amax(dim=1, keepdim=True), tokens.index_select(1, kept))  # [B, L] -> [B, L']
+        tokens = torch.where(cut, tokens.gather(1, eot), tokens.index_select(1, kept))  # [B, L] -> [B, L']
         return self.model.encode_text(tokens)
 
     def reference(self, tokens: Tensor) -> Tensor:
@@ -99,8 +101,9 @@ class TextEncoder(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         backbone = self.model.backbone
         tokens = torch.randint(1, backbone.vocab_size - 1, (batch_size, backbone.context_length), generator=generator)
+        tokens += tokens >= backbone.end_of_text
         for row, end in zip(tokens, torch.randint(1, backbone.context_length, (batch_size, ), generator=generator)):
-            row[end], row[end + 1:] = backbone.vocab_size - 1, 0
+            row[end], row[end + 1:] = backbone.end_of_text, 0
         return dict(tokens=tokens)
 
 

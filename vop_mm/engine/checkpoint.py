@@ -279,7 +279,6 @@ def keep_identity(model: nn.Module) -> None:
         model (TextVideoRetriever): Model that is not wrapped yet.
     """
     model.whole_shapes = _shapes(model)
-    model.backbone.fingerprint  # noqa: B018 - computed now, before sharding
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vop_mm.datasets.transforms import split_pipeline
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match, naming
-from vop_mm.models.backbones.clip_weights import fingerprint
+from vop_mm.models.backbones.base import OPENAI_MEAN, OPENAI_STD, Backbone, fingerprint
 from vop_mm.models.tuning import trainable_state_dict
 from vop_mm.registry import MODELS, TOKENIZERS
 from vop_mm.utils.shared_config import (
@@ -62,7 +62,7 @@ class PromptSet:
             prompts=f'{cfg.get("method")}, fingerprint {fingerprint(_older_names(trainable_state_dict(model)))}',
             **{key: str(value) for key, value in self.loader.settings[0].items()},
             model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
-                           'num_frames': model.vision_tower.num_frames}),
+                           'num_frames': model.vision_tower.num_frames, **_normalization(model, cfg)}),
             augment=_digest(self.loader.settings[1:]),
             dim=self.encode_text(['a']).shape[1],
             **({} if model.head.is_cosine else dict(kept=self._measure_kept())))
@@ -112,9 +112,7 @@ class PromptSet:
         return lambda kept: self.score(text, kept)[0]
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(list(texts))
-        # attention is causal: later tokens do not matter
-        return tokens[:, :int(tokens.argmax(dim=1).max()) + 1].to(self.device)
+        return self.model.backbone.cut_captions(self.tokenizer(list(texts))).to(self.device)
 
     @torch.inference_mode()
     def _measure_kept(self) -> int:
@@ -167,11 +165,11 @@ class PromptSet:
         return embeddings
 
 
-def shared_backbone(backbone: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
+def shared_backbone(backbone: Backbone, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
     """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
 
     Args:
-        backbone (nn.Module): Backbone on its device; not modified.
+        backbone (Backbone): Backbone on its device; not modified.
         checkpoint (str | Path): Trained checkpoint.
         cfg (Config): Config for everything that the checkpoint doesn't specify.
 
@@ -254,7 +252,8 @@ def published_config(text: str) -> str | None:
     if isinstance(content.get('model'), dict):
         model = content['model'] = current_names(content['model'])
         if isinstance(backbone := model.get('backbone'), dict):
-            model['backbone'] = {**{key: backbone[key] for key in ('type', 'arch') if key in backbone}, 'weights': None}
+            model['backbone'] = {key: None if key == 'weights' else value for key, value in backbone.items()
+                                 if key not in ('cache_dir', 'compile')}
     cfg = shared_config(content)
     if cfg is None:
         return None
@@ -285,6 +284,13 @@ def read_source(index: str | Path) -> tuple[Config, str | None]:
     if cfg is None or not isinstance(checkpoint, (str, type(None))) or checkpoint == '':
         raise ValueError(f'the index {index} does not say what it was made with')
     return cfg, checkpoint
+
+
+def _normalization(model: nn.Module, cfg: Config) -> dict:
+    """Return mean and deviation if they are the backbone's, not the config's, and other than OpenAI's."""
+    declared, given = model.backbone.preprocessing, cfg.model.get('data_preprocessor') or {}
+    return {name: getattr(declared, name) for name, usual in (('mean', OPENAI_MEAN), ('std', OPENAI_STD))
+            if given.get(name) is None and getattr(declared, name) != usual}
 
 
 def _absolute(value):

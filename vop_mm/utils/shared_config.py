@@ -231,8 +231,9 @@ def check_size(model: dict) -> None:
     """
     backbone = dict(model['backbone'])
     has_weights = backbone.pop('weights', None) is not None
+    backbone.pop('compile', None)
     with building('the model'), torch.device('meta'):
-        built = MODELS.build({**model, 'backbone': {**backbone, 'compile': False}})
+        built = MODELS.build({**model, 'backbone': backbone})
         inside = sum(p.numel() for p in built.backbone.parameters())
         around = sum(p.numel() for p in built.parameters()) - inside
     if inside > (_MAX_PARAMETERS if has_weights else _MAX_UNTRAINED) or around > _MAX_UNTRAINED:

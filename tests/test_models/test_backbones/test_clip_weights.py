@@ -15,7 +15,8 @@ from torch import nn
 
 from tests.clips import SMALL, build_clip
 from tests.versions import needs
-from vop_mm.models.backbones.clip_weights import fingerprint, read_clip_weights
+from vop_mm.models.backbones.base import fingerprint
+from vop_mm.models.backbones.clip_weights import read_clip_weights
 from vop_mm.models.backbones.openai_arch import openai_arch
 
 PLAIN_GELU = dict(SMALL, quick_gelu=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as TF
 
-from tests.clips import random_tokens
+from tests.clips import build_clip, random_tokens
 from vop_mm.models.data_preprocessors import VideoTextPreprocessor
 from vop_mm.structures import VideoTextDataSample
 
@@ -85,7 +85,9 @@ def test_all_is_copied_to_a_gpu_from_pinned_memory_and_nothing_waits(monkeypatch
 
 def test_tokens_are_cut_behind_the_last_end_of_text():
     data, tokens = collated()
-    batch = VideoTextPreprocessor()(data)
+    preprocessor = VideoTextPreprocessor()
+    preprocessor.prepare(build_clip())
+    batch = preprocessor(data)
     assert torch.equal(batch['tokens'], tokens[:, :12]) and (tokens[:, 12:] == 0).all()
     assert batch['text_video'].tolist() == [0, 0, 1, 2, 2, 2]
     assert batch['video_index'].tolist() == [8, 3, 5]

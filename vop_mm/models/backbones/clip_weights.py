@@ -1,5 +1,4 @@
 """Safe reading of CLIP weights in every format in which they are published."""
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -68,23 +67,3 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
     from_openai = from_openai or any(k in state for k in _OPENAI_EXTRAS)
     state = {k.removeprefix('module.'): v.float() for k, v in state.items() if k not in _OPENAI_EXTRAS}
     return ClipWeights(state, from_openai)
-
-
-def fingerprint(state_dict: dict[str, Tensor]) -> str:
-    """Return a hash of a state dict's names, shapes and float32 values.
-
-    The hash is the same for the same CLIP, whatever file it was read from.
-
-    Args:
-        state_dict (dict[str, Tensor]): Weights.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        value = state_dict[name].detach()
-        digest.update(f'{name}{tuple(value.shape)}'.encode())
-        if not value.is_meta:  # a model built on the meta device, for counting only, has no values
-            digest.update(value.float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]

@@ -4,19 +4,20 @@ import difflib
 from pathlib import Path
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vop_mm.registry import MODELS
 
 from .attention import SelfAttention
-from .clip_weights import fingerprint, read_clip_weights
+from .base import OPENAI_MEAN, OPENAI_STD, Backbone, Preprocessing, fingerprint
+from .clip_weights import read_clip_weights
 
 ARCHITECTURES = Path(__file__).with_name('architectures')
+_CLIP_VOCABULARY = 49408
 
 
 @MODELS.register_module()
-class OpenCLIP(BaseModule):
+class OpenCLIP(Backbone):
     """CLIP model of open_clip, split into parts so that the towers can run its blocks one by one.
 
     The weights keep open_clip's names (``model.visual...``), and every block is open_clip's own module, with its
@@ -32,9 +33,6 @@ class OpenCLIP(BaseModule):
             compiler and about a minute; a dict holds its options, e.g. ``dict(mode='max-autotune')``.
             Defaults to False.
 
-    Attributes:
-        file (str, optional): File from which the weights were read.
-
     Raises:
         ValueError: Unknown or unsupported architecture, unknown tag, or weights that don't fit the architecture.
         FileNotFoundError: ``weights`` looks like a path, and the file does not exist.
@@ -43,54 +41,49 @@ class OpenCLIP(BaseModule):
 
     def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None,
                  compile: bool | dict = False) -> None:
-        super().__init__()
+        model, name = _build(arch), _name(arch)
+        _check(model, name)
+        file = None if weights is None else _load(model, name, weights, cache_dir)
+        text = _text_of(model)
+        super().__init__(
+            preprocessing=self.preprocessing_of(arch, weights),
+            vision_width=model.visual.class_embedding.shape[-1],
+            text_width=text.token_embedding.embedding_dim,
+            embed_dim=model.visual.proj.shape[1],
+            context_length=text.positional_embedding.shape[0],
+            vocab_size=text.token_embedding.num_embeddings,
+            end_of_text=text.token_embedding.num_embeddings - 1,
+            arch_name=name, weights=weights, file=file)
         self.arch = arch if isinstance(arch, str) else dict(arch)
-        self.weights = weights
-        self.model = _build(arch)
-        self.file = None if weights is None else _load(self.model, arch, weights, cache_dir)
-        self._fingerprint: str | None = None
-        if self._text.attn_mask is None:
-            raise ValueError(f'{self.arch_name}: only text towers with causal attention are supported')
-        if not _reads_largest_id(self._text):
-            raise ValueError(f'{self.arch_name}: only text towers read at the end-of-text token, which has the '
-                             'largest id, are supported')
-        if self.model.visual.pool_type != 'tok' or self.model.visual.attn_pool is not None:
-            raise ValueError(f'{self.arch_name}: only vision towers read at the CLS token are supported')
+        self.model = model
+        self.fingerprint = fingerprint(model.state_dict())
         for block in [*self.vision_blocks, *self.text_blocks]:
-            if not isinstance(getattr(block, 'attn', None), nn.MultiheadAttention):
-                raise ValueError(f'{self.arch_name}: only CLIP\'s own kind of blocks is supported, not '
-                                 f'{type(block).__name__}')
             block.attn = SelfAttention(block.attn)
             if compile:  # in place, block by block: names stay, and layers of the same shape share the compiled code
                 block.compile(**(compile if isinstance(compile, dict) else {}))
 
-    # -- properties -------------------------------------------------------------------------------------------------
-    @property
-    def arch_name(self) -> str:
-        """Name of the architecture; ``'custom'`` if it was given as a dict."""
-        return self.arch if isinstance(self.arch, str) else 'custom'
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights, cached on first access; read it before training changes them."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.model.state_dict())
-        return self._fingerprint
+    @classmethod
+    def preprocessing_of(cls, arch: str | dict, weights: str | None = None, **_) -> Preprocessing:
+        """Return the preprocessing that open_clip records for a tag; for a file or no weights, OpenAI's is assumed."""
+        cfg = _config(arch)
+        size, text = cfg.get('vision_cfg', {}).get('image_size', 224), cfg.get('text_cfg', {})
+        length, vocabulary = text.get('context_length', 77), text.get('vocab_size', _CLIP_VOCABULARY)
+        known = _pretrained(_name(arch), weights)
+        return Preprocessing(
+            size=tuple(size) if isinstance(size, (list, tuple)) else (size, size),
+            mean=tuple(known.get('mean', OPENAI_MEAN)), std=tuple(known.get('std', OPENAI_STD)),
+            interpolation=known.get('interpolation', 'bicubic'), resize=known.get('resize_mode', 'shortest'),
+            tokenizer=dict(type='CLIPTokenizer', **({} if length == 77 else dict(context_length=length)))
+            if vocabulary == _CLIP_VOCABULARY else None,
+            assumed=not known)
 
     @property
     def _text(self) -> nn.Module:
-        # open_clip keeps the text tower either at the top level (CLIP) or under .text (CustomTextCLIP)
-        return getattr(self.model, 'text', self.model)
+        return _text_of(self.model)
 
     @property
     def logit_scale(self) -> nn.Parameter:
-        """Logarithm of the scale applied to cosine similarities."""
         return self.model.logit_scale
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the frames in pixels."""
-        return tuple(self.model.visual.image_size)
 
     @property
     def num_patches(self) -> int:
@@ -99,42 +92,14 @@ class OpenCLIP(BaseModule):
 
     @property
     def vision_blocks(self) -> nn.ModuleList:
-        """Residual blocks of the vision tower."""
         return self.model.visual.transformer.resblocks
 
     @property
     def text_blocks(self) -> nn.ModuleList:
-        """Residual blocks of the text tower."""
         return self._text.transformer.resblocks
 
     @property
-    def vision_width(self) -> int:
-        """Number of channels of the vision tower (C)."""
-        return self.model.visual.class_embedding.shape[-1]
-
-    @property
-    def text_width(self) -> int:
-        """Number of channels of the text tower."""
-        return self._text.token_embedding.weight.shape[-1]
-
-    @property
-    def embed_dim(self) -> int:
-        """Number of dimensions of the embeddings of both towers (D)."""
-        return self.projections[0].shape[1]
-
-    @property
-    def context_length(self) -> int:
-        """Maximum number of text tokens, prompts included (77 in CLIP)."""
-        return self._text.positional_embedding.shape[0]
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids; the largest id is end of text."""
-        return self._text.token_embedding.num_embeddings
-
-    @property
     def projections(self) -> list[nn.Parameter]:
-        """Parameters of the two final projections."""
         text = self._text.text_projection
         return [self.model.visual.proj, *(text.parameters() if isinstance(text, nn.Module) else [text])]
 
@@ -165,17 +130,7 @@ class OpenCLIP(BaseModule):
         """Apply ln_pre to prompts of the first layer, [..., C] -> [..., C], as to all other tokens of that layer."""
         return self.model.visual.ln_pre(prompts)
 
-    def run_vision_block(self, layer: int, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Run one frozen vision block.
-
-        Args:
-            layer (int): Layer index, from 0.
-            x (Tensor): Tokens [N, T, C].
-            key_mask (Tensor, optional): [N, T] bool, False for tokens that must not be attended to. None masks nothing.
-
-        Returns:
-            Tensor: [N, T, C].
-        """
+    def run_vision_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None = None) -> Tensor:
         block = self.vision_blocks[layer]
         if key_mask is None:
             return block(x)
@@ -183,27 +138,22 @@ class OpenCLIP(BaseModule):
         bias = torch.zeros_like(key_mask, dtype=x.dtype).masked_fill_(~key_mask, float('-inf'))
         return block(x, attn_mask=bias[:, None, None])  # [N, T] -> [N, 1, 1, T]: avoids a [T, T] mask in memory
 
-    def project_frames(self, cls: Tensor) -> Tensor:
-        """Project CLS tokens to frame embeddings that are not normalized, [..., C] -> [..., D]."""
+    def read_frames(self, cls: Tensor, patches: Tensor) -> Tensor:
         visual = self.model.visual
-        return visual.ln_post(cls) @ visual.proj
+        return visual.ln_post(cls.squeeze(-2)) @ visual.proj  # [B, F, 1, C] -> [B, F, D]
 
     # -- text -------------------------------------------------------------------------------------------------------
     def embed_words(self, tokens: Tensor) -> Tensor:
-        """Look up word embeddings of token ids, without positions, [n, L] -> [n, L, C]."""
         return self._text.token_embedding(tokens)
 
     def text_positions(self, length: int) -> Tensor:
-        """Return the positional embedding of the first ``length`` positions, [length, C]."""
         return self._text.positional_embedding[:length]
 
     def run_text_block(self, layer: int, x: Tensor) -> Tensor:
-        """Run one frozen text block with the causal mask, [n, T, C] -> [n, T, C]."""
         length = x.shape[1]
         return self.text_blocks[layer](x, attn_mask=self._text.attn_mask[:length, :length])
 
-    def project_text(self, x: Tensor) -> Tensor:
-        """Project the states at end of text to text embeddings that are not normalized, [n, C] -> [n, D]."""
+    def read_text(self, x: Tensor) -> Tensor:
         text = self._text
         x = text.ln_final(x)
         projection = text.text_projection
@@ -211,20 +161,39 @@ class OpenCLIP(BaseModule):
             return x
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
+    def caption_ends(self, tokens: Tensor) -> Tensor:
+        return tokens.argmax(dim=-1)  # end of text has the largest id
+
+
+def _name(arch: str | dict) -> str:
+    return arch if isinstance(arch, str) else 'custom'
+
+
+def _config(arch: str | dict) -> dict:
+    """Return a copy of the open_clip model config of an architecture."""
+    if not isinstance(arch, str):
+        return copy.deepcopy(dict(arch))
+    import open_clip
+    open_clip.add_model_config(ARCHITECTURES)
+    cfg = open_clip.get_model_config(arch)
+    if cfg is None:
+        near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
+        raise ValueError(f'open_clip has no architecture {arch!r}; near it are: {", ".join(near) or "none"}')
+    return cfg
+
+
+def _pretrained(arch: str, weights: str | None) -> dict:
+    """Return what open_clip records of a tag of weights; empty for a file, an unknown tag, or no weights."""
+    if weights is None or _is_path(weights):
+        return {}
+    from open_clip.pretrained import get_pretrained_cfg
+    return get_pretrained_cfg(arch, weights)
+
 
 def _build(arch: str | dict) -> nn.Module:
-    import open_clip
     from open_clip.model import CLIP, CustomTextCLIP
 
-    if isinstance(arch, str):
-        open_clip.add_model_config(ARCHITECTURES)
-        cfg = open_clip.get_model_config(arch)
-        if cfg is None:
-            near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
-            raise ValueError(f'open_clip has no architecture {arch!r}; near it are: {", ".join(near) or "none"}')
-    else:
-        cfg = arch
-    cfg = copy.deepcopy(dict(cfg))
+    cfg = _config(arch)
     vision, text = cfg.get('vision_cfg', {}), cfg.get('text_cfg', {})
     if ('multimodal_cfg' in cfg or vision.get('timm_model_name') or text.get('hf_model_name')
             or isinstance(vision.get('layers'), (list, tuple))):
@@ -237,6 +206,25 @@ def _build(arch: str | dict) -> nn.Module:
         raise ValueError(f'architecture {arch!r} can\'t be built: {e}') from e
 
 
+def _text_of(model: nn.Module) -> nn.Module:
+    # open_clip keeps the text tower either at the top level (CLIP) or under .text (CustomTextCLIP)
+    return getattr(model, 'text', model)
+
+
+def _check(model: nn.Module, name: str) -> None:
+    text = _text_of(model)
+    if text.attn_mask is None:
+        raise ValueError(f'{name}: only text towers with causal attention are supported')
+    if not _reads_largest_id(text):
+        raise ValueError(f'{name}: only text towers read at the end-of-text token, which has the largest id, are '
+                         'supported')
+    if model.visual.pool_type != 'tok' or model.visual.attn_pool is not None:
+        raise ValueError(f'{name}: only vision towers read at the CLS token are supported')
+    for block in [*model.visual.transformer.resblocks, *text.transformer.resblocks]:
+        if not isinstance(getattr(block, 'attn', None), nn.MultiheadAttention):
+            raise ValueError(f'{name}: only CLIP\'s own kind of blocks is supported, not {type(block).__name__}')
+
+
 def _reads_largest_id(text: nn.Module) -> bool:
     # open_clip's CLIP and TextTransformer use different names for these attributes
     pool = getattr(text, 'text_pool_type', None) or text.pool_type
@@ -244,9 +232,8 @@ def _reads_largest_id(text: nn.Module) -> bool:
     return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
 
 
-def _load(model: nn.Module, arch: str | dict, weights: str, cache_dir: str | None) -> str:
+def _load(model: nn.Module, name: str, weights: str, cache_dir: str | None) -> str:
     """Load weights from a file or by tag into ``model`` and return the path of the file."""
-    name = arch if isinstance(arch, str) else 'custom'
     path, quick_gelu = (weights, False) if _is_path(weights) else _download(name, weights, cache_dir)
     state, from_openai = read_clip_weights(path)
     if (from_openai or quick_gelu) and not any('QuickGELU' in type(m).__name__ for m in model.modules()):
@@ -268,9 +255,9 @@ def _is_path(weights: str) -> bool:
 def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
     # returns the file and whether its weights use quick-GELU
     import open_clip
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+    from open_clip.pretrained import download_pretrained
 
-    cfg = get_pretrained_cfg(arch, tag)
+    cfg = _pretrained(arch, tag)
     if not cfg:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')

@@ -1,4 +1,4 @@
-"""Text tower: CLIP's frozen blocks, with prompts, over captions."""
+"""Text tower: a backbone's frozen blocks, with prompts, over captions."""
 from collections.abc import Iterable
 
 import torch
@@ -10,17 +10,18 @@ from torch.utils.checkpoint import checkpoint
 from vop_mm.utils.precision import at_least_float32
 
 from ..prompts.base import LayerContext, PromptProvider
-from .open_clip_port import OpenCLIP
+from .base import Backbone
 
 
 class TextTower(BaseModule):
-    """Tower that runs captions through CLIP's text blocks with prompts in between (VoP, section 3.2).
+    """Tower that runs captions through a backbone's text blocks with prompts in between (VoP, section 3.2).
 
     The order of tokens in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer
     are inserted before the positional embedding is added, which increases the positions of the words.
 
     Args:
-        prompts (Iterable[PromptProvider]): Providers after the start-of-text token. If empty, the tower is plain CLIP.
+        prompts (Iterable[PromptProvider]): Providers after the start-of-text token. If empty, the tower is the
+            plain backbone's.
         suffix_prompts (Iterable[PromptProvider]): Providers before the last position, as in some published
             checkpoints. Defaults to none.
         published_eot (bool): Read the embedding where the published VoP code reads it: at the end-of-text index plus
@@ -45,14 +46,14 @@ class TextTower(BaseModule):
         if self.max_words < 3:
             raise ValueError(f'{most} text prompts leave no room for words in {context_length} positions')
 
-    def forward(self, backbone: OpenCLIP, tokens: Tensor,
+    def forward(self, backbone: Backbone, tokens: Tensor,
                 words: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Embed captions.
 
         Args:
-            backbone (OpenCLIP): The frozen backbone.
-            tokens (Tensor): Token ids [n, L] int64; end of text is the largest id, padding is 0. Longer captions are
-                cut to :attr:`max_words`, keeping end of text.
+            backbone (Backbone): The frozen backbone.
+            tokens (Tensor): Token ids [n, L] int64, 0 after end of text. Longer captions are cut to :attr:`max_words`,
+                keeping end of text.
             words (bool): Embed all tokens as well. Defaults to False.
 
         Returns:
@@ -60,11 +61,11 @@ class TextTower(BaseModule):
             [n, max_words, D], 0 after end of text; mask of the tokens that exist, [n, max_words] bool. The last two are
             None unless ``words`` is set.
         """
-        tokens = fit_tokens(tokens, self.max_words)
+        tokens = fit_tokens(tokens, backbone.caption_ends(tokens), self.max_words)
         suffix = len(self.suffix_prompts) > 0
         if suffix:  # the suffix goes before the very last position, so padding takes part
             tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
-        eot = tokens.argmax(dim=-1)  # [n]
+        eot = backbone.caption_ends(tokens)  # [n]
         # the words are what remains of a layer's output without prompts: [n, L, C], split where prompts are inserted
         x = backbone.embed_words(tokens)
         end = x.shape[1] - 1 if suffix else x.shape[1]
@@ -89,11 +90,11 @@ class TextTower(BaseModule):
         elif suffix:  # end of text in the last position has moved after the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
         x = x[torch.arange(x.shape[0], device=x.device), position]  # [n, P + L + S, C] -> [n, C]
-        sentence = at_least_float32(backbone.project_text(x))
+        sentence = at_least_float32(backbone.read_text(x))
         if not words:
             return sentence, None, None
         mask = torch.arange(self.max_words, device=x.device) <= eot[:, None]  # [n, max_words]
-        each = at_least_float32(backbone.project_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
+        each = at_least_float32(backbone.read_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
         return sentence, F.pad(each, (0, 0, 0, self.max_words - each.shape[1])) * mask[..., None], mask
 
     @staticmethod
@@ -102,13 +103,14 @@ class TextTower(BaseModule):
         return [t.to(context.cls.dtype).expand(context.cls.shape[0], 1, -1, -1).squeeze(1) for t in tokens]
 
 
-def fit_tokens(tokens: Tensor, length: int) -> Tensor:
+def fit_tokens(tokens: Tensor, ends: Tensor, length: int) -> Tensor:
     """Truncate token ids, keeping end of text as the last token of every caption that was too long.
 
     The result is the same as tokenizing to that length.
 
     Args:
-        tokens (Tensor): [n, L] int64; end of text is the largest id of each row, followed by padding 0.
+        tokens (Tensor): Token ids [n, L] int64.
+        ends (Tensor): Index of each row's end-of-text token, [n] int64.
         length (int): Maximum number of tokens to keep.
 
     Returns:
@@ -116,7 +118,7 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
     """
     if tokens.shape[1] <= length:
         return tokens
-    eot = tokens.argmax(dim=1, keepdim=True)  # [n, 1]
+    eot = ends[:, None]  # [n, 1]
     kept = tokens[:, :length].clone()
     kept[:, -1:] = torch.where(eot >= length, tokens.gather(1, eot), kept[:, -1:])
     return kept

@@ -1,5 +1,5 @@
-"""Vision tower: CLIP's frozen blocks, with prompts, over the frames of videos."""
-from collections.abc import Iterable
+"""Vision tower: a backbone's frozen blocks, with prompts, over the frames of videos."""
+from collections.abc import Callable, Iterable
 
 import torch
 from mmengine.model import BaseModule
@@ -9,11 +9,11 @@ from torch.utils.checkpoint import checkpoint
 from vop_mm.utils.precision import at_least_float32
 
 from ..prompts import ContextUpdate, LayerContext, PromptProvider
-from .open_clip_port import OpenCLIP
+from .base import Backbone
 
 
 class VisionTower(BaseModule):
-    """Tower that runs frames through CLIP's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
+    """Tower that runs frames through a backbone's vision blocks with prompts in between (VoP, sections 3.2 to 3.4).
 
     In each layer, the providers' tokens are inserted between CLS and the patches, in the order given, and the block's
     outputs at their positions are discarded. The order in a layer is always ``[CLS, prompts, patches]``.
@@ -23,8 +23,10 @@ class VisionTower(BaseModule):
     tokens of frame j.
 
     Args:
-        prompts (Iterable[PromptProvider]): Providers, each with its own layers. If empty, the tower is plain CLIP.
-        cls_updates (Iterable[ContextUpdate]): Modules that change the CLS tokens before a layer. Defaults to none.
+        prompts (Iterable[PromptProvider]): Providers, each with its own layers. If empty, the tower is the plain
+            backbone's.
+        cls_updates (Iterable[ContextUpdate]): Modules that change the CLS tokens before a layer, of a backbone with one
+            for each frame. Defaults to none.
         depth (int): Number of layers of the tower.
         width (int): Number of channels (C).
         num_frames (int): Number of frames of a video (F).
@@ -45,12 +47,12 @@ class VisionTower(BaseModule):
             self.frame_position = nn.Parameter(torch.empty(num_frames, width))
             nn.init.normal_(self.frame_position, std=0.02)
 
-    def forward(self, backbone: OpenCLIP, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+    def forward(self, backbone: Backbone, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed every frame.
 
         Args:
-            backbone (OpenCLIP): The frozen backbone.
-            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
+            backbone (Backbone): The frozen backbone.
+            frames (Tensor): Normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
@@ -60,12 +62,16 @@ class VisionTower(BaseModule):
             ValueError: There are more frames than frame positions.
         """
         shape = frames.shape[:2]
-        cls, patches = backbone.embed_frames(frames.flatten(0, 1))  # [B * F, 1, C], [B * F, M, C]
+        cls, patches = backbone.embed_frames(frames.flatten(0, 1))  # [B * F, R, C], [B * F, M, C]
+        cls_shape, patch_shape = ((*shape, tokens.shape[1], backbone.vision_width) for tokens in (cls, patches))
         for layer in range(len(backbone.vision_blocks)):
             joined = layer >= self.video_from
             if layer == self.video_from:
                 cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
-            context = LayerContext(layer, cls.reshape(*shape, -1), frame_mask)
+            seen = patches.reshape(patch_shape)  # a view
+            # frames without a read-out token are described by the mean of their patches
+            context = LayerContext(layer, cls.reshape(cls_shape)[:, :, 0] if cls_shape[2] else seen.mean(2),
+                                   frame_mask, seen)
             for module in self.cls_updates:
                 if layer in module.layers:
                     context = context._replace(cls=module.update(context))
@@ -80,32 +86,34 @@ class VisionTower(BaseModule):
             else:
                 prompts = [t.expand(*shape, -1, -1).flatten(0, 1) for t in tokens]  # [B * F, P, C]
             num_cls, num_prompts = cls.shape[1], sum(p.shape[1] for p in prompts)
-            key_mask = _key_mask(frame_mask, tokens, patches.shape[1]) if joined and frame_mask is not None else None
-            x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, 1 + P + M, C] or [B, F + P + F * M, C]
-            x = self._run(backbone, layer, x, key_mask)
+            key_mask = (_key_mask(frame_mask, tokens, cls_shape[2], patch_shape[2])
+                        if joined and frame_mask is not None else None)
+            x = torch.cat([cls, *prompts, patches], dim=1)  # [B * F, R + P + M, C] or [B, F * R + P + F * M, C]
+            x = self._run(backbone.run_vision_block, layer, x, num_cls + num_prompts, key_mask)
             cls, patches = x[:, :num_cls], x[:, num_cls + num_prompts:]
-        return at_least_float32(backbone.project_frames(cls.reshape(*shape, -1)))  # [B, F, D]
+        return at_least_float32(backbone.read_frames(cls.reshape(cls_shape), patches.reshape(patch_shape)))  # [B, F, D]
 
     def _join_frames(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Join the frames' sequences into one per video, [B, F, 1, C], [B, F, M, C] -> [B, F, C], [B, F * M, C]."""
+        """Join the frames' sequences, [B, F, R, C], [B, F, M, C] -> [B, F * R, C], [B, F * M, C]."""
         num_frames = cls.shape[1]
         if num_frames > len(self.frame_position):
             raise ValueError(f'{num_frames} frames, but this model has positions for {len(self.frame_position)}')
         position = self.frame_position[:num_frames, None].to(cls.dtype)  # [F, 1, C]
-        return (cls + position).squeeze(2), (patches + position).flatten(1, 2)
+        return (cls + position).flatten(1, 2), (patches + position).flatten(1, 2)
 
-    def _run(self, backbone: OpenCLIP, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
+    def _run(self, block: Callable, layer: int, x: Tensor, *args) -> Tensor:
         if self.recompute and x.requires_grad:
-            return checkpoint(backbone.run_vision_block, layer, x, key_mask, use_reentrant=False)
-        return backbone.run_vision_block(layer, x, key_mask)
+            return checkpoint(block, layer, x, *args, use_reentrant=False)
+        return block(layer, x, *args)
 
 
-def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_patches: int) -> Tensor:
-    """Return a mask of the tokens of a video that may be attended to, [B, F] -> [B, F + P + F * M].
+def _key_mask(frame_mask: Tensor, tokens: list[Tensor], num_read: int, num_patches: int) -> Tensor:
+    """Return a mask of the tokens of a video that may be attended to, [B, F] -> [B, F * R + P + F * M].
 
     Tokens of padding frames are masked, including prompts that belong to these frames.
     """
-    num_videos, num_frames = frame_mask.shape
+    num_videos = frame_mask.shape[0]  # not len(), which an exporter takes for a constant
     prompts = [frame_mask.repeat_interleave(t.shape[2], dim=1) if t.shape[1] > 1
                else frame_mask.new_ones(num_videos, t.shape[2]) for t in tokens]
-    return torch.cat([frame_mask, *prompts, frame_mask.repeat_interleave(num_patches // num_frames, dim=1)], dim=1)
+    read, patches = (frame_mask.repeat_interleave(n, dim=1) for n in (num_read, num_patches))
+    return torch.cat([read, *prompts, patches], dim=1)

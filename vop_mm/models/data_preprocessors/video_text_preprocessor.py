@@ -1,5 +1,5 @@
 """Data preprocessor that turns collated samples into a batch on the device."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -7,9 +7,7 @@ from torch import Tensor
 
 from vop_mm.registry import MODELS
 
-# normalization of OpenAI's CLIP, for pixels in 0..1
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from ..backbones.base import OPENAI_MEAN, OPENAI_STD, Backbone
 
 
 @MODELS.register_module()
@@ -17,22 +15,37 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
     """Data preprocessor that builds a batch on the device; frames are copied as uint8 and normalized there.
 
     Args:
-        mean (Sequence[float]): Mean of each channel, for pixels in 0..1. Defaults to CLIP's.
-        std (Sequence[float]): Standard deviation of each channel. Defaults to CLIP's.
+        mean (Sequence[float], optional): Mean of each channel, for pixels in 0..1. None: the backbone's.
+        std (Sequence[float], optional): Standard deviation of each channel. None: the backbone's.
         short_videos (str): Treatment of videos with fewer than F frames, which are filled up by repeating the last
             frame. ``'repeat'``: the repeated frames count like the others, as in the published code. ``'mask'``: they
             are padding and masked out. Defaults to ``'repeat'``.
         non_blocking (bool): Don't wait for copies to the device. Defaults to True.
     """
 
-    def __init__(self, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD,
+    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                  short_videos: str = 'repeat', non_blocking: bool = True) -> None:
         super().__init__(non_blocking)
         if short_videos not in ('repeat', 'mask'):
             raise ValueError(f"short_videos must be 'repeat' or 'mask', got {short_videos!r}")
         self.short_videos = short_videos
-        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
+        self._given = dict(mean=mean, std=std)
+        self._normalize_by(OPENAI_MEAN, OPENAI_STD)  # without a backbone
+        self._cut_captions: Callable[[Tensor], Tensor] | None = None
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Complete the preprocessor with what the backbone declares: mean, deviation, and where captions may be cut.
+
+        Args:
+            backbone (Backbone): The model's backbone.
+        """
+        self._normalize_by(backbone.preprocessing.mean, backbone.preprocessing.std)
+        self._cut_captions = backbone.cut_captions
+
+    def _normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for name, default in (('mean', mean), ('std', std)):
+            value = default if self._given[name] is None else self._given[name]
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def cast_data(self, data):
         """Copy data to the device; see :meth:`mmengine.model.BaseDataPreprocessor.cast_data`.
@@ -45,7 +58,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         return super().cast_data(data)
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """Convert uint8 frames [..., 3, H, W] to CLIP-normalized float32 frames."""
+        """Convert uint8 frames [..., 3, H, W] to normalized float32 frames."""
         return (frames.float() / 255 - self.mean) / self.std
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -57,17 +70,16 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             training (bool): Ignored; training and evaluation use the same batch.
 
         Returns:
-            dict: ``frames`` [B, F, 3, H, W] float32, ``frame_mask`` [B, F] bool or None, ``tokens`` [T, L'] int64 cut
-            after the last end of text, ``text_video`` [T] int64 (row of each text's video), ``video_index`` [B]
+            dict: ``frames`` [B, F, 3, H, W] float32, ``frame_mask`` [B, F] bool or None, ``tokens`` [T, L'] int64, cut
+            where the backbone allows it, ``text_video`` [T] int64 (row of each text's video), ``video_index`` [B]
             int64, ``data_samples``.
         """
         samples = data['data_samples']
         # stacked on the device: tensors that the data loader has pinned are copied directly
         frames = torch.stack([self.cast_data(video) for video in data['inputs']])  # B x [F, 3, H, W] -> [B, F, 3, H, W]
         tokens = torch.cat([s.tokens for s in samples])  # B x [n, L] -> [T, L]
-        # Attention is causal: nothing after end of text affects the embedding. Tokens are cut here, while the ids are
-        # still on the CPU and reading them needs no synchronization.
-        tokens = tokens[:, :int(tokens.argmax(dim=1).max()) + 1] if len(tokens) else tokens
+        if self._cut_captions is not None:  # here, while the ids are on the CPU: reading them needs no synchronization
+            tokens = self._cut_captions(tokens)
         counts = torch.tensor([len(s.tokens) for s in samples])
         return dict(
             frames=self.normalize(frames),

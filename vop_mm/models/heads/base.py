@@ -2,8 +2,10 @@
 from abc import abstractmethod
 
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from ..backbones.base import Backbone
 
 
 class SimilarityHead(BaseModule):
@@ -27,11 +29,11 @@ class SimilarityHead(BaseModule):
         if 'similarity' in vars(cls) and 'is_cosine' not in vars(cls):
             cls.is_cosine = False  # not inherited: it described another similarity function
 
-    def prepare(self, backbone: nn.Module) -> None:
-        """Initialize the head from CLIP's weights. Does nothing by default.
+    def prepare(self, backbone: Backbone) -> None:
+        """Initialize the head from the backbone's weights. Does nothing by default.
 
         Args:
-            backbone (nn.Module): The backbone with its weights.
+            backbone (Backbone): The backbone with its weights.
         """
 
     def video(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:

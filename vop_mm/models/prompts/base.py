@@ -12,13 +12,15 @@ class LayerContext(NamedTuple):
 
     Attributes:
         layer (int): Layer index, from 0.
-        cls (Tensor): CLS tokens of all frames as they enter the layer, [B, F, C]. In the text tower, the start-of-text
-            tokens, [n, 1, C].
+        cls (Tensor): CLS tokens of all frames as they enter the layer, [B, F, C]; of a backbone without CLS, the means
+            of their patches. In the text tower, the start-of-text tokens, [n, 1, C].
         frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding. None: every frame is real.
+        patches (Tensor, optional): Patches of all frames as they enter the layer, [B, F, M, C]. None in the text tower.
     """
     layer: int
     cls: Tensor
     frame_mask: Tensor | None = None
+    patches: Tensor | None = None
 
 
 class PromptProvider(BaseModule, metaclass=ABCMeta):

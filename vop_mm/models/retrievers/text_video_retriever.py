@@ -1,4 +1,4 @@
-"""Text-video retriever: CLIP, its two towers with prompts, a head and a loss."""
+"""Text-video retriever: a backbone, its two towers with prompts, a head and a loss."""
 import math
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vop_mm.registry import HEADS, MODELS, PROMPTS, TUNING, UPDATES
 from vop_mm.utils.dist import gather_with_grad, world_size
 
-from ..backbones import TextTower, VisionTower
+from ..backbones import Backbone, TextTower, VisionTower
 from ..tuning import frozen_names
 
 _MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit
@@ -18,13 +18,13 @@ _MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit
 
 @MODELS.register_module()
 class TextVideoRetriever(BaseModel):
-    """Text-video retrieval model with a CLIP backbone.
+    """Text-video retrieval model with a backbone of CLIP's kind.
 
     It implements no method itself: a method is the combination of parts in a config.
 
     Args:
-        backbone (dict | nn.Module): The backbone: ``dict(type='OpenCLIP', arch=..., weights=...)``, or a module that
-            several retrievers share.
+        backbone (dict | Backbone): The backbone: ``dict(type='OpenCLIP', arch=..., weights=...)``, or one that several
+            retrievers share.
         frame_prompts (Sequence[dict], optional): Prompt providers of the vision tower's layers below ``video_from``, in
             the order of their tokens; a provider's ``layers`` overrides its layers. None, as in configs older than
             scopes: ``video_prompts`` are inserted in all layers. Defaults to None.
@@ -47,7 +47,7 @@ class TextVideoRetriever(BaseModel):
     """
 
     def __init__(self,
-                 backbone: dict | nn.Module,
+                 backbone: dict | Backbone,
                  frame_prompts: Sequence[dict] | None = None,
                  video_prompts: Sequence[dict] = (),
                  cls_updates: Sequence[dict] = (),
@@ -63,6 +63,10 @@ class TextVideoRetriever(BaseModel):
                  data_preprocessor: dict = dict(type='VideoTextPreprocessor')) -> None:
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor))
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+        if not isinstance(self.backbone, Backbone):
+            raise TypeError(f'{type(self.backbone).__name__} is no Backbone')
+        self.backbone.take_fingerprint()  # before anything is added or trained
+        self.data_preprocessor.prepare(self.backbone)
         depth = len(self.backbone.vision_blocks)
         video_from = depth if video_from is None else video_from
         if not 0 <= video_from <= depth:
@@ -89,15 +93,13 @@ class TextVideoRetriever(BaseModel):
         self.tuning = TUNING.build(tuning)
         self.tuning.apply(self)
         self.register_load_state_dict_post_hook(_frozen_may_be_missing)
-        if any(p.requires_grad for p in self.backbone.parameters()):
-            self.backbone.fingerprint  # noqa: B018 - computed now, before training changes the weights
 
     # -- embeddings -------------------------------------------------------------------------------------------------
     def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """Embed every frame.
 
         Args:
-            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
+            frames (Tensor): Normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
@@ -109,7 +111,7 @@ class TextVideoRetriever(BaseModel):
         """Embed each video as the single vector that an index uses.
 
         Args:
-            frames (Tensor): CLIP-normalized pixels [B, F, 3, H, W].
+            frames (Tensor): Normalized pixels [B, F, 3, H, W].
             frame_mask (Tensor, optional): [B, F] bool, False where a frame is padding.
 
         Returns:
@@ -144,7 +146,7 @@ class TextVideoRetriever(BaseModel):
 
         Args:
             tokens (Tensor): Token ids [T, L] int64.
-            frames (Tensor): CLIP-normalized pixels [V, F, 3, H, W].
+            frames (Tensor): Normalized pixels [V, F, 3, H, W].
             frame_mask (Tensor, optional): [V, F] bool, False where a frame is padding.
 
         Returns:
@@ -164,7 +166,7 @@ class TextVideoRetriever(BaseModel):
         """Run a batch of :class:`VideoTextPreprocessor` in one of MMEngine's modes.
 
         Args:
-            frames (Tensor): [B, F, 3, H, W], CLIP-normalized.
+            frames (Tensor): [B, F, 3, H, W], normalized.
             tokens (Tensor): [T, L] int64.
             text_video (Tensor, optional): Row of each text's video, [T] int64. None: text i belongs to video i.
             video_index (Tensor, optional): Number of each video in the dataset, [B] int64. None: all different.

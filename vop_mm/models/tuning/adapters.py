@@ -61,7 +61,6 @@ class AdapterTuning(TuningStrategy):
     def prepare(self, model: nn.Module) -> None:
         """Wrap the sub-layers."""
         backbone = model.backbone
-        backbone.fingerprint  # noqa: B018 - computed for CLIP alone, before adapters are added
         for blocks, width in ((backbone.vision_blocks, backbone.vision_width),
                               (backbone.text_blocks, backbone.text_width)):
             for block in blocks:

@@ -3,6 +3,13 @@ import io
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vop_mm.models.prompts import PromptProvider
+from vop_mm.models.tuning import trainable_state_dict
+from vop_mm.models.tuning.adapters import ParallelAdapter
+
+from .checkpoint import describe
 
 # Modules whose tensors the paper's counter includes.
 _LAYERS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Embedding, nn.RNNBase)
@@ -33,8 +40,6 @@ def count_as_paper(model: nn.Module) -> int:
     Returns:
         int: Number of scalars.
     """
-    from vop_mm.models.prompts import PromptProvider
-
     seen = {id(p): p for module in model.modules() if isinstance(module, PromptProvider) for p in module.parameters()}
     seen |= {id(p): p for module in model.modules() if isinstance(module, _LAYERS)
              for p in module.parameters(recurse=False)}
@@ -42,7 +47,7 @@ def count_as_paper(model: nn.Module) -> int:
 
 
 def count_backbone_as_paper(model: nn.Module) -> int:
-    """Count CLIP's parameters, 100% in the paper's table, as in :func:`count_as_paper`.
+    """Count the backbone's parameters, 100% in the paper's table, as in :func:`count_as_paper`.
 
     Args:
         model (nn.Module): A retriever.
@@ -50,8 +55,6 @@ def count_backbone_as_paper(model: nn.Module) -> int:
     Returns:
         int: Number of scalars; 119,826,432 for ViT-B/32.
     """
-    from vop_mm.models.tuning.adapters import ParallelAdapter
-
     added = {id(layer) for module in model.backbone.modules() if isinstance(module, ParallelAdapter)
              for layer in (module.down, module.up)}
     return sum(p.numel() for module in model.backbone.modules()
@@ -68,9 +71,6 @@ def checkpoint_bytes(model: nn.Module, cfg) -> int:
     Returns:
         int: Size in bytes; 0 if nothing trains.
     """
-    from vop_mm.engine.checkpoint import describe
-    from vop_mm.models.tuning import trainable_state_dict
-
     if not count_trainable(model):
         return 0
     state = {name: torch.empty_like(value, device='cpu') for name, value in trainable_state_dict(model).items()}
@@ -105,8 +105,6 @@ def count_flops(model: nn.Module, num_frames: int, training: bool = False) -> in
     Returns:
         int: Number of operations; a multiplication and an addition count as two.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     device = next(model.parameters()).device
     frames = torch.zeros(1, num_frames, 3, *model.backbone.image_size, device=device)
     tokens = torch.ones(1, model.text_tower.max_words, dtype=torch.int64, device=device)

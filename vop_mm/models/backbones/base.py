@@ -1,0 +1,224 @@
+"""Contract of a backbone: what towers, tuning, engine, search and deployment may ask of one."""
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_RESIZE, _INTERPOLATION = ('shortest', 'squash'), ('bicubic', 'bilinear')
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Inputs that a backbone's weights were trained on.
+
+    Args:
+        size (tuple[int, int]): Height and width of frames in pixels.
+        mean (tuple[float, float, float]): Mean of each channel, for pixels in 0..1. Defaults to OpenAI's.
+        std (tuple[float, float, float]): Standard deviation of each channel. Defaults to OpenAI's.
+        interpolation (str): ``'bicubic'`` or ``'bilinear'``. Defaults to ``'bicubic'``.
+        resize (str): ``'shortest'``: the short side is resized, then the center is cropped. ``'squash'``: both sides
+            are resized, without regard to the aspect ratio. Defaults to ``'shortest'``.
+        tokenizer (dict, optional): Config of the tokenizer, from the registry ``TOKENIZERS``. None: every config has to
+            name one. Defaults to None.
+        assumed (bool): Whether only size and tokenizer are known: the weights come from a file that doesn't say how
+            their frames were made. Configs that say otherwise are right then. Defaults to False.
+
+    Raises:
+        ValueError: Unknown value of ``interpolation`` or ``resize``.
+    """
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+    interpolation: str = 'bicubic'
+    resize: str = 'shortest'
+    tokenizer: dict | None = None
+    assumed: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (('interpolation', _INTERPOLATION), ('resize', _RESIZE)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f'{name} must be one of {allowed}, got {getattr(self, name)!r}')
+
+
+class Backbone(BaseModule):
+    """Base class of models with a vision and a text tower whose blocks can be run one by one.
+
+    The towers (:class:`VisionTower`, :class:`TextTower`) do the rest: they run block after block with prompts in
+    between. Everything outside a backbone's own file uses the members of this class only.
+
+    The vision tower's sequence begins with R read-out tokens (CLS: R = 1; R = 0 if frames are read from their patches
+    alone), followed by prompts and M patches. Joined frames stand in one sequence: ``[R * F, P, M * F]`` tokens.
+
+    Args:
+        preprocessing (Preprocessing): Result of :meth:`preprocessing_of` for this model.
+        vision_width (int): Number of channels of the vision tower (C).
+        text_width (int): Number of channels of the text tower.
+        embed_dim (int): Number of dimensions of the embeddings of both towers (D).
+        context_length (int): Maximum number of text tokens, prompts included.
+        vocab_size (int): Number of token ids.
+        end_of_text (int): Id of the token that ends captions.
+        causal_text (bool): Whether a text token attends to those before it only. Captions are then cut behind their
+            end; otherwise they keep their length. Defaults to True.
+        arch_name (str, optional): Name of the architecture, which a checkpoint has to agree with. Defaults to the name
+            of the class.
+        weights (str, optional): Tag or file of the weights, for messages. Defaults to None.
+        file (str, optional): File from which the weights were read. Defaults to None.
+    """
+    fingerprint: str | None = None  # see take_fingerprint
+
+    def __init__(self, *, preprocessing: Preprocessing, vision_width: int, text_width: int, embed_dim: int,
+                 context_length: int, vocab_size: int, end_of_text: int, causal_text: bool = True,
+                 arch_name: str | None = None, weights: str | None = None, file: str | None = None) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.vision_width, self.text_width, self.embed_dim = vision_width, text_width, embed_dim
+        self.context_length, self.vocab_size, self.end_of_text = context_length, vocab_size, end_of_text
+        self.causal_text = causal_text
+        self.arch_name = arch_name or type(self).__name__
+        self.weights, self.file = weights, file
+
+    # -- inputs -----------------------------------------------------------------------------------------------------
+    @classmethod
+    @abstractmethod
+    def preprocessing_of(cls, **arguments) -> Preprocessing:
+        """Return the preprocessing of a model that is not built, and whose weights are not loaded.
+
+        Data pipelines are completed with it; see :mod:`vop_mm.config.preprocessing`.
+
+        Args:
+            **arguments: Arguments of the class, as in a config.
+        """
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        return self.preprocessing.size
+
+    # -- parameters -------------------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def vision_blocks(self) -> nn.ModuleList:
+        """Residual blocks of the vision tower."""
+
+    @property
+    @abstractmethod
+    def text_blocks(self) -> nn.ModuleList:
+        """Residual blocks of the text tower."""
+
+    @property
+    @abstractmethod
+    def projections(self) -> Iterable[nn.Parameter]:
+        """Parameters of the two final projections."""
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> nn.Parameter:
+        """Logarithm of the scale applied to cosine similarities, a scalar."""
+
+    def take_fingerprint(self) -> None:
+        """Set ``fingerprint`` to the hash of the present weights, unless it is set.
+
+        Call it when the weights are loaded. The retriever does otherwise, before anything is added or trained.
+        """
+        self.fingerprint = self.fingerprint or fingerprint(self.state_dict())
+
+    # -- vision -----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def embed_frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert frames to the tokens of the first block, with positions added and normalized.
+
+        Args:
+            frames (Tensor): Normalized pixels [N, 3, H, W].
+
+        Returns:
+            tuple[Tensor, Tensor]: Read-out tokens [N, R, C] and patches [N, M, C].
+        """
+
+    def norm_vision_prompts(self, prompts: Tensor) -> Tensor:
+        """Treat prompts of the first layer as :meth:`embed_frames` treats its tokens at last, [..., C] -> [..., C].
+
+        Returns the prompts by default.
+        """
+        return prompts
+
+    @abstractmethod
+    def run_vision_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None = None) -> Tensor:
+        """Run one vision block.
+
+        Args:
+            layer (int): Layer index, from 0.
+            x (Tensor): Tokens [N, T, C].
+            num_prefix (int): Number of read-out tokens and prompts. The patches of one frame or several follow, the
+                only tokens that have a place in a frame, for blocks that add it (rotary positions).
+            key_mask (Tensor, optional): [N, T] bool, False for tokens that must not be attended to. None masks nothing.
+
+        Returns:
+            Tensor: [N, T, C].
+        """
+
+    @abstractmethod
+    def read_frames(self, cls: Tensor, patches: Tensor) -> Tensor:
+        """Read frame embeddings, not normalized, from the last block's output.
+
+        Args:
+            cls (Tensor): Read-out tokens [B, F, R, C].
+            patches (Tensor): Patches [B, F, M, C].
+
+        Returns:
+            Tensor: [B, F, D].
+        """
+
+    # -- text -------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def embed_words(self, tokens: Tensor) -> Tensor:
+        """Look up word embeddings of token ids, without positions, [n, L] -> [n, L, C]."""
+
+    @abstractmethod
+    def text_positions(self, length: int) -> Tensor:
+        """Return the positional embedding of the first ``length`` positions, [length, C]."""
+
+    @abstractmethod
+    def run_text_block(self, layer: int, x: Tensor) -> Tensor:
+        """Run one text block, with its attention mask, [n, T, C] -> [n, T, C]."""
+
+    @abstractmethod
+    def read_text(self, x: Tensor) -> Tensor:
+        """Project states of the last block to embeddings that are not normalized, [..., C] -> [..., D]."""
+
+    @abstractmethod
+    def caption_ends(self, tokens: Tensor) -> Tensor:
+        """Return the index of the token at which each caption is read, [n, L] int64 -> [n] int64."""
+
+    def cut_captions(self, tokens: Tensor) -> Tensor:
+        """Cut token ids behind the last end of a batch, [n, L] -> [n, L'], if nothing there affects embeddings.
+
+        It reads the ids: best called while they are on the CPU.
+        """
+        if not self.causal_text or not len(tokens):
+            return tokens
+        return tokens[:, :int(self.caption_ends(tokens).max()) + 1]
+
+
+def fingerprint(state_dict: dict[str, Tensor]) -> str:
+    """Return a hash of a state dict's names, shapes and float32 values.
+
+    The hash is the same for the same weights, whatever file they were read from.
+
+    Args:
+        state_dict (dict[str, Tensor]): Weights.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        value = state_dict[name].detach()
+        digest.update(f'{name}{tuple(value.shape)}'.encode())
+        if not value.is_meta:  # a model built on the meta device, for counting only, has no values
+            digest.update(value.float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
