@@ -17,10 +17,10 @@ from vop_mm.search import SearchIndex
 
 def clip_numbers(folder, name):
     """Numbers of a video's clips."""
-    gallery = SearchIndex(folder / 'vop_f_p')
-    starts, _ = gallery.catalogue.clips_of_file(name)
-    numbers = [gallery.catalogue.number(name, start) for start, _ in starts]
-    gallery.close()
+    search_index = SearchIndex(folder / 'vop_f_p')
+    starts, _ = search_index.catalogue.clips_of_file(name)
+    numbers = [search_index.catalogue.number(name, start) for start, _ in starts]
+    search_index.close()
     return numbers
 
 
@@ -236,10 +236,10 @@ def test_bad_input_is_one_line(folder, args, message):
 
 
 def _set_checkpoint(index, path):
-    gallery = SearchIndex(index)
-    with gallery.catalogue.transaction():
-        gallery.catalogue.set('source', dict(gallery.catalogue.get('source'), checkpoint=str(path)))
-    gallery.close()
+    search_index = SearchIndex(index)
+    with search_index.catalogue.transaction():
+        search_index.catalogue.set('source', dict(search_index.catalogue.get('source'), checkpoint=str(path)))
+    search_index.close()
 
 
 def test_without_an_index_it_takes_the_quickstarts(folder, tmp_path):

@@ -17,7 +17,7 @@ import torch
 from tests.indexes import DIM, make_index
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.datasets.video_files import find_videos
-from vop_mm.search import SearchIndex, index_folder
+from vop_mm.search import IndexOptions, SearchIndex, index_folder
 from vop_mm.search.indexing import CHANGED
 
 
@@ -48,8 +48,9 @@ class Loader:
 
 
 def index(folder, loader, **more):
-    with closing(SearchIndex(folder)) as gallery:
-        return index_folder(gallery, loader, lambda frames, real: frames.flatten(1).numpy(), **more)
+    with closing(SearchIndex(folder)) as search_index:
+        return index_folder(search_index, loader, lambda frames, num_frames: frames.flatten(1).numpy(),
+                            IndexOptions(**more))
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def folder(tmp_path):
 
 
 def vectors(folder):
-    with closing(SearchIndex(folder / 'index')) as gallery:
-        return {path: (state, gallery.catalogue.clips_of_file(path)[1])
-                for path, state in gallery.catalogue.files().items()}
+    with closing(SearchIndex(folder / 'index')) as search_index:
+        return {path: (state, search_index.catalogue.clips_of_file(path)[1])
+                for path, state in search_index.catalogue.files().items()}
 
 
 def keep_times(path, change):
@@ -346,10 +347,11 @@ def test_a_file_that_says_it_takes_days_is_not_cut_into_windows(folder, seconds,
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e30, 0.])
 def test_embeddings_of_a_broken_model_are_refused(folder, value):
     """They were indexed without a word, and found by nothing."""
-    with closing(SearchIndex(folder / 'index')) as gallery:
+    with closing(SearchIndex(folder / 'index')) as search_index:
         with pytest.raises(ValueError, match='an embedding (is not finite|has norm)'):
-            index_folder(gallery, Loader(), lambda frames, real: np.full((len(frames), DIM), value, np.float32))
-        assert not gallery.catalogue.files()
+            index_folder(search_index, Loader(),
+                         lambda frames, num_frames: np.full((len(frames), DIM), value, np.float32))
+        assert not search_index.catalogue.files()
     assert index(folder / 'index', Loader()).clips == 1
 
 

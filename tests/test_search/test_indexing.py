@@ -34,25 +34,25 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def retriever(model):
+def searcher(model):
     config, checkpoint = model
     return VideoSearcher(Config.fromfile(config), checkpoint, batch_size=8)
 
 
 def contents(index: Path) -> tuple[dict, dict]:
     """Files, and vectors by file and window, as the catalogue has them; the index of vectors must have the same."""
-    gallery = SearchIndex(index)
-    files = {path: (state.hash, state.error) for path, state in gallery.catalogue.files().items()}
+    search_index = SearchIndex(index)
+    files = {path: (state.hash, state.error) for path, state in search_index.catalogue.files().items()}
     rows = sqlite3.connect(index / 'catalogue.db').execute(
         'SELECT clips.id, path, start, stop, vector FROM clips JOIN files ON files.id = clips.file').fetchall()
     clips = {(os.fsdecode(path), start, stop): np.frombuffer(vector, '<f4') for _, path, start, stop, vector in rows}
-    assert len(clips) == len(rows) == len(gallery.vectors)
-    assert not gallery.catalogue.num_changes()
+    assert len(clips) == len(rows) == len(search_index.vectors)
+    assert not search_index.catalogue.num_changes()
     for number, path, start, stop, _ in rows[:20] + rows[-20:]:
-        scores, found = gallery.vectors.search(clips[os.fsdecode(path), start, stop][None], 20)
+        scores, found = search_index.vectors.search(clips[os.fsdecode(path), start, stop][None], 20)
         same = found[0][scores[0] > 1 - 1e-5]
         assert number in same
-    gallery.close()
+    search_index.close()
     return files, clips
 
 
@@ -104,7 +104,7 @@ def _count(index: Path, table: str) -> int:
         return 0
 
 
-def test_killed_twice_continued_and_changed(model, retriever, small_demo, tmp_path):
+def test_killed_twice_continued_and_changed(model, searcher, small_demo, tmp_path):
     """300 clips, 10 broken and 3 long ones, in every back end."""
     count = 300
     sources = sorted((small_demo / 'videos').glob('*.mp4'))
@@ -126,7 +126,7 @@ def test_killed_twice_continued_and_changed(model, retriever, small_demo, tmp_pa
         second = build_until(model, videos, index, name, count // 2)
         assert count // 4 <= first < second < count
         known = _count(index, 'clips')
-        report = retriever.build_index(videos, index)
+        report = searcher.build_index(videos, index)
         assert report.encoded == report.clips - known  # nothing twice
         assert sorted(path for path, _ in report.failed) == sorted(broken)
         assert all(reason for _, reason in report.failed)
@@ -138,58 +138,58 @@ def test_killed_twice_continued_and_changed(model, retriever, small_demo, tmp_pa
         variant(sources[-number - 1], videos / 'below' / f'{number + 1}.mp4', 2000 + number)
     os.utime(videos / '10.mp4', (1, 1))  # another time, the same content
     (videos / '12.mp4').rename(videos / 'renamed.mp4')
-    retriever.build_index(videos, tmp_path / 'scratch', window=3, stride=1)
-    vector = retriever.encode_video(videos / 'new_4.mp4')[0]
+    searcher.build_index(videos, tmp_path / 'scratch', window=3, stride=1)
+    vector = searcher.encode_video(videos / 'new_4.mp4')[0]
     for index in indexes.values():
-        again = retriever.build_index(videos, index)
+        again = searcher.build_index(videos, index)
         assert (again.added, again.changed, again.removed) == (6, 5, 6)
         assert again.encoded == 10 and again.clips == report.clips
         assert_same(index, tmp_path / 'scratch')
-        last = retriever.build_index(videos, index)
+        last = searcher.build_index(videos, index)
         assert last.added == last.changed == last.removed == last.encoded == 0
-        gallery = SearchIndex(index)
-        hits = gallery.search(vector, k=1000)
+        search_index = SearchIndex(index)
+        hits = search_index.search(vector, k=1000)
         assert hits[0].score == pytest.approx(1, abs=1e-5)
         assert len({hit.path for hit in hits}) == len(hits) == count + 3
-        gallery.close()
+        search_index.close()
 
 
-def test_a_hit_names_the_moment_of_a_long_video(retriever, small_demo, tmp_path):
+def test_a_hit_names_the_moment_of_a_long_video(searcher, small_demo, tmp_path):
     sources = sorted((small_demo / 'videos').glob('*.mp4'))[:4]
     (tmp_path / 'videos').mkdir()
     concatenate(sources, tmp_path / 'videos' / 'film.mp4', 1)
     with av.open(str(sources[0])) as container:
         frames = sum(1 for _ in container.decode(video=0))
     length = frames / 10
-    retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=length, stride=length / 2)
+    searcher.build_index(tmp_path / 'videos', tmp_path / 'index', window=length, stride=length / 2)
     for number, source in enumerate(sources):
-        hits = retriever.search(video=source, index=tmp_path / 'index', k=3, merge=False)
+        hits = searcher.search(video=source, index=tmp_path / 'index', k=3, merge=False)
         assert (hits[0].start, hits[0].end) == pytest.approx((number * length, (number + 1) * length))
         assert hits[0].score > 0.99 and len(hits) == 3
-        merged = retriever.search(video=source, index=tmp_path / 'index', k=3)
+        merged = searcher.search(video=source, index=tmp_path / 'index', k=3)
         assert merged == hits[:1]
 
 
 @pytest.mark.parametrize('name', ['film.mp4', 'film.mkv'])
-def test_a_bad_second_costs_its_windows_alone(retriever, tmp_path, name):
+def test_a_bad_second_costs_its_windows_alone(searcher, tmp_path, name):
     (tmp_path / 'videos').mkdir()
     path = encode_video(tmp_path / 'videos' / name, 240, fps=12, max_b_frames=0,  # a key frame each second
                         options={'x264-params': 'scenecut=0'})
     spoil_frames(path, slice(123, 125))
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
+    report = searcher.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
     (partly, why), = report.partly
     assert partly == name and why.startswith('2 of 9 windows can\'t be read: ') and not report.failed
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
-        moments, _ = gallery.catalogue.clips_of_file(name)
+    with closing(SearchIndex(tmp_path / 'index')) as search_index:
+        moments, _ = search_index.catalogue.clips_of_file(name)
     assert [start for start, _ in moments] == pytest.approx([0, 2, 4, 6, 12, 14, 16], abs=.1)
-    assert retriever.build_index(tmp_path / 'videos', tmp_path / 'index').unchanged == 1
+    assert searcher.build_index(tmp_path / 'videos', tmp_path / 'index').unchanged == 1
     spoil_frames(path, slice(0, None))
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index')
+    report = searcher.build_index(tmp_path / 'videos', tmp_path / 'index')
     assert [path for path, _ in report.failed] == [name] and report.clips == 0 and not report.partly
 
 
 @pytest.mark.parametrize(('crashes', 'lost'), [((10, 11), 2), ((0, 100), 9)])
-def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(retriever, tmp_path, monkeypatch, crashes, lost):
+def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(searcher, tmp_path, monkeypatch, crashes, lost):
     (tmp_path / 'videos').mkdir()
     encode_video(tmp_path / 'videos' / 'film.mp4', 240, fps=12)
     decode = PyAVReader.get_batch
@@ -200,71 +200,71 @@ def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(retriever, tm
         return decode(self, indices)
 
     monkeypatch.setattr(PyAVReader, 'get_batch', get_batch)
-    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()  # its child is from before
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
-    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()
+    searcher.prompt_set(next(iter(searcher.prompts))).loader.close()  # its child is from before
+    report = searcher.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
+    searcher.prompt_set(next(iter(searcher.prompts))).loader.close()
     (name, why), = report.failed if lost == 9 else report.partly
     assert name == 'film.mp4' and why.endswith('the decoder died: SIGSEGV') and report.clips == 9 - lost
 
 
-def test_lost_vectors_are_taken_from_the_catalogue(retriever, small_demo, tmp_path):
+def test_lost_vectors_are_taken_from_the_catalogue(searcher, small_demo, tmp_path):
     index = tmp_path / 'index'
-    retriever.build_index(small_demo / 'videos', index)
+    searcher.build_index(small_demo / 'videos', index)
     before = contents(index)
     (index / 'vectors.faiss').unlink()
-    with pytest.raises(ValueError, match='is not finished, or lost its vectors'):
-        retriever.from_index(index).search('a square', index)
-    assert retriever.build_index(small_demo / 'videos', index).encoded == 0
+    with pytest.raises(ValueError, match='is not finished, or its vectors are lost'):
+        searcher.from_index(index).search('a square', index)
+    assert searcher.build_index(small_demo / 'videos', index).encoded == 0
     assert contents(index)[0] == before[0]
-    assert retriever.search('a square', index, k=3)
+    assert searcher.search('a square', index, k=3)
 
 
-def test_clusters_looked_at_may_change(retriever, small_demo, tmp_path):
+def test_clusters_looked_at_may_change(searcher, small_demo, tmp_path):
     index, backend = tmp_path / 'index', dict(type='FaissIndex', exact_up_to=5, num_probes=1)
-    retriever.build_index(small_demo / 'videos', index, backend=backend)
-    first = retriever.search('a square', index, k=100)
-    report = retriever.build_index(small_demo / 'videos', index, backend=dict(num_probes=1000))
+    searcher.build_index(small_demo / 'videos', index, backend=backend)
+    first = searcher.search('a square', index, k=100)
+    report = searcher.build_index(small_demo / 'videos', index, backend=dict(num_probes=1000))
     assert report.encoded == 0 and report.clips > len(first)
-    assert len(retriever.search('a square', index, k=100)) == report.clips  # the index is read again, and they are kept
+    assert len(searcher.search('a square', index, k=100)) == report.clips  # the index is read again, and they are kept
     with pytest.raises(ValueError, match='num_probes must be at least 1'):
-        retriever.build_index(small_demo / 'videos', index, backend=dict(num_probes=0))
-    with pytest.raises(IndexMismatchError, match='to move it, make another'):
-        retriever.build_index(small_demo / 'videos', index, backend=dict(nprobe=5))
+        searcher.build_index(small_demo / 'videos', index, backend=dict(num_probes=0))
+    with pytest.raises(IndexMismatchError, match='which can not be changed: create another'):
+        searcher.build_index(small_demo / 'videos', index, backend=dict(nprobe=5))
     assert SearchIndex(index).backend == dict(backend, num_probes=1000)
 
 
-def test_nothing_changes_where_indexing_is_refused(retriever, small_demo, tmp_path):
+def test_nothing_changes_where_indexing_is_refused(searcher, small_demo, tmp_path):
     index, videos, empty = tmp_path / 'index', tmp_path / 'videos', tmp_path / 'empty'
     videos.mkdir()
     empty.mkdir()
     shutil.copy(next((small_demo / 'videos').glob('*.mp4')), videos / 'a.mp4')
     for call, error, message in (
-            (lambda: retriever.build_index(empty, index), ValueError, 'no videos in'),
-            (lambda: retriever.build_index(tmp_path / 'nowhere', index), NotADirectoryError, 'no such folder'),
-            (lambda: retriever.build_index(videos, index, window=-1), ValueError, 'windows take a length'),
-            (lambda: retriever.build_index(videos, videos), FileExistsError, 'is no search index'),
-            (lambda: retriever.build_index(videos, index, backend=dict(
+            (lambda: searcher.build_index(empty, index), ValueError, 'no videos in'),
+            (lambda: searcher.build_index(tmp_path / 'nowhere', index), NotADirectoryError, 'no such folder'),
+            (lambda: searcher.build_index(videos, index, window=-1), ValueError, 'window and stride must be positive'),
+            (lambda: searcher.build_index(videos, videos), FileExistsError, 'is not a search index'),
+            (lambda: searcher.build_index(videos, index, backend=dict(
                 type='MilvusIndex', uri='http://127.0.0.1:9', timeout=2)), ConnectionError, 'can not be reached')):
         with pytest.raises(error, match=message):
             call()
         assert not index.exists() and os.listdir(videos) == ['a.mp4']
-    retriever.build_index(videos, index)
+    searcher.build_index(videos, index)
     before = contents(index)
     with pytest.raises(IndexMismatchError, match='window 30.0, not 5'):
-        retriever.build_index(videos, index, window=5)
-    with pytest.raises(IndexMismatchError, match='to move it, make another'):
-        retriever.build_index(videos, index, backend=dict(type='MilvusIndex'))
-    with pytest.raises(ValueError, match='is of the videos in'):
-        retriever.build_index(empty, index)
+        searcher.build_index(videos, index, window=5)
+    with pytest.raises(IndexMismatchError, match='which can not be changed: create another'):
+        searcher.build_index(videos, index, backend=dict(type='MilvusIndex'))
+    with pytest.raises(ValueError, match='is for the videos in'):
+        searcher.build_index(empty, index)
     with SearchIndex(index).locked(), pytest.raises(BlockingIOError, match='another process is changing the index'):
-        retriever.build_index(videos, index)
+        searcher.build_index(videos, index)
     (videos / 'a.mp4').unlink()
-    with pytest.raises(ValueError, match='nothing was changed'):  # a disk that isn't mounted is an empty folder
-        retriever.build_index(videos, index)
+    with pytest.raises(ValueError, match='the index is unchanged'):  # a disk that isn't mounted is an empty folder
+        searcher.build_index(videos, index)
     assert contents(index)[0] == before[0]
 
 
-def test_killed_while_an_index_is_made(retriever, small_demo, tmp_path, monkeypatch):
+def test_killed_while_an_index_is_made(searcher, small_demo, tmp_path, monkeypatch):
     index = tmp_path / 'index'
 
     def die(*args):
@@ -273,16 +273,16 @@ def test_killed_while_an_index_is_made(retriever, small_demo, tmp_path, monkeypa
     child = os.fork()
     if child == 0:
         monkeypatch.setattr(os, 'replace', die)
-        retriever.build_index(small_demo / 'videos', index, backend=dict(type='FaissIndex'))
+        searcher.build_index(small_demo / 'videos', index, backend=dict(type='FaissIndex'))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert os.listdir(index) and not SearchIndex.exists(index)
-    report = retriever.build_index(small_demo / 'videos', index)
+    report = searcher.build_index(small_demo / 'videos', index)
     assert report.added == report.clips == len(list((small_demo / 'videos').iterdir()))
     assert not list(index.glob('.*'))
 
 
-def test_names_of_all_kinds_and_files_that_can_not_be_read(retriever, small_demo, tmp_path):
+def test_names_of_all_kinds_and_files_that_can_not_be_read(searcher, small_demo, tmp_path):
     videos, index = tmp_path / 'videos', tmp_path / 'index'
     videos.mkdir()
     source = next((small_demo / 'videos').glob('*.mp4'))
@@ -291,15 +291,15 @@ def test_names_of_all_kinds_and_files_that_can_not_be_read(retriever, small_demo
         variant(source, videos / name, number)
     (videos / 'gone.mp4').symlink_to(tmp_path / 'nothing')
     (videos / 'notes.txt').write_text('no video')
-    report = retriever.build_index(videos, index)
+    report = searcher.build_index(videos, index)
     assert report.failed == [('gone.mp4', 'linked to nothing')]
     assert report.clips == report.added == len(names)
-    assert {Path(hit.path).name for hit in retriever.search('a', index, k=9)} == set(names)
+    assert {Path(hit.path).name for hit in searcher.search('a', index, k=9)} == set(names)
 
 
-def test_a_folder_that_was_moved_is_followed(retriever, small_demo, tmp_path):
+def test_a_folder_that_was_moved_is_followed(searcher, small_demo, tmp_path):
     shutil.copytree(small_demo / 'videos', tmp_path / 'old')
-    retriever.build_index(tmp_path / 'old', tmp_path / 'index')
+    searcher.build_index(tmp_path / 'old', tmp_path / 'index')
     (tmp_path / 'old').rename(tmp_path / 'new')
-    assert retriever.build_index(tmp_path / 'new', tmp_path / 'index').encoded == 0
-    assert all(Path(hit.path).is_file() for hit in retriever.search('a square', tmp_path / 'index'))
+    assert searcher.build_index(tmp_path / 'new', tmp_path / 'index').encoded == 0
+    assert all(Path(hit.path).is_file() for hit in searcher.search('a square', tmp_path / 'index'))

@@ -112,8 +112,8 @@ def test_words_that_the_model_does_not_know_are_named(folder, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (('index', ''), 'the query is empty'),
     (('index', 'word ' * 10_000), '10000 words'),
-    (('index', ), 'one of them'),
-    (('index', 'a', '--image', 'a.pth'), 'one of them'),
+    (('index', ), 'exactly one of'),
+    (('index', 'a', '--image', 'a.pth'), 'exactly one of'),
     (('index', '--video', 'config.py'), 'config.py'),
     (('index', '--image', 'config.py'), 'not an image'),
     (('index', '--video', 'nothing.mp4'), 'no such file'),
@@ -129,20 +129,20 @@ def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
 
 
 @pytest.mark.parametrize('args, message', [
-    (('videos', 'new'), 'is no index yet: name a --config'),
+    (('videos', 'new'), 'is not an index: use --config'),
     (('nowhere', 'index'), 'no such folder of videos'),
-    (('.', 'index'), 'is of the videos in'),
+    (('.', 'index'), 'is for the videos in'),
     (('videos', 'new', '--config', 'config.py'), 'config.py trains: name the checkpoint to encode with'),
     (('videos', 'index', *MADE_WITH, 'b.pth'), 'other settings: prompts'),
     (('videos', 'index', '--window', '9'), 'other settings: window 4.0, not 9.0'),
-    (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'windows take a length'),
+    (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'window and stride must be positive'),
     (('videos', 'new', *MADE_WITH, 'a.pth', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
     (('videos', 'new', *MADE_WITH, 'config.py'), 'not a readable checkpoint'),
     (('videos', 'new', '--config', 'nothing.py'), 'config not found: nothing.py'),
-    (('videos', 'index', '--backend', 'milvus'), 'to move it, make another'),
+    (('videos', 'index', '--backend', 'milvus'), 'which can not be changed: create another'),
     (('videos', 'index', '--num-probes', '0'), 'num_probes must be at least 1'),
     (('empty', 'new', *MADE_WITH, 'a.pth'), 'no videos in empty'),
-    (('empty', 'index'), 'is of the videos in'),
+    (('empty', 'index'), 'is for the videos in'),
 ])
 def test_bad_builds_are_one_line_and_change_nothing(folder, args, message):
     (folder / 'empty').mkdir(exist_ok=True)
@@ -235,9 +235,9 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path, monkeypatch)
 
     lite = tmp_path / 'lite'
     assert run_tool(*make[:2], lite, *make[3:], '--backend', 'milvus').returncode == 0
-    gallery = SearchIndex(lite)
+    search_index = SearchIndex(lite)
     assert_one_line(run_tool('tools/search.py', lite, 'a red square'), 'another process may have it open')
-    gallery.close()  # lets others have it
+    search_index.close()  # lets others have it
     again = run_tool('tools/search.py', lite, 'a red square', '--json')
     assert [hit['path'] for hit in json.loads(again.stdout)] == [hit['path'] for hit in json.loads(found.stdout)]
 

@@ -34,15 +34,7 @@ def summarize(outcomes: list[dict]) -> dict:
 
 
 def write_tables(rows: list[dict], folder: str | Path) -> str:
-    """Write ``table.md`` and ``table.csv``.
-
-    Args:
-        rows (list[dict]): Rows of :func:`summarize`.
-        folder (str | Path): Output folder.
-
-    Returns:
-        str: The markdown table.
-    """
+    """Write the rows of :func:`summarize` to ``table.md`` and ``table.csv``; return the markdown table."""
     metrics = [key for key in METRICS if any(key in row for row in rows)]
     kinds = list(dict.fromkeys(key for row in rows for key in _kinds(row)))
     several = any(len(row['seeds']) > 1 for row in rows)
@@ -92,12 +84,7 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 def draw_comparison(rows: list[dict], path: str | Path) -> None:
-    """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis.
-
-    Args:
-        rows (list[dict]): Rows of :func:`summarize`.
-        path (str | Path): PNG file to write.
-    """
+    """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis, into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

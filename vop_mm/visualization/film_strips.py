@@ -24,13 +24,7 @@ class FilmStrips:
         self._strips: dict[str, np.ndarray] = {}
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """Return the film strip of a video.
-
-        Args:
-            video_id (str): Id of the video.
-
-        Returns:
-            np.ndarray: Frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8.
+        """Return a video's frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8.
 
         Raises:
             KeyError: The dataset has no such video.

@@ -23,7 +23,6 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
         path (str | Path): PNG file to write.
         top_k (int): Number of videos to show per method. Defaults to 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     first = next(iter(methods.values()))
@@ -34,7 +33,6 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
     width = 3.4
     heights = [0.45, *(0.35 + rows[query] * (width / strip + 0.22) for query in queries)]
     figure = Figure(figsize=(width * len(methods), sum(heights)))
-    FigureCanvasAgg(figure)
     head, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for i, name in enumerate(methods):
         head.text((i + 0.5) / len(methods), 0.3, printable(name), ha='center', fontweight='bold', parse_math=False)

@@ -34,7 +34,7 @@ class Hosts:
         given = [_split(name) for name in names]
         for name, parts in zip(names, given):
             if parts is None:
-                raise ValueError(f'{name!r} is not the name of a host: NAME or NAME:PORT is taken')
+                raise ValueError(f'{name!r} is not a host name: use NAME or NAME:PORT')
         self._names = {*LOOPBACK, *(name for name, _ in given)}
         if not self._any_address:
             self._names.add(_normal(address))
@@ -60,12 +60,7 @@ class Hosts:
         return called
 
     def is_own_page(self, origin: str, called: str) -> bool:
-        """Return True if a page belongs to this server.
-
-        Args:
-            origin (str): ``Origin`` header.
-            called (str): Result of :meth:`called`.
-        """
+        """Return True if the page of an ``Origin`` header belongs to this server, whose name is from :meth:`called`."""
         match = _ORIGIN.fullmatch(origin)
         page, host = match and _split(match[2]), _split(called)
         if page is None or host is None:  # also 'null': a page without an origin, or one that hides it

@@ -46,33 +46,20 @@ def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.
         log_few_lines()
         port = listening.getsockname()[1]
         for collection in collections:
-            print(_printable(f'{collection.name}: serves the videos in {collection.status().videos}'), flush=True)
+            print(_printable(f'{collection.name}: serving the videos in {collection.status().videos}'), flush=True)
         reached = ANY_ADDRESS.get(host, host)
         reached = f'[{reached}]' if ':' in reached else reached
-        print(f'search page: http://{reached}:{port} (Ctrl-C ends it)', flush=True)
+        print(f'search page: http://{reached}:{port} (Ctrl-C to stop)', flush=True)
         if host not in LOOPBACK or names:
-            print('warning: whoever reaches this address sees the videos of the index and may upload files; there is '
-                  'no password. It is answered by this address alone, and by the names of --allow-host',
+            print('warning: everyone who can reach this address sees the videos of the index and can upload files, '
+                  'without a password; other host names need --allow-host',
                   file=sys.stderr, flush=True)
         Server(app).run(sockets=[listening])
 
 
 def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures, scratch: str, max_upload: int,
              hosts: Hosts, root_path: str = '') -> Callable:
-    """Build the page and its videos, protected by a guard, as an ASGI application.
-
-    Args:
-        collections (Sequence[Collection]): See :func:`serve`.
-        texts (Texts): See :func:`serve`.
-        pictures (Pictures): Maker of the stills.
-        scratch (str): Folder for temporary files.
-        max_upload (int): See :func:`serve`.
-        hosts (Hosts): Host names of the server.
-        root_path (str): See :func:`serve`.
-
-    Returns:
-        Callable: ASGI application.
-    """
+    """Build the page and its videos, protected by a guard, as an ASGI application; see :func:`serve`."""
     # gradio reads these on import: its temporary folder, and no telemetry or history
     os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', GRADIO_RUN_HISTORY='False',
                       HF_HUB_DISABLE_TELEMETRY='1')

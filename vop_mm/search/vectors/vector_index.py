@@ -12,19 +12,11 @@ class DamagedVectorsError(ValueError):
 
 
 def check_vectors(vectors: np.ndarray, dim: int) -> None:
-    """Refuse vectors that can't be searched.
-
-    Args:
-        vectors (np.ndarray): float32 [n, D].
-        dim (int): D.
-
-    Raises:
-        ValueError: A vector has another length, values that are not finite, or a norm other than 1.
-    """
+    """Refuse vectors, float32 [n, D], of another length, with values that are not finite, or of a norm other than 1."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ValueError(f'vectors of {dim} values wanted, got {vectors.shape}')
+        raise ValueError(f'expected vectors of {dim} values, got {vectors.shape}')
     if not np.isfinite(vectors).all():
-        raise ValueError('an embedding is not finite: the model, or what it was given, is broken')
+        raise ValueError('an embedding is not finite: check the model and its input')
     with np.errstate(over='ignore'):
         norms = np.linalg.norm(vectors, axis=1)
     if (abs(norms - 1) > _UNIT).any():
