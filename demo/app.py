@@ -60,7 +60,7 @@ def quickstart_index() -> Path:
     for path in _QUICKSTART:
         if (ROOT / path / 'catalogue.db').is_file():
             return ROOT / path
-    raise FileNotFoundError('no index: name one, or create the index of the demo with tools/quickstart.sh')
+    raise FileNotFoundError('no index: name one, or create the index of the demo with bash tools/quickstart.sh')
 
 
 def name_indexes(given: list) -> dict[str, Path]:

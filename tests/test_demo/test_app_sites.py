@@ -100,10 +100,10 @@ def test_what_a_proxy_says_reaches_nothing_else(server):
 
 
 @pytest.mark.parametrize('args, message', [
-    (('--allow-host', 'http://a.example'), 'is not the name of a host'),
-    (('--allow-host', '*'), 'is not the name of a host'),
-    (('--allow-host', 'a.example:99999'), 'is not the name of a host'),
-    (('--allow-host', 'a.example:0'), 'is not the name of a host'),
+    (('--allow-host', 'http://a.example'), 'is not a host name'),
+    (('--allow-host', '*'), 'is not a host name'),
+    (('--allow-host', 'a.example:99999'), 'is not a host name'),
+    (('--allow-host', 'a.example:0'), 'is not a host name'),
     (('--root-path', '/a b'), 'is not a path like /search'),
 ])
 def test_a_wrong_name_is_one_line(folder, args, message):

@@ -191,7 +191,7 @@ def test_where_it_can_not_be_taken_back_one_line_says_so(tmp_path):
         try:
             SearchIndex(tmp_path / 'index')
         except OSError as e:
-            os._exit('catalogue.db was left in the middle of a change' in str(e))
+            os._exit('catalogue.db has an unfinished change' in str(e))
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     (tmp_path / 'index').chmod(0o700)

@@ -71,6 +71,17 @@ def test_full_re_ranking_is_the_order_of_the_head(world):
     collection.close()
 
 
+def test_a_list_of_queries_finds_what_each_finds_alone(world):
+    searcher, index, paths, scores = world
+    together = searcher.search(TEXTS, index, k=4)
+    assert len(together) == len(TEXTS)
+    for text, hits, row in zip(TEXTS, together, scores):
+        assert_in_order(hits, row, paths)
+        alone = searcher.search(text, index, k=4)
+        assert [hit.path for hit in hits] == [hit.path for hit in alone]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], atol=1e-5)
+
+
 def test_the_nearest_by_vector_alone_are_re_ranked(world):
     searcher, index, paths, scores = world
     near = (searcher.encode_text(TEXTS) @ searcher.encode_video(paths).T).argsort(1)[:, ::-1]

@@ -16,6 +16,7 @@ from vop_mm.apis import VideoSearcher
 from vop_mm.datasets import VideoSource
 from vop_mm.datasets.remote import FileStat
 from vop_mm.search import SearchIndex, list_videos
+from vop_mm.search.indexing import CHANGED
 from vop_mm.search.place import name_of_video
 
 pytestmark = pytest.mark.usefixtures('place')
@@ -144,8 +145,7 @@ def test_a_file_that_is_replaced_between_looking_and_reading(searcher, videos, t
         monkeypatch.setattr(type(searcher.prompt_set(None).loader), 'duration', replace)
         before = vectors(tmp_path / 'i')
         report = searcher.build_index(list_of, tmp_path / 'i')
-        assert report.failed == [(f'{web.url}/a.mp4', 'changed while it was being indexed: it is left for the next '
-                                  'time')]
+        assert report.failed == [(f'{web.url}/a.mp4', CHANGED)]
         assert_same(vectors(tmp_path / 'i'), before)
 
 
@@ -157,7 +157,7 @@ def test_which_names_of_a_store_are_videos():
 
     found, refused = list_videos(Store('memory://v'))
     assert list(found) == ['a/c.webm', 'b.MP4']
-    assert refused == dict.fromkeys(['../up.mp4', '/top.mp4', 'a/../../d.mkv'], 'a name that leads out of the folder')
+    assert refused == dict.fromkeys(['../up.mp4', '/top.mp4', 'a/../../d.mkv'], 'the name leads out of the folder')
 
 
 def test_an_index_keeps_to_its_place(searcher, videos, tmp_path):

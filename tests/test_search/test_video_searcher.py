@@ -180,6 +180,17 @@ def test_search_by_text_video_and_image(files, small_demo, tmp_path):
             np.testing.assert_allclose([hit.score for hit in hits], np.sort(row)[::-1][:4], atol=1e-5)
             for hit in hits:
                 assert row[paths.index(hit.path)] == pytest.approx(hit.score, abs=1e-5)
+    encoded = []
+    with pytest.MonkeyPatch.context() as patch:  # texts of a list are encoded in one batch
+        model = alone.prompt_set().model
+        encode = model.encode_text
+        patch.setattr(model, 'encode_text', lambda tokens: encoded.append(len(tokens)) or encode(tokens))
+        lists = alone.search(tuple(texts), tmp_path / 'gallery', k=4)
+    assert encoded == [2] and alone.search([], tmp_path / 'gallery') == []
+    for hits, text in zip(lists, texts, strict=True):
+        one = alone.search(text, tmp_path / 'gallery', k=4)
+        assert [(hit.path, hit.start, hit.end) for hit in hits] == [(hit.path, hit.start, hit.end) for hit in one]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in one], atol=1e-6)
     best = alone.search(video=paths[5], index=tmp_path / 'gallery', k=1)[0]
     assert best.score == pytest.approx(1, abs=1e-5)
     frame = DecordReader(paths[5]).get_batch([0]).asnumpy()[0]

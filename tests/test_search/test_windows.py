@@ -42,9 +42,9 @@ def test_windows_that_leave_moments_out(length, stride):
 def test_there_is_a_limit_to_windows(duration, length):
     with pytest.raises(ValueError, match='more than 10000 windows'):
         cut_windows(duration, length)
-    assert len(cut_windows(9, 2, 1, most=8)) == 8
+    assert len(cut_windows(9, 2, 1, max_windows=8)) == 8
     with pytest.raises(ValueError, match='more than 7 windows'):
-        cut_windows(9, 2, 1, most=7)
+        cut_windows(9, 2, 1, max_windows=7)
 
 
 @pytest.mark.parametrize('duration', [float('nan'), float('inf'), -1.])

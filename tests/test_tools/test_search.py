@@ -75,6 +75,24 @@ def test_table_and_page_of_a_video_search(folder, tmp_path):
             assert abs(read_index(np.asarray(frame)) - 25 * (hit['start'] + hit['end']) / 2) < 2
 
 
+def test_each_line_of_a_file_is_a_query(folder, tmp_path):
+    queries = ['a red square', '[b]two circles[/b]', 'a red square']
+    (tmp_path / 'q.txt').write_text('\ufeff' + '\n\n'.join(queries) + '\n', encoding='utf-8')
+    done = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt', '-k', '3', '--json')
+    found = json.loads(done.stdout)
+    assert [item['query'] for item in found] == queries and found[0] == found[2], done.stderr
+    for item in found[:2]:
+        alone = json.loads(run_tool('tools/search.py', folder / 'index', item['query'], '-k', '3', '--json').stdout)
+        scores = [hit.pop('score') for hit in alone]
+        assert [hit.pop('score') for hit in item['hits']] == pytest.approx(scores, abs=1e-5)
+        assert item['hits'] == alone
+    table = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt', '-k', '1')
+    assert table.returncode == 0 and all(query in table.stdout for query in queries), table.stderr
+    (tmp_path / 'q.txt').write_text('\n')
+    done = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt')
+    assert_one_line(done, 'contains no queries')
+
+
 def test_the_table_names_videos_from_where_one_is(folder):
     for cwd, name in ((folder, 'videos/'), (folder / 'videos', ''), (folder.parent, f'{folder.name}/videos/')):
         done = run_tool('tools/search.py', folder / 'index', 'a red square', '-k', '1', cwd=cwd)
@@ -114,6 +132,8 @@ def test_words_that_the_model_does_not_know_are_named(folder, tmp_path):
     (('index', 'word ' * 10_000), '10000 words'),
     (('index', ), 'exactly one of'),
     (('index', 'a', '--image', 'a.pth'), 'exactly one of'),
+    (('index', 'a', '--queries', 'config.py'), 'exactly one of'),
+    (('index', '--queries', 'a.pth'), 'a.pth is not a text file'),
     (('index', '--video', 'config.py'), 'config.py'),
     (('index', '--image', 'config.py'), 'not an image'),
     (('index', '--video', 'nothing.mp4'), 'no such file'),

@@ -185,33 +185,17 @@ class Catalogue:
 
     def clips(self, ids: Sequence[int]) -> dict[int, Clip]:
         """Return clips by number; missing ones are omitted."""
-        return self.compare(ids)[0]
+        return {number: clip for numbers, clips, _ in self.rows(ids) for number, clip in zip(numbers, clips)}
 
-    def compare(self, ids: Sequence[int], vector: np.ndarray | None = None) -> tuple[dict[int, Clip], dict[int, float]]:
-        """Return clips by number, and the cosine of each with a vector, float32 [D]; missing ones are omitted."""
-        clips, cosines = {}, {}
+    def rows(self, ids: Sequence[int]) -> Iterator[tuple[list[int], list[Clip], np.ndarray]]:
+        """Yield the existing clips in batches: their numbers, themselves, and vectors float32 [n, D + kept]."""
         for first in range(0, len(ids), _SQL_BATCH):
             part = [int(i) for i in ids[first:first + _SQL_BATCH]]
             rows = self._db.rows(f'{self._clip_columns()}, path FROM clips JOIN files ON files.id = clips.file '
                                  f'WHERE clips.id IN ({",".join("?" * len(part))})', part)
             numbers, times, vectors = self._clips([row[:-1] for row in rows])
-            numbers = numbers.tolist()
-            clips.update((number, Clip(self._path(row[-1]), *pair))
-                         for number, pair, row in zip(numbers, times.tolist(), rows))
-            if vector is not None and numbers:
-                cosines.update(zip(numbers, (vectors[:, :len(vector)] @ vector).tolist()))
-        return clips, cosines
-
-    def kept(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the re-ranking values of clips: numbers of existing clips int64 [n], and values float32 [n, kept]."""
-        parts = [self._clips(self._db.rows(f'{self._clip_columns()} FROM clips WHERE clips.id IN '
-                                           f'({",".join("?" * len(part))})', part))
-                 for part in (ids[first:first + _SQL_BATCH] for first in range(0, len(ids), _SQL_BATCH))]
-        parts = [part for part in parts if len(part[0])]
-        if not parts:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        numbers, _, rows = map(np.concatenate, zip(*parts))
-        return numbers, rows[:, self._widths(rows.shape[1])[0]:]
+            yield (numbers.tolist(), [Clip(self._path(row[-1]), *pair) for pair, row in zip(times.tolist(), rows)],
+                   vectors)
 
     def number(self, path: str, start: float) -> int | None:
         """Return the number of a file's clip that begins at a time in seconds. Numbers are never reused."""

@@ -58,11 +58,7 @@ class ClipLoader:
                 worker.call('', None)
 
     def try_out(self, height: int, width: int) -> None:
-        """Make a clip from one black frame in a limited child process, as the pipeline may be untrusted.
-
-        Raises:
-            ValueError: The pipeline makes no frames, or takes too much time or memory.
-        """
+        """Make a clip from one black frame in a limited child process, as the pipeline may be untrusted."""
         frame = np.zeros((1, height, width, 3), np.uint8)
         trial = DecodeProcess(lambda: self.load_frames(frame) and None, _TRIAL_TIMEOUT)
         try:
@@ -112,26 +108,17 @@ class ClipLoader:
                 found = _read_apart(worker, path, clips) if len(clips) > 1 else []
                 if not any(isinstance(clip, tuple) for clip in found):
                     raise
-        return [clip if isinstance(clip, VideoDecodeError) else (torch.from_numpy(clip[0]), clip[1]) for clip in found]
+        return [clip if isinstance(clip, VideoDecodeError) else _to_tensor(clip) for clip in found]
 
     def load_frames(self, frames: np.ndarray) -> tuple[Tensor, list[int]]:
-        """Make a clip from decoded frames, uint8 [f, H, W, 3] RGB; see :meth:`load` for the result.
-
-        Raises:
-            ValueError: The frames have another dtype or shape.
-        """
+        """Make a clip from decoded frames, uint8 [f, H, W, 3] RGB; see :meth:`load` for the result."""
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
             raise ValueError(f'frames must be uint8 [F, H, W, 3], got {frames.dtype} {frames.shape}')
         return _pack(_to_tensor(self._frames.of_decoded(frames)))
 
     def load_image(self, image: str | Path | np.ndarray) -> tuple[Tensor, list[int]]:
-        """Make a clip from an image, a file or uint8 [H, W, 3] RGB, as a still video; see :meth:`load` for the result.
-
-        Raises:
-            VideoDecodeError: The file is not an image, or is too large.
-            ValueError: The array has another dtype or shape.
-        """
+        """Make a clip from an image, a file or uint8 [H, W, 3] RGB, as a still video; see :meth:`load`."""
         if isinstance(image, (str, os.PathLike)):
             with self._worker() as worker:
                 return _pack(_to_tensor(worker.call(str(image), 'of_image', str(image))))

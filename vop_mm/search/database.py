@@ -88,11 +88,7 @@ class Database:
             raise self.damaged(e) from None
 
     def allow_writing(self) -> None:
-        """Reopen the file for writing and upgrade its tables.
-
-        Raises:
-            OSError: The file can't be written.
-        """
+        """Reopen the file for writing and upgrade its tables."""
         if self._writes:
             return
         if not stat.S_ISREG(os.lstat(self.path).st_mode):

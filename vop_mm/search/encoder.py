@@ -58,11 +58,7 @@ class Encoder:
         return list(self._sets)
 
     def add_prompts(self, name: str, checkpoint: str | Path) -> None:
-        """Load the prompts of a checkpoint on the existing CLIP. Memory grows only by the prompts.
-
-        Args:
-            name (str): Name for the prompts.
-            checkpoint (str | Path): Checkpoint file.
+        """Load the prompts of a checkpoint on the existing CLIP, under a name. Memory grows only by the prompts.
 
         Raises:
             ValueError: The name is in use, or the existing CLIP was changed by its own checkpoint.
@@ -77,26 +73,12 @@ class Encoder:
             self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)
 
     def remove_prompts(self, name: str) -> None:
-        """Unload prompts.
-
-        Raises:
-            ValueError: There are no prompts of this name.
-        """
+        """Unload prompts."""
         self.prompt_set(name).loader.close()
         del self._sets[name]
 
     def prompt_set(self, name: str | None = None) -> PromptSet:
-        """Return a loaded prompt set.
-
-        Args:
-            name (str, optional): Name of the prompts; required if several are loaded.
-
-        Returns:
-            PromptSet: Its ``settings`` are compared with those of an index, its ``loader`` reads its frames.
-
-        Raises:
-            ValueError: There are no prompts of this name, or no name was given and several are loaded.
-        """
+        """Return a loaded prompt set by its name, which is required if several are loaded (ValueError)."""
         if name is None and len(self._sets) == 1:
             return next(iter(self._sets.values()))
         if name not in self._sets:
@@ -123,15 +105,9 @@ class Encoder:
         return self._encode_text(texts, prompts)
 
     def unknown_words(self, texts: str | Sequence[str], prompts: str | None = None) -> list[str]:
-        """Return the words that are not in the model's vocabulary. The model can't distinguish them.
+        """Return the words of texts that are not in the model's vocabulary. The model can't distinguish them.
 
-        Args:
-            texts (str | Sequence[str]): One text or several.
-            prompts (str, optional): Name of the prompts; required if several are loaded.
-
-        Returns:
-            list[str]: Unknown words in text order, without duplicates. Empty if there are none, as with CLIP's own
-            vocabulary, or if the tokenizer can't report them.
+        They are in text order, without duplicates; none with CLIP's own vocabulary.
         """
         return find(self.prompt_set(prompts).tokenizer, texts)
 
@@ -149,8 +125,7 @@ class Encoder:
             warnings.warn(describe(unknown), UnknownWordsWarning, stacklevel=3)
         return (chosen.keep_text if keep else chosen.encode_text)(texts)
 
-    def encode_video(self, videos: _Videos, prompts: str | None = None,
-                     progress: bool = False) -> np.ndarray:
+    def encode_video(self, videos: _Videos, prompts: str | None = None, progress: bool = False) -> np.ndarray:
         """Encode whole videos.
 
         Args:
@@ -166,13 +141,11 @@ class Encoder:
         """
         return self.keep_video(videos, prompts, progress)[:, :self.prompt_set(prompts).settings['dim']]
 
-    def keep_video(self, videos: _Videos, prompts: str | None = None,
-                   progress: bool = False) -> np.ndarray:
-        """Encode whole videos to the rows that an index stores; takes the same arguments as :meth:`encode_video`.
+    def keep_video(self, videos: _Videos, prompts: str | None = None, progress: bool = False) -> np.ndarray:
+        """Encode whole videos, as :meth:`encode_video` does, to the rows that an index stores.
 
-        Returns:
-            np.ndarray: float32 [n, D], the vectors, for a cosine head; otherwise the vectors followed by the features
-            that the head scores videos by, [n, D + kept].
+        These are vectors, float32 [n, D], for a cosine head; otherwise each is followed by the features that the head
+        scores videos by, [n, D + kept].
         """
         chosen = self.prompt_set(prompts)
         one = isinstance(videos, (str, Path)) or (isinstance(videos, np.ndarray) and videos.ndim == 4)

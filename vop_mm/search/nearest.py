@@ -57,16 +57,21 @@ class NearestClips:
 
     def _ranked(self, vector: np.ndarray, cosines: np.ndarray, ids: np.ndarray,
                 score: Callable | None) -> list[tuple[float, Clip]]:
-        clips, expected = self._catalogue.compare(ids, vector)
+        clips, expected, kept = {}, {}, []
+        for numbers, found, rows in self._catalogue.rows(ids):
+            clips.update(zip(numbers, found))
+            if numbers:
+                expected.update(zip(numbers, (rows[:, :len(vector)] @ vector).tolist()))
+                if score is not None:
+                    kept.append(rows[:, len(vector):])
         self._check_missing(ids, clips)
-        found = [pair for pair in zip(cosines.tolist(), ids.tolist()) if pair[1] in clips]
-        for cosine, number in found:
+        ranked = [pair for pair in zip(cosines.tolist(), ids.tolist()) if pair[1] in clips]
+        for cosine, number in ranked:
             if self._vectors.is_exact and not abs(cosine - expected[number]) < _SAME_SCORE:
                 raise self._damaged(f'the vector of clip {number} differs from that in the catalog')
-        if found and score is not None:
-            numbers, kept = self._catalogue.kept([number for _, number in found])
-            found = sorted(zip(score(kept).tolist(), numbers.tolist()), key=lambda pair: -pair[0])
-        return [(value, clips[number]) for value, number in found]
+        if ranked and score is not None:
+            ranked = sorted(zip(score(np.concatenate(kept)).tolist(), clips), key=lambda pair: -pair[0])
+        return [(value, clips[number]) for value, number in ranked]
 
     def _check_missing(self, ids: np.ndarray, clips: dict) -> None:
         """Refuse vectors of clips that the catalog lacks, unless they were just removed."""

@@ -172,12 +172,9 @@ class PromptSet:
 
 
 def shared_backbone(backbone: nn.Module, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
-    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
+    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts, which is not modified.
 
-    Args:
-        backbone (nn.Module): Backbone on its device; not modified.
-        checkpoint (str | Path): Trained checkpoint.
-        cfg (Config): Config for everything that the checkpoint doesn't specify.
+    The given config is used for everything that the checkpoint doesn't specify.
 
     Returns:
         tuple[nn.Module, Config]: Model in evaluation mode, and the config that it was trained with.

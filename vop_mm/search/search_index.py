@@ -84,11 +84,8 @@ class SearchIndex:
                 features only, without a vector index.
             source (dict, optional): What to load for searching it, as JSON types.
 
-        Returns:
-            SearchIndex: The open index.
-
         Raises:
-            FileExistsError: The folder holds something else.
+            FileExistsError: The folder contains something else.
         """
         create_index_files(Path(folder), videos, settings, backend, source)
         return cls(folder, backend)
@@ -197,12 +194,7 @@ class SearchIndex:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Prevent other processes from changing this index within the context; the lock ends with the process.
-
-        Raises:
-            BlockingIOError: Another process is changing the index.
-            OSError: The index can't be written, or was replaced by another one.
-        """
+        """Lock the index for changes until the process ends; BlockingIOError if another process has the lock."""
         with locked(self.folder.resolve() / LOCK, busy(self.folder)):
             if os.stat(self.folder / CATALOGUE).st_ino != self._inode:
                 raise OSError(errno.ESTALE, 'the index was replaced by another one', str(self.folder))
@@ -265,10 +257,6 @@ class SearchIndex:
 
         Returns:
             list[Hit]: At most ``k`` hits, best first.
-
-        Raises:
-            ValueError: ``k`` is less than 1, there are only features, or indexing was interrupted before anything could
-                be found.
         """
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')

@@ -66,9 +66,6 @@ class VideoSearcher(Encoder):
             source (IndexSource, optional): Result of :func:`read_source`, if it is already known.
             **kwargs: Arguments of the class: ``device``, ``cfg_options`` ...
 
-        Returns:
-            VideoSearcher: Searcher with one prompt set.
-
         Raises:
             FileNotFoundError: The index, or something it was made with, is missing.
             ValueError: The index's config, which is untrusted data, does more than describe a model.
@@ -106,7 +103,8 @@ class VideoSearcher(Encoder):
                          prompts: str | None = None, **options) -> list[IndexReport]:
         """Encode this process's share of a folder of videos, in parts, for :func:`merge_features`.
 
-        Existing parts are not encoded again, whatever the number of processes was.
+        Existing parts are not encoded again, whatever the number of processes was. Other arguments are those of
+        :meth:`build_index`.
 
         Args:
             videos (str | Path): Folder, address or manifest.
@@ -114,11 +112,8 @@ class VideoSearcher(Encoder):
             shards (int): Number of parts, at least the number of processes; the same in every call.
             rank (int): Rank of this process. Defaults to 0.
             world_size (int): Number of processes. Defaults to 1.
-            prompts (str, optional): Name of the prompts; required if several are loaded.
+            prompts (str, optional): Name of the prompts.
             **options: See :meth:`build_index`.
-
-        Returns:
-            list[IndexReport]: One report per part of this process.
         """
         if not 0 <= rank < world_size <= shards:
             raise ValueError(f'{shards} shards for {world_size} processes, rank {rank}: there must be at least as many '

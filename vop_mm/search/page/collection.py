@@ -97,16 +97,9 @@ class Collection:
 
     def nearest(self, vector: np.ndarray, k: int = 8, merge: bool = True,
                 score: Callable | None = None) -> list[Found]:
-        """Find the moments nearest to an embedding.
+        """Find the moments nearest to an embedding or to the result of :meth:`encode_video`.
 
-        Args:
-            vector (np.ndarray): float32 [D], unit norm; or the result of :meth:`encode_video`.
-            k (int): Number of moments. Defaults to 8.
-            merge (bool): Return only the best moment of each video. Defaults to True.
-            score (Callable, optional): Function to re-rank them; see :meth:`SearchIndex.search`.
-
-        Returns:
-            list[Found]: Moments, best first.
+        See :meth:`SearchIndex.search` for the other arguments.
         """
         with self._lock, _readable(self.index):
             search_index = self._current()
@@ -182,17 +175,9 @@ class Collection:
 
 def open_collections(indexes: Mapping[str, str | Path], device: str = 'cpu', timeout: float = 60.,
                      follow_links: bool = False, sources: Mapping[str, IndexSource] | None = None) -> list[Collection]:
-    """Open indexes with the prompts that each was made with. Indexes on the same CLIP share it.
+    """Open indexes, by name, with the prompts that each was made with. Indexes on the same CLIP share it.
 
-    Args:
-        indexes (Mapping[str, str | Path]): Index folders by the name of their prompts.
-        device (str): Device of the models. Defaults to ``'cpu'``.
-        timeout (float): Time limit for decoding a video in seconds. Defaults to 60.
-        follow_links (bool): Also serve videos outside of their folder that links lead to. Defaults to False.
-        sources (Mapping[str, IndexSource], optional): Results of :func:`index_source`, if they are already known.
-
-    Returns:
-        list[Collection]: Collections in the given order, with running decoding processes.
+    Results of :func:`index_source` are used if they are already known. Decoding processes are started.
 
     Raises:
         FileNotFoundError: An index, or something it was made with, is missing.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from vop_mm.utils.cli import printable
 from vop_mm.utils.files import temporary_folder
 
 from .collection import Collection
@@ -46,7 +47,7 @@ def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.
         log_few_lines()
         port = listening.getsockname()[1]
         for collection in collections:
-            print(_printable(f'{collection.name}: serving the videos in {collection.status().videos}'), flush=True)
+            print(printable(f'{collection.name}: serving the videos in {collection.status().videos}'), flush=True)
         reached = ANY_ADDRESS.get(host, host)
         reached = f'[{reached}]' if ':' in reached else reached
         print(f'search page: http://{reached}:{port} (Ctrl-C to stop)', flush=True)
@@ -80,11 +81,6 @@ def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures
                   routes=[*media_routes(collections, pictures), upload_route(nearest, max_upload, scratch), script])
     app = gr.mount_gradio_app(app, blocks, path='/', root_path=root_path, **page.options())
     return Guard(app, hosts, page.inputs(blocks), root_path)
-
-
-def _printable(text: str) -> str:
-    """Make a line safe for a terminal, as an index may come from an untrusted source."""
-    return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def _listen(host: str, port: int) -> socket.socket:

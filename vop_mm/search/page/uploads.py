@@ -22,19 +22,16 @@ _MIN_RATE = 16 << 10  # bytes per second, on average
 
 
 def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, scratch: str,
-                 patience: float = 300., pause: float = 5.) -> Route:
+                 timeout: float = 300., pause: float = 5.) -> Route:
     """Create the route ``/nearest/COLLECTION?name=NAME``, which accepts a posted file and answers with HTML.
 
     Args:
         answers (Sequence[Callable]): One function per collection; takes the file's path and name and returns HTML.
         max_upload (int): Maximum size in bytes.
         scratch (str): Folder for the file, which is removed after answering.
-        patience (float): Time limit in seconds for receiving the file. Defaults to 300.
+        timeout (float): Time limit in seconds for receiving the file. Defaults to 300.
         pause (float): Maximum seconds without data, and maximum delay compared to a rate of 16 KiB per second. A slower
             upload loses its place to others. Defaults to 5.
-
-    Returns:
-        Route: Route for an application.
     """
     one_at_a_time = asyncio.Lock()  # waiting does not block any of the server's threads
     places = asyncio.Semaphore(_MAX_UPLOADS)
@@ -53,7 +50,7 @@ def upload_route(answers: Sequence[Callable[[str, str], str]], max_upload: int, 
         async with places:
             with tempfile.NamedTemporaryFile(dir=scratch, suffix=file_suffix) as file:
                 try:
-                    with anyio.fail_after(patience):
+                    with anyio.fail_after(timeout):
                         await _receive(request, file, max_upload, pause)
                 except (ClientDisconnect, TimeoutError, ValueError):
                     return HTMLResponse(cards.message(f'{name} was not received completely, or not in time'), 400)
