@@ -67,9 +67,6 @@ def index_folder(search_index: SearchIndex, loader: ClipLoader, encode: Callable
         source (VideoSource, optional): Source of remote videos. The index's own source is not used because its
             addresses can't be trusted.
 
-    Returns:
-        IndexReport: What was done.
-
     Raises:
         ValueError: There are no videos (the index is unchanged), or embeddings are not finite.
         VideoDecodeError: The remote files can't be listed.
@@ -91,15 +88,10 @@ def merge_features(features: str | Path, index: str | Path, backend: dict | None
         backend (dict, optional): See ``VideoSearcher.build_index``.
         videos (str | Path, optional): Folder of the videos. None: the one recorded in the features.
 
-    Returns:
-        IndexReport: What was done.
-
     Raises:
         FileNotFoundError: Features, or some of their parts, are missing.
         ValueError: A part is unfinished or damaged, or the index is for another folder.
-        IndexMismatchError: The features were made with another CLIP, other prompts or other windows than the index,
-            which is unchanged.
-        BlockingIOError: Another process is changing the index.
+        IndexMismatchError: The features were made with another CLIP, other prompts or other windows than the index.
     """
     folders = sorted(folder for folder in Path(features).glob('part_*_of_*') if _PART.fullmatch(folder.name))
     count = int(folders[0].name.rpartition('_')[2]) if folders else 0

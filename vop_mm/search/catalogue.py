@@ -64,9 +64,7 @@ class Catalogue:
         create (bool): Create the file. Defaults to False.
 
     Raises:
-        FileNotFoundError: The file is missing and ``create`` is False.
-        PermissionError: The file can't be read.
-        OSError: The file can't be created.
+        OSError: The file is missing, or can't be read or created.
         ValueError: The file is something else, or damaged. Every method may raise this.
     """
 
@@ -122,17 +120,10 @@ class Catalogue:
 
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
                  vectors: np.ndarray | Sequence = ()) -> None:
-        """Add a file and its clips, replacing an existing entry of its path.
+        """Add a file, in its state before it was read, and its clips, replacing an existing entry of its path.
 
-        Args:
-            path (str): Path relative to the folder.
-            state (FileState): State of the file before it was read.
-            clips (Sequence[tuple[float, float]]): Start and end of each clip in seconds, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm; in an index with the setting ``kept``, each is followed by
-                that many values for re-ranking, [n, D + kept].
-
-        Raises:
-            ValueError: A vector is not finite, not of unit norm, or not of the index's length.
+        Vectors are float32 [n, D], of unit norm; in an index with the setting ``kept``, each is followed by that many
+        values for re-ranking, [n, D + kept]. Others are refused (ValueError).
         """
         vectors = np.asarray(vectors, '<f4')
         if len(clips) != len(vectors):

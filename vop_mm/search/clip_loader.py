@@ -34,9 +34,6 @@ class ClipLoader:
 
     Attributes:
         settings (list): Settings that affect frames: of reading a clip, and configs of the transforms after it.
-
-    Raises:
-        ValueError: The config has no valid test pipeline.
     """
 
     def __init__(self, cfg: Config, num_workers: int = 1, timeout: float = 60.) -> None:

@@ -34,9 +34,6 @@ class Database:
             version; the last one is the newest.
         create (bool): Create the file. Defaults to False.
         upgrade (Sequence[str]): SQL statements that upgrade any older version to the newest before writing.
-
-    Attributes:
-        version (str): Schema version of the file.
     """
 
     def __init__(self, path: str | Path, schemas: Mapping[str, Sequence[str]], create: bool = False,
@@ -72,11 +69,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Apply all changes within the context, or none.
-
-        Raises:
-            OSError: The file can't be written: no space, no permission, or a link.
-        """
+        """Apply all changes within the context, or none; OSError for no space, no permission, or a link."""
         self.allow_writing()
         try:
             with self._db:

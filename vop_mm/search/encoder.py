@@ -88,19 +88,13 @@ class Encoder:
 
     # -- embeddings ---------------------------------------------------------------------------------------------------
     def encode_text(self, texts: str | Sequence[str], prompts: str | None = None) -> np.ndarray:
-        """Encode texts. Long ones are truncated, as in evaluation.
+        """Encode texts to float32 [n, D], unit norm. Long ones are truncated, as in evaluation.
 
         Warns about words that are not in the model's vocabulary (:class:`UnknownWordsWarning`).
 
         Args:
             texts (str | Sequence[str]): n texts.
             prompts (str, optional): Name of the prompts; required if several are loaded.
-
-        Returns:
-            np.ndarray: float32 [n, D], unit norm.
-
-        Raises:
-            TypeError: An item is not a str.
         """
         return self._encode_text(texts, prompts)
 
@@ -126,15 +120,12 @@ class Encoder:
         return (chosen.keep_text if keep else chosen.encode_text)(texts)
 
     def encode_video(self, videos: _Videos, prompts: str | None = None, progress: bool = False) -> np.ndarray:
-        """Encode whole videos.
+        """Encode whole videos to float32 [n, D], unit norm.
 
         Args:
             videos (Sequence): n files or arrays of frames, uint8 [f, H, W, 3] RGB each; or a single one.
             prompts (str, optional): Name of the prompts; required if several are loaded.
             progress (bool): Show a progress bar. Defaults to False.
-
-        Returns:
-            np.ndarray: float32 [n, D], unit norm.
 
         Raises:
             VideoDecodeError: A file can't be read; the message names it.

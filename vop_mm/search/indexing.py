@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -65,16 +66,6 @@ class _File:
     vectors: list[np.ndarray] = field(default_factory=list)
     whole: bool = False  # the only clip is the whole video
     unread: dict[tuple[float, float], str] = field(default_factory=dict)  # clips that can't be read, and why
-
-
-def shard_of(path: str, count: int) -> int:
-    """Return the part of a collection that a file belongs to, by its relative path and the number of parts."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count
-
-
-def _with_parents(path: str) -> list[str]:
-    parts = path.split('/')
-    return ['/'.join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
@@ -138,9 +129,9 @@ class Run:
             return self.report
 
     def is_mine(self, path: str) -> bool:
-        """Return True if a file belongs to the part of the collection being indexed."""
+        """Return True if a file belongs, by its relative path, to the part of the collection being indexed."""
         number, count = self.options.shard
-        return shard_of(path, count) == number
+        return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count == number
 
     def list_files(self) -> dict[str, str]:
         """List the files; return unreadable ones of all parts, with the reason."""
@@ -189,7 +180,8 @@ class Run:
     def remove_others(self, unreadable: Iterable[str]) -> None:
         """Remove missing files, but keep those at or below paths that can't be read now, as they may still exist."""
         hidden = set(unreadable)
-        gone = [path for path in self.before if path not in self.found and hidden.isdisjoint(_with_parents(path))]
+        gone = [path for path in self.before if path not in self.found
+                and hidden.isdisjoint((path, *map(str, PurePosixPath(path).parents)))]
         with self.catalogue.transaction():
             for path in gone:
                 self.catalogue.remove_file(path)

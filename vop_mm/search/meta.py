@@ -12,11 +12,7 @@ _MAX_NAME = 4096
 
 
 def read_meta(key: str, text: object) -> Any:
-    """Parse and check the stored text of a value.
-
-    Raises:
-        ValueError: The content is not JSON or not valid for this key. The message doesn't name the file.
-    """
+    """Parse and check the stored text of a value; the message of the ValueError doesn't name the file."""
     if not isinstance(text, str):
         raise ValueError(f'{key} is not text')
     try:

@@ -42,14 +42,7 @@ class IndexSource(NamedTuple):
 class PromptSet:
     """A model with its tokenizer and frame loader.
 
-    Args:
-        model (nn.Module): Model in evaluation mode, on its device.
-        cfg (Config): Config of the model.
-        checkpoint (str | Path, optional): Checkpoint file of the model.
-        batch_size (int): Number of texts per batch. Defaults to 32.
-        num_workers (int): Number of decoding processes. Defaults to 1.
-        timeout (float): Time limit for decoding in seconds. Defaults to 60.
-        bf16 (bool): Compute in bfloat16. Defaults to False.
+    The model is in evaluation mode, on its device; the other arguments are those of :class:`VideoSearcher`.
 
     Attributes:
         loader (ClipLoader): Loader of its frames.
@@ -133,11 +126,7 @@ class PromptSet:
         return kept.numel() + shape[1]
 
     def encode_frames(self, frames: Tensor, num_frames: Sequence[int]) -> np.ndarray:
-        """Encode one batch of clips.
-
-        Args:
-            frames (Tensor): uint8 [n, F, 3, H, W], from :class:`ClipLoader`.
-            num_frames (Sequence[int]): Number of real (not padded) frames of each clip.
+        """Encode one batch of clips, uint8 [n, F, 3, H, W], each with its number of real (not padded) frames.
 
         Returns:
             np.ndarray: float32 [n, D], unit norm. If the head is not a cosine, each vector is followed by the head's
@@ -217,11 +206,7 @@ def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
-    """Return the config in a checkpoint's metadata with the CLIP of another config, or that one if there is none.
-
-    Raises:
-        SharedConfigError: The checkpoint's config contains something that is not allowed.
-    """
+    """Return the config in a checkpoint's metadata with the CLIP of another config, or that one if there is none."""
     found = read_shared_config(meta['cfg'], with_backbone=False) if 'cfg' in meta else None
     if found is None:
         return cfg
@@ -234,9 +219,7 @@ def published_config(text: str) -> str | None:
 
     It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
     None if the config has no model or no test pipeline.
-
-    Raises:
-        SharedConfigError: The recipient of the file would refuse it.
+    SharedConfigError: the recipient of the file would refuse it.
     """
     content = parse_config(text)
     if isinstance(content.get('model'), dict):

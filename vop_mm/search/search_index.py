@@ -108,11 +108,7 @@ class SearchIndex:
             self.vectors.close()
 
     def check(self, settings: dict) -> None:
-        """Refuse vectors that can't be compared, by the settings of the searcher; only its keys are compared.
-
-        Raises:
-            IndexMismatchError: CLIP, prompts or other settings differ; the message names the setting.
-        """
+        """Refuse other settings than those of the index, where they are given (IndexMismatchError)."""
         for key, value in settings.items():
             if self.settings.get(key) != value:
                 raise IndexMismatchError(f'the index {self.folder} was made with other settings: '
@@ -120,12 +116,7 @@ class SearchIndex:
                                          'use those of the index')
 
     def adjust(self, backend: dict) -> None:
-        """Change some backend options, which don't require a new index; they are stored when indexing ends.
-
-        Raises:
-            IndexMismatchError: The backend differs, or an option can't be changed.
-            ValueError: There are only features.
-        """
+        """Change backend options, stored when indexing ends; others can't change (IndexMismatchError)."""
         self._check_searchable()
         changed = {key: value for key, value in backend.items() if self.backend.get(key) != value}
         if changed.keys() - self.vectors.adjustable:

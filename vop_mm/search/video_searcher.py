@@ -90,9 +90,6 @@ class VideoSearcher(Encoder):
             **options: ``window``, ``stride``, ``max_windows``, ``backend_args`` and ``progress``; see
                 :class:`~vop_mm.search.indexing.IndexOptions`.
 
-        Returns:
-            IndexReport: What was done, and the files that can't be read.
-
         Raises:
             ValueError: There are no videos, or the index is for another folder.
             IndexMismatchError: The index was made with another CLIP, other prompts or other windows.

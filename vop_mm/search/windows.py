@@ -15,9 +15,6 @@ def cut_windows(duration: float, length: float | None, stride: float | None = No
         stride (float, optional): Seconds between the starts of windows. None: half of ``length``.
         max_windows (int): Maximum number of windows. Defaults to 10000: 41 hours of 30-second windows.
 
-    Returns:
-        list[tuple[float, float]]: Start and end of each window. A video hardly longer than ``length`` is one window.
-
     Raises:
         ValueError: ``length`` is not positive, ``stride`` is not in (0, length] (moments would be skipped), there are
             too many windows, or the duration is invalid.

@@ -12,10 +12,7 @@ METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R
 
 
 def summarize(outcomes: list[dict]) -> dict:
-    """Summarize a method's runs over several seeds as one row.
-
-    Args:
-        outcomes (list[dict]): Results of :func:`vop_mm.engine.experiment.run_experiment`, one per seed.
+    """Summarize results of :func:`vop_mm.engine.experiment.run_experiment`, one per seed, as one row.
 
     Returns:
         dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean training time) and, for each metric,

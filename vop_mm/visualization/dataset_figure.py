@@ -20,16 +20,7 @@ class Sample(NamedTuple):
 
 
 def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> list[Sample]:
-    """Draw random samples and run the pipeline on them.
-
-    Args:
-        dataset (dict): Config of the dataset.
-        number (int): Maximum number of samples.
-        seed (int): Random seed of the draw and of the pipeline. Defaults to 0.
-        epoch (int): Training epoch, which affects random choices in the pipeline. Defaults to 0.
-
-    Returns:
-        list[Sample]: Samples in the order of the dataset.
+    """Draw random samples of a dataset's config, in its order, and run the pipeline on them as in a training epoch.
 
     Raises:
         ValueError: The pipeline has an unsupported form.

@@ -30,7 +30,6 @@ def load_rankings(path: str | Path) -> Rankings:
     """Read the ``.npz`` file of ``tools/test.py --dump``, and compare all texts with all videos.
 
     Raises:
-        FileNotFoundError: The file does not exist.
         ValueError: The file lacks an array, or is damaged.
     """
     data = read_dump(path, 'video_ids', 'captions', 'text_to_video', 'text_features', 'video_features')
@@ -39,15 +38,7 @@ def load_rankings(path: str | Path) -> Rankings:
 
 
 def choose_queries(methods: dict[str, Rankings], number: int, seed: int = 0) -> list[int]:
-    """Draw random queries to show, the same for all methods.
-
-    Args:
-        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
-        number (int): Maximum number of queries.
-        seed (int): Random seed. Defaults to 0.
-
-    Returns:
-        list[int]: Rows of the similarity matrices.
+    """Draw random queries to show, as rows of the similarity matrices of all methods.
 
     Raises:
         ValueError: The methods were not evaluated on the same texts.

@@ -16,12 +16,7 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
                    top_k: int = 1) -> None:
     """Draw one column per method: the best videos of each query and, if it is missed, the true one below.
 
-    Args:
-        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
-        queries (list[int]): Rows of the similarity matrices.
-        strips (FilmStrips): Film strips of the split's videos.
-        path (str | Path): PNG file to write.
-        top_k (int): Number of videos to show per method. Defaults to 1.
+    All methods are of the same split; queries are rows of their similarity matrices.
     """
     from matplotlib.figure import Figure
 

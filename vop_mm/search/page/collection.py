@@ -1,13 +1,12 @@
 """An index and the prompts it was made with, as used by the search page."""
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -64,11 +63,6 @@ class Collection:
 
     Attributes:
         follow_links (bool): Also serve videos outside of the folder that links lead to; False by default.
-
-    Raises:
-        FileNotFoundError: The index is missing.
-        IndexMismatchError: The index was made with another CLIP or other prompts.
-        ValueError: The index is damaged.
     """
 
     def __init__(self, name: str, index: str | Path, searcher: VideoSearcher, prompts: str) -> None:
@@ -108,9 +102,7 @@ class Collection:
                 name = name_of_video(search_index.videos, hit.path)
                 number, state = search_index.catalogue.number(name, hit.start), search_index.catalogue.file(name)
                 if number is not None and state is not None:  # otherwise removed during the search
-                    version = str(state.hash or '')[:12]
-                    found.append(Found(hit.path, _number(hit.score), _number(hit.start), _number(hit.end),
-                                       _whole_number(number), name, version))
+                    found.append(Found(**vars(hit), number=number, name=name, version=(state.hash or '')[:12]))
             return found
 
     def encode_video(self, path: str | Path) -> np.ndarray:
@@ -125,28 +117,23 @@ class Collection:
             return rank_texts(texts, self.prompt_set.score_one(self._texts[1], vector))[:k]
 
     def clip(self, number: int) -> Clip:
-        """Return a clip with its video opened, if the video is unchanged since indexing and may be served.
-
-        Raises:
-            FileNotFoundError: The index has no such clip, or its file is gone, was replaced, is not a video, or is
-                outside of the folder.
-        """
+        """Return a clip with its video opened; FileNotFoundError if it has changed or may not be served."""
         with self._lock, _readable(self.index):
             search_index = self._current()
             clip = search_index.catalogue.clips([number]).get(number) if number < 2**63 else None
             state = clip and search_index.catalogue.file(clip.path)
             if state is None:
                 raise FileNotFoundError('no such clip')
-            start, end = _number(clip.start), _number(clip.end)
-            folder = str(search_index.videos)
+            folder = search_index.videos
         file = open_served(folder, clip.path, state, self.follow_links)
-        return Clip(file, os.path.join(folder, clip.path), start, end)
+        return Clip(file, os.path.join(folder, clip.path), clip.start, clip.end)
 
     def status(self) -> Status:
         """Return the current content of the index. The catalog is read again only if it has changed."""
         with self._lock, _readable(self.index):
             search_index = self._current()
-            stamp = _stamp(self.index)
+            found = os.stat(self.index / CATALOGUE)
+            stamp = found.st_ino, found.st_mtime_ns, found.st_size
             if self._status is None or self._status[0] != stamp:
                 files = search_index.catalogue.files()
                 failed = [(name, state.error) for name, state in files.items() if state.error is not None]
@@ -155,7 +142,7 @@ class Collection:
                     clips=len(search_index.vectors), files=len(files) - len(failed), failed=failed, waiting=waiting,
                     settings=dict(search_index.settings), videos=str(search_index.videos),
                     backend=search_index.backend['type'].split('.')[-1].removesuffix('Index'),
-                    changed=datetime.fromtimestamp(stamp[1] / 1e9))
+                    changed=datetime.fromtimestamp(found.st_mtime))
                 self._status = stamp, status
             return self._status[1]
 
@@ -224,6 +211,7 @@ def _share(name: str, index: str | Path, source: IndexSource, searcher: VideoSea
         return Collection(name, index, searcher, name)
     except IndexMismatchError:
         searcher.remove_prompts(name)
+        searcher.close_index(index)
         return None
 
 
@@ -236,25 +224,3 @@ def _readable(index: str | Path) -> Iterator[None]:
         raise
     except Exception as e:
         raise ValueError(f'the index {index} is damaged: {one_line(e)}') from e
-
-
-def _number(value: Any) -> float:
-    """Check for a finite number; SQLite stores any type in any column."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError('a value is not a number')
-    return float(value)
-
-
-def _whole_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError('a value is not an integer')
-    return value
-
-
-def _stamp(index: Path) -> tuple[int, int, int] | None:
-    """Return inode, modification time and size of the catalog, to notice a changed index."""
-    try:
-        found = os.stat(index / CATALOGUE)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -47,15 +47,8 @@ Inputs = Mapping[int, Sequence[Callable[[Any], Any]]]
 class Guard:
     """Middleware that refuses addresses the page doesn't need, oversized requests, and requests from other sites.
 
-    Args:
-        app (ASGIApp): Application to protect.
-        hosts (Hosts): Names of the server.
-        inputs (Mapping[int, Sequence[Callable]]): For each event of the page, a function for each of its values: it
-            returns the value to pass on, and raises ValueError or TypeError for a value that the page would not send.
-        root_path (str): Path of the page behind a proxy. Defaults to ``''``.
-
-    Raises:
-        ValueError: ``root_path`` is not a valid path.
+    ``inputs`` has for each event of the page a function for each of its values: it returns the value to pass on, and
+    raises ValueError or TypeError for a value that the page would not send.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, inputs: Inputs, root_path: str = '') -> None:

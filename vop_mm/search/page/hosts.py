@@ -17,16 +17,9 @@ class Hosts:
     """Host names of a server.
 
     A page of another site can point its own host name to this machine (DNS rebinding) and then read the answers to
-    requests for that name. Therefore a request must use a known name.
-
-    Args:
-        address (str): Address that the server listens on. It is one of its names; if it stands for all addresses of the
-            machine, so is the address that a request arrived at.
-        names (Sequence[str]): Additional names, ``NAME`` or ``NAME:PORT``. A page at such a name and port may also send
-            requests if a proxy changes the ``Host`` header.
-
-    Raises:
-        ValueError: One of the names is invalid.
+    requests for that name. Therefore a request must use a known name: the address that the server listens on (if it
+    stands for all addresses of the machine, the one that the request arrived at), or an additional name, ``NAME`` or
+    ``NAME:PORT``. A page at an additional name and port may also send requests if a proxy changes the ``Host`` header.
     """
 
     def __init__(self, address: str, names: Sequence[str] = ()) -> None:
@@ -41,15 +34,9 @@ class Hosts:
         self._origins = set(given)
 
     def called(self, headers: Headers, server: Sequence | None) -> str | None:
-        """Return the host name that a request uses for the server.
+        """Return the known host name that a request to an address and port uses, with its port if it has one, or None.
 
-        Args:
-            headers (Headers): Request headers. If a proxy reports the original name (``X-Forwarded-Host``), that one is
-                used, but it must be a known name as well.
-            server (Sequence, optional): Address and port that the request arrived at.
-
-        Returns:
-            str | None: Name, with the port if the request has one. None: not a name of this server.
+        If a proxy reports the original name (``X-Forwarded-Host``), that one is used, but it must be known as well.
         """
         called = headers.get('host', '')
         if not self._is_known(called, server):

@@ -78,26 +78,21 @@ def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[
     """Create the routes ``/clips/COLLECTION/CLIP`` (a file, or a range of it) and ``/pictures/COLLECTION/CLIP``."""
     one_at_a_time = asyncio.Lock()  # waiting does not block any of the server's threads
 
-    def find(request: Request) -> Clip:
-        number = request.path_params['collection']
-        if number >= len(collections):
-            raise FileNotFoundError('unknown collection')
-        return collections[number].clip(request.path_params['clip'])
+    async def find(request: Request) -> Clip | None:
+        with contextlib.suppress(OSError, ValueError, IndexError):  # an error of the index may contain folder names
+            clips = collections[request.path_params['collection']].clip
+            return await run_in_threadpool(clips, request.path_params['clip'])
 
     async def clip(request: Request) -> Response | _File:
-        try:
-            found = await run_in_threadpool(find, request)
-        except (OSError, ValueError):  # an error of the index may contain folder names
-            return PlainTextResponse(NOT_SERVED, 404)
-        return _File(found.file, PurePath(found.path).name)
+        found = await find(request)
+        return PlainTextResponse(NOT_SERVED, 404) if found is None else _File(found.file, PurePath(found.path).name)
 
     async def picture(request: Request) -> Response:
         async with one_at_a_time:
             if await request.is_disconnected():
                 return Response(status_code=204)  # the client is gone
-            try:
-                found = await run_in_threadpool(find, request)
-            except (OSError, ValueError):
+            found = await find(request)
+            if found is None:
                 return PlainTextResponse(NOT_SERVED, 404)
             with found.file:
                 path = path_by_handle(found.file, found.path)

@@ -120,27 +120,23 @@ class SearchPage:
                 zone = gr.HTML(self.drop_zone(names[0]))
             with gr.Tab('Index'):
                 table = gr.HTML(elem_id='vop-index')
-            self._connect(page, prompts, line, query, button, examples, count, every, order, results, zone,
-                          table)
+            # Not with Gradio's queue: its answers use a stream that browsers sometimes open too late. Also, an answer
+            # that never arrives must not block the next question.
+            shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
+            quiet = dict(shown, show_progress='hidden')
+            # page.js never replaces an answer by one to an earlier question
+            asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
+            asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
+            gr.on([button.click, query.submit], self.search, asked, results, **asking)
+            examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
+            gr.on(changed, self.search_again, asked, results, **asking)
+            prompts.change(self.drop_zone, prompts, zone, **quiet)
+            shows_status = page.load, prompts.change, gr.Timer(_STATUS_INTERVAL).tick
+            gr.on(shows_status, self.status, prompts, [line, table], **quiet)
+            self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count,
+                           every._id: _chosen, order._id: _order,
+                           examples._id: _one_of(range(len(self.texts.examples)))}
         return page
-
-    def _connect(self, page, prompts, line, query, button, examples, count, every, order, results, zone,
-                 table) -> None:
-        # Not with Gradio's queue: its answers use a stream that browsers sometimes open too late. Also, an answer that
-        # never arrives must not block the next question.
-        shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
-        quiet = dict(shown, show_progress='hidden')
-        # page.js never replaces an answer by one to an earlier question
-        asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
-        asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
-        gr.on([button.click, query.submit], self.search, asked, results, **asking)
-        examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
-        gr.on(changed, self.search_again, asked, results, **asking)
-        prompts.change(self.drop_zone, prompts, zone, **quiet)
-        shows_status = page.load, prompts.change, gr.Timer(_STATUS_INTERVAL).tick
-        gr.on(shows_status, self.status, prompts, [line, table], **quiet)
-        self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count, every._id: _chosen,
-                       order._id: _order, examples._id: _one_of(range(len(self.texts.examples)))}
 
     def inputs(self, page: gr.Blocks) -> Mapping[int, Sequence[Callable[[Any], Any]]]:
         """Return the validators for all values of each event of a built page; see :class:`.guard.Guard`."""

@@ -22,9 +22,6 @@ def open_served(folder: str, name: str, state: FileState, follow_links: bool = F
     The file is opened once, and all checks use the open file: it must have a video extension and begin like a video,
     its size and modification time must be those in the index, and it must be in the folder, unless links are followed.
 
-    Returns:
-        BinaryIO: The open file.
-
     Raises:
         FileNotFoundError: The file may not be served. The message doesn't say why.
     """

@@ -23,17 +23,7 @@ _SCRIPT = Path(__file__).with_name('page.js')
 
 def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.1', port: int = 7860,
           max_upload: int = 100 << 20, timeout: float = 20., names: Sequence[str] = (), root_path: str = '') -> None:
-    """Serve the page until the process is stopped.
-
-    Args:
-        collections (Sequence[Collection]): Collections to search.
-        texts (Texts): Texts that the page offers.
-        host (str): Address to listen on. Defaults to ``'127.0.0.1'``, which only this machine can reach.
-        port (int): Port; 0: any free one. Defaults to 7860.
-        max_upload (int): Maximum size of an uploaded file in bytes. Defaults to 100 MiB.
-        timeout (float): Time limit for decoding a still in seconds. Defaults to 20.
-        names (Sequence[str]): Host names of the server in addition to its address. Defaults to none.
-        root_path (str): Path of the page behind a proxy, such as ``/search``. Defaults to ``''``.
+    """Serve the page until the process is stopped; the options are those of ``demo/app.py``.
 
     Raises:
         OSError: The address is in use, or not one of this machine.

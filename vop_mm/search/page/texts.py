@@ -28,10 +28,8 @@ class Texts:
 def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
     """Collect the texts for a page.
 
-    Args:
-        file (str | Path, optional): File of texts to compare uploaded clips with. None: captions of the test splits
-            that the configs name, or a few examples.
-        configs (Sequence[Config]): Configs of the indexes.
+    Uploaded clips are compared with those of a file, with captions of the test splits that the indexes' configs name,
+    or with a few examples.
     """
     captions = {path: texts for cfg in configs for path, texts in captions_of(cfg).items()}
     known = list(dict.fromkeys(text for texts in captions.values() for text in texts))
@@ -47,8 +45,7 @@ def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
 def read_texts(path: str | Path) -> list[str]:
     """Read distinct texts from a file: an annotation's captions (``.json``), or one text per line.
 
-    Raises:
-        ValueError: The file is missing, of another format, empty or too long.
+    A file that is missing, of another format, empty or too long is refused.
     """
     path = Path(path)
     if path.suffix == '.json':

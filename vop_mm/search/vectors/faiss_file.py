@@ -34,12 +34,8 @@ def write_vectors(index, path: str | Path) -> None:
 def read_vectors(path: str | Path, dim: int):
     """Read a FAISS index from :func:`write_vectors`. The file is only read, whatever it contains.
 
-    Returns:
-        faiss.Index: IndexIDMap of IndexFlatIP, or IndexIVFFlat.
-
     Raises:
-        ValueError: The file is damaged, something else, a link, or holds vectors of another length.
-        OSError: The file can't be read.
+        ValueError: The file is damaged, something else, a link, or contains vectors of another length.
     """
     import faiss
     if os.path.islink(path):

@@ -33,9 +33,7 @@ class FaissIndex(VectorIndex):
         read (bool): Read the existing file. Defaults to True.
 
     Raises:
-        ImportError: FAISS is not installed.
-        DamagedVectorsError: The file is damaged, something else, or holds vectors of another length.
-        ValueError: ``num_probes`` is less than 1.
+        DamagedVectorsError: The file is damaged, something else, or contains vectors of another length.
     """
 
     adjustable = frozenset(('exact_up_to', 'num_probes'))

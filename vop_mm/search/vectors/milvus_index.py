@@ -42,11 +42,8 @@ class MilvusIndex(VectorIndex):
         timeout (float): Time limit in seconds for connecting. Defaults to 10.
 
     Raises:
-        ImportError: pymilvus, or Milvus Lite, is not installed.
         ConnectionError: The server can't be reached or refuses, the file is open in another process, or this process
             was forked from one that used Milvus.
-        ValueError: The collection holds vectors of another length, the Milvus Lite file was not written by this
-            project, or Milvus doesn't accept an argument.
     """
 
     adjustable = frozenset(('timeout', ))

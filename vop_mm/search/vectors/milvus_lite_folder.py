@@ -21,15 +21,7 @@ _LISTED = re.compile(r'(data|delta)/\w+\.parquet', re.ASCII)
 
 
 def check_lite_folder(folder: str | Path) -> None:
-    """Refuse a Milvus Lite folder that this project didn't write.
-
-    Args:
-        folder (str | Path): Path of ``milvus.db``, which may be missing.
-
-    Raises:
-        ValueError: The folder contains links, or files or settings that this project doesn't make (named).
-        OSError: The folder can't be read.
-    """
+    """Refuse a Milvus Lite folder with links, or with files or settings that this project doesn't make; named."""
     if not os.path.lexists(folder):
         return
     if not stat.S_ISDIR(os.lstat(folder).st_mode):

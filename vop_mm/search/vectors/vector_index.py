@@ -39,15 +39,7 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        """Add vectors, replacing those with the same numbers.
-
-        Args:
-            ids (Sequence[int]): Distinct non-negative numbers, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm.
-
-        Raises:
-            ValueError: A vector has another length or norm, or is not finite.
-        """
+        """Add vectors, float32 [n, D], under distinct non-negative numbers, replacing those with the same numbers."""
 
     @abc.abstractmethod
     def remove(self, ids: Sequence[int]) -> None:
@@ -55,11 +47,7 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest vectors of each query.
-
-        Args:
-            vectors (np.ndarray): float32 [Q, D], unit norm.
-            k (int): Number of vectors per query, at least 1.
+        """Find the ``k`` nearest vectors of each query, float32 [Q, D].
 
         Returns:
             tuple[np.ndarray, np.ndarray]: Cosines float32 [Q, k], descending, and numbers int64 [Q, k]; -1 for missing
