@@ -1,5 +1,4 @@
 """Indexes that the tests of the page share."""
-
 import pytest
 
 from tests.checkpoints import demo_config, write_checkpoint

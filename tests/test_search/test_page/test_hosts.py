@@ -1,5 +1,4 @@
 """Names of the server."""
-
 import pytest
 
 

@@ -1,5 +1,4 @@
 """Messages of the page; the page itself is in tests/test_demo."""
-
 import pytest
 
 
