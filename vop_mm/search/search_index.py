@@ -171,8 +171,9 @@ class SearchIndex:
 
     def check_videos(self, videos: str | Path) -> None:
         """Raise ValueError if the index is for other videos."""
-        if place_of_videos(videos) != self.videos:
-            raise ValueError(f'the index {self.folder} is for the videos in {self.videos}, not in {videos}')
+        place = place_of_videos(videos)  # without passwords
+        if place != self.videos:
+            raise ValueError(f'the index {self.folder} is for the videos in {self.videos}, not in {place}')
 
     def is_current(self) -> bool:
         """Return True if the index was neither changed nor replaced since it was opened."""

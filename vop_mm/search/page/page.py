@@ -131,7 +131,7 @@ class SearchPage:
             examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
             gr.on(changed, self.search_again, asked, results, **asking)
             prompts.change(self.drop_zone, prompts, zone, **quiet)
-            shows_status = page.load, prompts.change, gr.Timer(_STATUS_INTERVAL).tick
+            shows_status = [page.load, prompts.change, gr.Timer(_STATUS_INTERVAL).tick]
             gr.on(shows_status, self.status, prompts, [line, table], **quiet)
             self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count,
                            every._id: _chosen, order._id: _order,
