@@ -47,7 +47,7 @@ def assert_one_line(done, *messages):
     (('CREATE TRIGGER t AFTER INSERT ON meta BEGIN DELETE FROM files; END', ), 'catalogue.db is not a catalog'),
     (("UPDATE meta SET value = '{\"dim\": \"a\"}' WHERE key = 'settings'", ), 'catalogue.db is not a catalog'),
     (("UPDATE meta SET value = x'00' WHERE key = 'generation'", ), 'catalogue.db is not a catalog'),
-    (("UPDATE files SET path = CAST('../../etc/passwd' AS BLOB), checksum = NULL WHERE id = 1", ), 'leads out of'),
+    (("UPDATE files SET path = CAST('../../etc/passwd' AS BLOB), checksum = NULL WHERE id = 1", ), 'is outside of'),
     (('UPDATE clips SET vector = zeroblob(length(vector))', ), 'catalogue.db is not a catalog')])
 def test_an_index_of_somebody_else_is_one_line_for_every_tool(folder, tmp_path, statements, message):
     shutil.copytree(folder / 'index', tmp_path / 'index')

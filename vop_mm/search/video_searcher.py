@@ -221,5 +221,5 @@ def check_query(query: str) -> None:
     if not query.strip():
         raise ValueError('the query is empty')
     if len(query) > _MAX_QUERY:
-        raise ValueError(f'the query has {len(query)} characters in {len(query.split())} words: use at most '
+        raise ValueError(f'the query has {len(query.split())} words and {len(query)} characters: use at most '
                          f'{_MAX_QUERY} characters')
