@@ -180,7 +180,7 @@ def test_an_index_in_milvus_is_searched(server, folder):
 
 def test_requests_that_are_too_large_or_from_elsewhere_are_refused(server):
     status, _, body = server.ask('/nearest/0?name=a.mp4', 'POST', **{'Content-Length': str(2**20 + 1)})
-    assert status == 413 and b'a.mp4 is too large: at most 1 MB' in body
+    assert status == 413 and b'a.mp4 is too large: the limit is 1 MB' in body
     assert server.ask('/gradio_api/run/predict', 'POST', **{'Content-Length': str(10**9)})[0] == 413
     assert server.ask('/nearest/0', 'POST', **{'Transfer-Encoding': 'chunked'})[0] == 411
     assert server.ask('/nearest/7', 'POST', b'x')[0] == 404

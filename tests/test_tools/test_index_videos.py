@@ -199,7 +199,7 @@ def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(f
 def test_ctrl_c_ends_it_with_one_line_and_a_status_wherever_it_comes(folder, tmp_path):
     """While files are looked at, decoded, encoded, kept, and while vectors are written."""
     places = ['indexing.find_videos', 'indexing.hash_file', 'indexing.cut_windows', 'indexing.check_vectors',
-              'catalogue.text_checksum', 'database.Database._step', 'faiss_file.next_checksum']
+              'catalogue.text_checksum', 'database.Database._step', 'vectors.faiss_file.next_checksum']
 
     def at(place):
         def before():
@@ -208,7 +208,7 @@ def test_ctrl_c_ends_it_with_one_line_and_a_status_wherever_it_comes(folder, tmp
             from vop_mm.search import database
             if place.endswith('_step'):
                 database._STEPS_PER_CHECK = 1  # else a small index takes none
-            module, *_, name = place.split('.')
+            module, _, name = place.rpartition('.')
             holder = database.Database if name == '_step' else importlib.import_module(f'vop_mm.search.{module}')
             real = getattr(holder, name)
 
