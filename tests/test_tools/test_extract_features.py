@@ -107,14 +107,14 @@ def test_a_part_that_was_killed_is_not_taken_in_and_goes_on(folder):
     assert f'{clips} clips, of them {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
     assert f'{clips} added' in merge_parts(folder, 'killed', 'index_killed').stdout
     search = run_tool('tools/search.py', 'killed/part_0_of_1', 'a', cwd=folder)
-    assert search.returncode == 1 and 'holds a part of features and no index' in search.stderr
+    assert search.returncode == 1 and 'contains extracted features: make an index of all parts' in search.stderr
 
 
 def test_bad_input_is_one_line(folder, tmp_path):
     (tmp_path / 'out' / 'part_0_of_9').mkdir(parents=True)
     (tmp_path / 'locked').mkdir(mode=0o500)
     for done, message in ((extract(folder, tmp_path / 'out', 0, 1), 'contains features in another number of parts'),
-                          (extract(folder, 'new', 0, 9), '5 parts for 9 processes'),
+                          (extract(folder, 'new', 0, 9), '5 shards for 9 processes'),
                           (extract(folder, tmp_path / 'locked' / 'out', 0, 1, permissions=obey_permissions),
                            'Permission denied'),
                           (run_tool('tools/extract_features.py', 'videos', 'new', '--config', 'config.py', cwd=folder),
