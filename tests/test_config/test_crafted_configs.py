@@ -141,7 +141,7 @@ def test_tools_end_with_one_line(made, tmp_path, canary):
 def test_an_index_that_does_not_say(made, tmp_path, source):
     index = shutil.copytree(made / 'index', tmp_path / 'index')
     put(index, 'source', dict(SearchIndex.source(index), checkpoint=['a']) if source == 'checkpoint' else source)
-    with pytest.raises(ValueError, match='has no config|is refused|is not what it has to be'):
+    with pytest.raises(ValueError, match='has no config|is refused|has an invalid value'):
         VideoSearcher.from_index(index)
 
 
@@ -159,7 +159,7 @@ def test_the_back_end_of_an_index_and_of_features(made, tmp_path, canary, backen
     searcher = VideoSearcher(str(made / 'config.py'), made / 'a.pth')
     for use in (SearchIndex, lambda index: searcher.search('a cat', index),
                 lambda _: merge_features(features, tmp_path / 'b')):
-        with pytest.raises(ValueError, match='is refused|is not what it has to be') as caught:
+        with pytest.raises(ValueError, match='is refused|has an invalid value') as caught:
             use(index)
         assert '\n' not in str(caught.value)
     assert not canary.exists() and not (tmp_path / 'b').exists()

@@ -104,7 +104,7 @@ def test_a_part_that_was_killed_is_not_taken_in_and_goes_on(folder):
     done = run_tool(*command, cwd=folder)
     known = sum(state.error is None for state in files.values())
     clips = len(os.listdir(folder / 'videos')) - 1
-    assert f'{clips} clips, of them {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
+    assert f'{clips} clips, {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
     assert f'{clips} added' in merge_parts(folder, 'killed', 'index_killed').stdout
     search = run_tool('tools/search.py', 'killed/part_0_of_1', 'a', cwd=folder)
     assert search.returncode == 1 and 'contains extracted features: make an index of all parts' in search.stderr
