@@ -15,23 +15,24 @@ _QUICKSTART = ('work_dirs/quickstart/index', 'work_dirs/quickstart_quick/index')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='A web page that searches videos by a sentence or a clip.')
     parser.add_argument('indexes', nargs='*', metavar='INDEX',
-                        help='folder that tools/index_videos.py made, or NAME=FOLDER. Each was made with one set of '
-                             'prompts; the page lets you choose among them (default: the index of tools/quickstart.sh)')
+                        help='folder made by tools/index_videos.py, or NAME=FOLDER; the user of the page selects one '
+                             '(default: the index of tools/quickstart.sh)')
     parser.add_argument('--texts', metavar='FILE', type=Path,
-                        help='texts that uploaded clips are compared with: one a line, or an annotation (.json). '
-                             'Default: captions of the test split that the index was made for, where it is at hand')
+                        help='texts to compare uploaded clips with: one per line, or an annotation (.json). '
+                             'Default: captions of the test split in the config of the index, if available')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, this machine)')
-    parser.add_argument('--port', type=int, default=7860, help='0: any that is free (default: 7860)')
+    parser.add_argument('--port', type=int, default=7860, help='0: any free port (default: 7860)')
     add_common_arguments(parser, '--device')
-    parser.add_argument('--max-upload-mb', type=float, default=100, help='size of an uploaded file (default: 100)')
-    parser.add_argument('--timeout', type=float, default=20, help='seconds that decoding a file may take (default: 20)')
+    parser.add_argument('--max-upload-mb', type=float, default=100, help='limit for uploads (default: 100)')
+    parser.add_argument('--timeout', type=float, default=20, metavar='SECONDS',
+                        help='time limit for decoding a file (default: 20)')
     parser.add_argument('--allow-host', metavar='NAME', action='append', default=[],
-                        help='another name by which the server may be called, NAME or NAME:PORT; may be repeated. '
-                             'Without it: localhost and the address itself')
+                        help='additional host name of the server, NAME or NAME:PORT; can be repeated. The address '
+                             'and localhost are always accepted')
     parser.add_argument('--root-path', metavar='PATH', default='',
-                        help='path under which a reverse proxy has the page, as /search')
+                        help='path of the page behind a reverse proxy, such as /search')
     parser.add_argument('--follow-links', action='store_true',
-                        help='serve also videos that links in the folder of the videos lead to elsewhere')
+                        help='also serve videos outside of the video folder that links in it lead to')
     return parser.parse_args()
 
 
@@ -43,26 +44,27 @@ def main() -> None:
         raise ImportError('the page needs gradio: pip install -e ".[optional]"')
     indexes = name_indexes(args.indexes or [quickstart_index()])
 
-    from vop_mm.search.page.collection import index_config, open_collections
+    from vop_mm.search.page.collection import index_source, open_collections
     from vop_mm.search.page.server import serve
     from vop_mm.search.page.texts import gather_texts
 
-    texts = gather_texts(args.texts, [index_config(index) for index in indexes.values()])
-    collections = open_collections(indexes, args.device, args.timeout, args.follow_links)
+    sources = {name: index_source(index) for name, index in indexes.items()}  # each config is parsed once
+    texts = gather_texts(args.texts, [source.cfg for source in sources.values()])
+    collections = open_collections(indexes, args.device, args.timeout, args.follow_links, sources)
     serve(collections, texts, args.host, args.port, int(args.max_upload_mb * 2**20), args.timeout, args.allow_host,
           args.root_path)
 
 
 def quickstart_index() -> Path:
-    """The index that the quickstart made."""
+    """Return the index that the quickstart made."""
     for path in _QUICKSTART:
         if (ROOT / path / 'catalogue.db').is_file():
             return ROOT / path
-    raise FileNotFoundError('no index: name one, or make the demo\'s by bash tools/quickstart.sh')
+    raise FileNotFoundError('no index: name one, or create the index of the demo with bash tools/quickstart.sh')
 
 
 def name_indexes(given: list) -> dict[str, Path]:
-    """Folders by name: the one that is given, or the method of the prompts."""
+    """Return folders by name: the given one, or the method of the prompts."""
     from vop_mm.search.page.collection import default_name
     named: dict[str, Path] = {}
     for item in map(str, given):
@@ -72,7 +74,7 @@ def name_indexes(given: list) -> dict[str, Path]:
             if name in named:
                 name = f'{name} ({folder})'
         if not name or name in named:
-            raise ValueError(f'{item}: each set of prompts takes another name: NAME=FOLDER')
+            raise ValueError(f'{item}: each prompt set needs its own name: use NAME=FOLDER')
         named[name] = Path(folder)
     return named
 

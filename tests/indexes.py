@@ -20,19 +20,20 @@ def unit(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
 def make_index(folder: Path, videos: Path, count: int = 12, backend: dict | None = None, dim: int = DIM) -> np.ndarray:
     """An index of ``0.mp4``, ``1.mp4`` ... of one clip each, which aren't there; their vectors."""
     vectors = unit(count, dim)
-    gallery = SearchIndex.create(folder, videos, dict(dim=dim, prompts='a, b', window=2., stride=1.),
-                             backend or dict(type='FaissIndex'), dict(config='', checkpoint=None))
-    with closing(gallery), gallery.locked():
-        add_files(gallery, vectors)
-        gallery.synchronize()
+    search_index = SearchIndex.create(folder, videos, dict(dim=dim, prompts='a, b', window=2., stride=1.),
+                                       backend or dict(type='FaissIndex'), dict(config='', checkpoint=None))
+    with closing(search_index), search_index.locked():
+        add_files(search_index, vectors)
+        search_index.synchronize()
     return vectors
 
 
-def add_files(gallery: SearchIndex, vectors: np.ndarray, first: int = 0) -> None:
+def add_files(search_index: SearchIndex, vectors: np.ndarray, first: int = 0) -> None:
     """Files of one clip each into a catalogue."""
-    with gallery.catalogue.transaction():
+    with search_index.catalogue.transaction():
         for number, vector in enumerate(vectors, first):
-            gallery.catalogue.put_file(f'{number}.mp4', FileState(10, 20, f'{number:032x}', None), [(0., 2.)], [vector])
+            state = FileState(10, 20, f'{number:032x}', None)
+            search_index.catalogue.put_file(f'{number}.mp4', state, [(0., 2.)], [vector])
 
 
 def change(index: Path, *statements: str) -> None:
@@ -43,5 +44,5 @@ def change(index: Path, *statements: str) -> None:
 
 def found(index: Path, vector: np.ndarray, k: int = 3) -> list[str]:
     """Names of the videos that a search finds."""
-    with closing(SearchIndex(index)) as gallery:
-        return [Path(hit.path).name for hit in gallery.search(vector, k)]
+    with closing(SearchIndex(index)) as search_index:
+        return [Path(hit.path).name for hit in search_index.search(vector, k)]

@@ -22,17 +22,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('folder', help='folder of the videos, an address or a manifest, as in tools/index_videos.py')
     parser.add_argument('out', help='folder of the features')
     parser.add_argument('--config', required=True, help='config file')
-    parser.add_argument('--checkpoint', help='what training wrote; none for zero-shot')
-    parser.add_argument('--shards', type=int, default=64, help='parts, the same in every call (default: 64)')
+    parser.add_argument('--checkpoint', help='trained checkpoint; omit for zero-shot')
+    parser.add_argument('--shards', type=int, default=64, help='number of parts, the same in every call (default: 64)')
     add_common_arguments(parser, '--window', '--stride', '--bf16', '--batch-size', '--timeout')
-    add_common_arguments(parser, '--device', help='cuda: the GPU of the process (default: cpu)')
+    add_common_arguments(parser, '--device', help='cuda: the GPU of each process (default: cpu)')
     parser.add_argument('--workers', type=int, default=2, help='decoding processes of each process (default: 2)')
     parser.add_argument('--max-windows', type=int, default=10_000, metavar='N', help='as in tools/index_videos.py')
     add_common_arguments(parser, '--backend-args', '--cfg-options')
     return parser.parse_args()
 
 
-def place() -> tuple[int, int, int]:
+def rank_and_world_size() -> tuple[int, int, int]:
     """Return rank, number of processes and local rank, from the variables of torchrun or Slurm."""
     for names in (('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')):
         if all(name in os.environ for name in names):
@@ -46,7 +46,7 @@ def main() -> int:
     require_file(args.config, 'config')
     require_file(args.checkpoint)
     require_videos(args.folder)
-    rank, world_size, local_rank = place()
+    rank, world_size, local_rank = rank_and_world_size()
     from vop_mm.apis import VideoSearcher
     from vop_mm.config import parse_options, read_config, require_checkpoint
     from vop_mm.datasets import VideoSource
@@ -57,13 +57,12 @@ def main() -> int:
     cfg = read_config(args.config, args.cfg_options)
     require_checkpoint(cfg, args.checkpoint, 'to encode with (--checkpoint)')
     device = f'cuda:{local_rank}' if args.device == 'cuda' else args.device
-    retriever = VideoSearcher(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers,
-                                   args.timeout)
-    reports = retriever.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
-                                         stride=args.stride, progress=rank == 0, max_windows=args.max_windows,
-                                         backend_args=backend_args)
+    searcher = VideoSearcher(cfg, args.checkpoint, device, args.bf16, args.batch_size, args.workers, args.timeout)
+    reports = searcher.extract_features(args.folder, args.out, args.shards, rank, world_size, window=args.window,
+                                        stride=args.stride, progress=rank == 0, max_windows=args.max_windows,
+                                        backend_args=backend_args)
     clips, failed = sum(r.clips for r in reports), [file for r in reports for file in r.failed]
-    print(f'process {rank} of {world_size}: {len(reports)} parts, {clips} clips, of them '
+    print(f'process {rank} of {world_size}: {len(reports)} parts, {clips} clips, '
           f'{sum(r.encoded for r in reports)} encoded now; {len(failed)} files can not be read')
     if rank == 0 and reports[0].left_out:
         print(describe_left_out(reports[0].left_out))
@@ -75,7 +74,7 @@ def main() -> int:
 
 
 def nothing_read(out: str, shards: int) -> bool:
-    """Return whether all parts are finished, by any process, and hold no clip.
+    """Return True if all parts are finished, by any process, and contain no clips.
 
     A single process may have only broken files, and torchrun would end the others because of its exit status.
     """

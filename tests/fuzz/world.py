@@ -59,8 +59,8 @@ class World:
         return path
 
     @cached_property
-    def retriever(self):
-        """A retriever with the checkpoint's prompts, to which others can be added."""
+    def searcher(self):
+        """A searcher with the checkpoint's prompts, to which others can be added."""
         from vop_mm.apis import VideoSearcher
         return VideoSearcher(self.cfg, {'good': self.checkpoint}, num_workers=1, timeout=5.)
 
@@ -76,30 +76,30 @@ class World:
     def index(self) -> Path:
         """An index of the videos; windows of a third of a second make some clips of each."""
         index = self.good / 'index'
-        self.retriever.build_index(self.videos, index, window=.4)
-        self.retriever.prompt_set().loader.close()
+        self.searcher.build_index(self.videos, index, window=.4)
+        self.searcher.prompt_set().loader.close()
         return index
 
     @cached_property
     def features(self) -> Path:
         """Features of the videos, in one part."""
         folder = self.good / 'features'
-        self.retriever.extract_features(self.videos, folder, 1, window=.4)
-        self.retriever.prompt_set().loader.close()
+        self.searcher.extract_features(self.videos, folder, 1, window=.4)
+        self.searcher.prompt_set().loader.close()
         return folder
 
     @cached_property
     def hits(self) -> list[tuple[str, float]]:
         """What the good index finds: names and scores."""
-        hits = self.retriever.search(QUERY, self.index, 50, prompts='good', merge=False)
-        self.forget_galleries()
+        hits = self.searcher.search(QUERY, self.index, 50, prompts='good', merge=False)
+        self.forget_indexes()
         return sorted((Path(hit.path).name, round(hit.start, 3), round(hit.score, 4)) for hit in hits)
 
-    def forget_galleries(self) -> None:
-        """Close the indexes that the retriever keeps open."""
-        for gallery in self.retriever._galleries.values():
-            gallery.close()
-        self.retriever._galleries.clear()
+    def forget_indexes(self) -> None:
+        """Close the indexes that the searcher keeps open."""
+        for search_index in self.searcher._indexes.values():
+            search_index.close()
+        self.searcher._indexes.clear()
 
     def copy_index(self, folder: Path) -> Path:
         """The good index below a folder, as ``index``, of videos beside it that are there as ``videos``."""
@@ -144,7 +144,7 @@ def check_hits(hits, videos: str | Path) -> None:
         if not isinstance(hit.path, str) or '\0' in hit.path:
             raise WrongResult(f'a path of a hit: {hit.path!r:.80}')
         if not os.path.normpath(hit.path).startswith(os.path.normpath(videos) + os.sep):
-            raise WrongResult(f'a hit leads out of the folder of videos: {hit.path!r:.120}')
+            raise WrongResult(f'a hit is outside of the video folder: {hit.path!r:.120}')
         for number in (hit.score, hit.start, hit.end):
             if not isinstance(number, float) or not np.isfinite(number) or abs(number) > 1e9:
                 raise WrongResult(f'a number of a hit: {number!r:.80}')

@@ -15,8 +15,8 @@ from tests.checkpoints import demo_config, write_checkpoint, write_demo
 from tests.tools import run_tool
 from vop_mm.apis import VideoSearcher
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely
-from vop_mm.search import SearchIndex, take_in_features
-from vop_mm.search.page.collection import index_config, open_collections
+from vop_mm.search import SearchIndex, merge_features
+from vop_mm.search.page.collection import index_source, open_collections
 
 PUBLISH = 'tools/model_converters/publish_model.py'
 
@@ -25,9 +25,9 @@ PUBLISH = 'tools/model_converters/publish_model.py'
 def made(tmp_path_factory):
     """A config, a checkpoint, an index of one video, and features of it."""
     folder = write_demo(tmp_path_factory.mktemp('made'))
-    retriever = VideoSearcher(str(folder / 'config.py'), folder / 'a.pth', num_workers=1)
-    retriever.build_index(folder / 'videos', folder / 'index')
-    retriever.extract_features(folder / 'videos', folder / 'features', shards=1)
+    searcher = VideoSearcher(str(folder / 'config.py'), folder / 'a.pth', num_workers=1)
+    searcher.build_index(folder / 'videos', folder / 'index')
+    searcher.extract_features(folder / 'videos', folder / 'features', shards=1)
     return folder
 
 
@@ -99,7 +99,7 @@ def test_an_index(made, tmp_path, canary, kind, monkeypatch):
     module_in_path(tmp_path, canary, monkeypatch)
     index = shutil.copytree(made / 'index', tmp_path / 'index')
     put(index, 'source', dict(SearchIndex.source(index), config=crafted(made, canary, kind)))
-    for use in (VideoSearcher.from_index, index_config, lambda index: open_collections({'a': index})):
+    for use in (VideoSearcher.from_index, index_source, lambda index: open_collections({'a': index})):
         with pytest.raises(ValueError, match='index .*index is refused|has no type') as caught:
             use(index)
         assert '\n' not in str(caught.value) and len(str(caught.value)) < 900
@@ -117,10 +117,10 @@ def test_prompts_and_their_publication(made, tmp_path, canary, kind, ending, mon
         torch.save(content, path)
     else:
         save_file(dict(content['state_dict']), path, metadata=dict(meta=json.dumps(content['meta'])))
-    retriever = VideoSearcher(str(made / 'config.py'), {'honest': made / 'a.pth'})
+    searcher = VideoSearcher(str(made / 'config.py'), {'honest': made / 'a.pth'})
     with pytest.raises(CheckpointError, match=f'shared{ending} is refused|has no type') as caught:
-        retriever.add_prompts('shared', path)
-    assert '\n' not in str(caught.value) and retriever.prompts == ['honest'] and not canary.exists()
+        searcher.add_prompts('shared', path)
+    assert '\n' not in str(caught.value) and searcher.prompts == ['honest'] and not canary.exists()
     if ending == '.pth':
         done = run_tool(PUBLISH, path, tmp_path / 'out.pth')
         assert_one_line(done, 'is not published')
@@ -141,7 +141,7 @@ def test_tools_end_with_one_line(made, tmp_path, canary):
 def test_an_index_that_does_not_say(made, tmp_path, source):
     index = shutil.copytree(made / 'index', tmp_path / 'index')
     put(index, 'source', dict(SearchIndex.source(index), checkpoint=['a']) if source == 'checkpoint' else source)
-    with pytest.raises(ValueError, match='does not say what it was made with|is refused|is not what it has to be'):
+    with pytest.raises(ValueError, match='has no config|is refused|has an invalid value'):
         VideoSearcher.from_index(index)
 
 
@@ -156,10 +156,10 @@ def test_the_back_end_of_an_index_and_of_features(made, tmp_path, canary, backen
     features = shutil.copytree(made / 'features', tmp_path / 'features')
     for folder in (index, features / 'part_0_of_1'):
         put(folder, 'backend', backend)
-    retriever = VideoSearcher(str(made / 'config.py'), made / 'a.pth')
-    for use in (SearchIndex, lambda index: retriever.search('a cat', index),
-                lambda _: take_in_features(features, tmp_path / 'b')):
-        with pytest.raises(ValueError, match='is refused|is not what it has to be') as caught:
+    searcher = VideoSearcher(str(made / 'config.py'), made / 'a.pth')
+    for use in (SearchIndex, lambda index: searcher.search('a cat', index),
+                lambda _: merge_features(features, tmp_path / 'b')):
+        with pytest.raises(ValueError, match='is refused|has an invalid value') as caught:
             use(index)
         assert '\n' not in str(caught.value)
     assert not canary.exists() and not (tmp_path / 'b').exists()
@@ -169,10 +169,10 @@ def test_what_is_published_is_taken(made, tmp_path):
     done = run_tool(PUBLISH, made / 'a.pth', tmp_path / 'out.safetensors')
     assert done.returncode == 0, done.stderr
     path, = tmp_path.glob('out-*')
-    retriever = VideoSearcher(str(made / 'config.py'), {'a': path})
+    searcher = VideoSearcher(str(made / 'config.py'), {'a': path})
     assert set(Config.fromstring(load_from_local_safely(path)['meta']['cfg'], '.py')) == {
         'method', 'model', 'test_dataloader'}
-    retriever.search('a cat', made / 'index')
+    searcher.search('a cat', made / 'index')
 
 
 def test_parts_of_ones_own_are_published(tmp_path):
@@ -194,7 +194,7 @@ def test_a_cache_of_ones_own_is_not_asked_for_in_an_index(made, tmp_path, monkey
     cfg = demo_config('vop/vop_demo.py')
     cfg.model.backbone.update(weights='a_tag', cache_dir=str(tmp_path / 'cache'))
     VideoSearcher(cfg, made / 'a.pth').build_index(made / 'videos', tmp_path / 'index')
-    clip = index_config(tmp_path / 'index').model.backbone
+    clip = index_source(tmp_path / 'index').cfg.model.backbone
     assert clip.weights == weights and clip.cache_dir is None
     VideoSearcher.from_index(tmp_path / 'index').search('a cat', tmp_path / 'index')
 

@@ -15,14 +15,14 @@ from vop_mm.apis import VideoSearcher
 
 
 @pytest.fixture(scope='module')
-def retriever(folder):
+def searcher(folder):
     """What the page has to agree with."""
-    retriever = VideoSearcher(folder / 'vop_f_p.py',
+    searcher = VideoSearcher(folder / 'vop_f_p.py',
                                    {'vop_f_p': folder / 'vop_f_p.pth', 'vop': folder / 'vop.pth'})
-    yield retriever
+    yield searcher
     # their children, forked beside the browser's driver, have its pipe, and it waits for that to be closed
-    for name in retriever.prompts:
-        retriever.prompt_set(name).loader.close()
+    for name in searcher.prompts:
+        searcher.prompt_set(name).loader.close()
 
 
 @pytest.fixture(scope='module')
@@ -82,9 +82,9 @@ def agrees(found, hits):
 
 
 # -- in the browser ---------------------------------------------------------------------------------------------------
-def test_a_query_finds_what_the_retriever_finds(page, folder, retriever, small_demo):
+def test_a_query_finds_what_the_retriever_finds(page, folder, searcher, small_demo):
     query = 'a red triangle becomes blue'
-    hits = retriever.search(query, folder / 'vop_f_p', 8, prompts='vop_f_p')
+    hits = searcher.search(query, folder / 'vop_f_p', 8, prompts='vop_f_p')
     assert agrees(search(page, query), hits)
     captions = {e['video']: e['captions'] for e in json.loads((small_demo / 'test.json').read_text())['data_list']}
     cards = page.locator('#vop-results .vop-card').all()
@@ -98,26 +98,26 @@ def test_a_query_finds_what_the_retriever_finds(page, folder, retriever, small_d
     assert [hit['path'] for hit in json.loads(done.stdout)] == [hit.path for hit in hits]
 
 
-def test_other_prompts_search_their_own_index(page, folder, retriever):
+def test_other_prompts_search_their_own_index(page, folder, searcher):
     query = 'a yellow ring grows'
     search(page, query)
     page.get_by_label('plain').check()
     wait_for_text(page, '#vop-results .vop-asked', f'“{query}”, plain')
-    assert agrees(shown(page, '#vop-results'), retriever.search(query, folder / 'vop', 8, prompts='vop'))
+    assert agrees(shown(page, '#vop-results'), searcher.search(query, folder / 'vop', 8, prompts='vop'))
     page.get_by_role('tab', name='Index').click()
     wait_for_text(page, '#vop-index', 'VoP, fingerprint')
     page.get_by_label('VoP^F+P').check()
     wait_for_text(page, '#vop-index', 'VoP^F+P, fingerprint')
 
 
-def test_an_example_is_searched(page, folder, retriever):
+def test_an_example_is_searched(page, folder, searcher):
     page.get_by_role('tab', name='Search').click()
     example = page.locator('#vop-examples button').nth(1)
     text = example.inner_text().strip()
     example.click()
     wait_for_text(page, '#vop-results .vop-asked', f'“{text}”, VoP^F+P')
     assert page.input_value('#vop-query textarea') == text
-    assert agrees(shown(page, '#vop-results'), retriever.search(text, folder / 'vop_f_p', 8, prompts='vop_f_p'))
+    assert agrees(shown(page, '#vop-results'), searcher.search(text, folder / 'vop_f_p', 8, prompts='vop_f_p'))
 
 
 def test_a_moment_plays_from_its_start_to_its_end(page):
@@ -179,15 +179,15 @@ def test_names_are_text(page, folder):
     assert page.locator('img[src="x"]').count() == 0
 
 
-def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, retriever, small_demo):
+def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, searcher, small_demo):
     clip = sorted((small_demo / 'videos').glob('test_*.mp4'))[4]
     upload(page, clip)
     found = shown(page, '#vop-neighbors')
     assert found[0] == (clip.name, 1.)
-    assert agrees(found, retriever.search(video=clip, index=folder / 'vop_f_p', k=8, prompts='vop_f_p'))
+    assert agrees(found, searcher.search(video=clip, index=folder / 'vop_f_p', k=8, prompts='vop_f_p'))
     entries = json.loads((small_demo / 'test.json').read_text())['data_list']
     texts = list(dict.fromkeys(caption for entry in entries for caption in entry['captions']))
-    ranked = retriever.rank_texts(clip, texts, prompts='vop_f_p')[:5]
+    ranked = searcher.rank_texts(clip, texts, prompts='vop_f_p')[:5]
     lines = page.locator('#vop-neighbors .vop-texts li').all_inner_texts()
     assert [line.split(maxsplit=1)[1] for line in lines] == [item.text for item in ranked]
     assert [float(line.split()[0]) for line in lines] == pytest.approx([item.score for item in ranked], abs=1e-3)
@@ -197,7 +197,7 @@ def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, retriever, sm
     ('text.mp4', b'<html>404 Not Found</html>' * 20, "text.mp4 can't be read as a video: "),
     ('empty.mp4', b'', "empty.mp4 can't be read as a video: "),
     ('cut.mp4', 'truncated', "cut.mp4 can't be read as a video: damaged, cut off"),
-    ('large.mp4', bytes(2**20 + 1), 'large.mp4 is too large: at most 1 MB are taken'),
+    ('large.mp4', bytes(2**20 + 1), 'large.mp4 is too large: the limit is 1 MB'),
 ])
 def test_a_bad_file_is_one_message_and_the_page_goes_on(page, server, tmp_path, small_demo, name, content, message):
     path = tmp_path / name

@@ -155,7 +155,7 @@ def test_requests_come_in_time_or_not_at_all(server):
         assert len(closed) == len(opened) and all(8 < seconds < 20 for seconds in closed.values())
         for connection in stalled:
             answer = connection.recv(1 << 16)
-            assert b' 400 ' in answer and b'did not come whole, or not in time' in answer
+            assert b' 400 ' in answer and b'was not received completely, or not in time' in answer
     finally:
         for connection in (*opened, *stalled):
             connection.close()

@@ -17,10 +17,10 @@ from vop_mm.search import SearchIndex
 
 def clip_numbers(folder, name):
     """Numbers of a video's clips."""
-    gallery = SearchIndex(folder / 'vop_f_p')
-    starts, _ = gallery.catalogue.clips_of_file(name)
-    numbers = [gallery.catalogue.number(name, start) for start, _ in starts]
-    gallery.close()
+    search_index = SearchIndex(folder / 'vop_f_p')
+    starts, _ = search_index.catalogue.clips_of_file(name)
+    numbers = [search_index.catalogue.number(name, start) for start, _ in starts]
+    search_index.close()
     return numbers
 
 
@@ -180,7 +180,7 @@ def test_an_index_in_milvus_is_searched(server, folder):
 
 def test_requests_that_are_too_large_or_from_elsewhere_are_refused(server):
     status, _, body = server.ask('/nearest/0?name=a.mp4', 'POST', **{'Content-Length': str(2**20 + 1)})
-    assert status == 413 and b'a.mp4 is too large: at most 1 MB' in body
+    assert status == 413 and b'a.mp4 is too large: the limit is 1 MB' in body
     assert server.ask('/gradio_api/run/predict', 'POST', **{'Content-Length': str(10**9)})[0] == 413
     assert server.ask('/nearest/0', 'POST', **{'Transfer-Encoding': 'chunked'})[0] == 411
     assert server.ask('/nearest/7', 'POST', b'x')[0] == 404
@@ -212,9 +212,9 @@ def test_an_upload_that_ends_early_leaves_nothing(server):
     (('nothing', ), 'no search index: nothing'),
     (('a=nothing', ), 'no search index: nothing'),
     (('videos', ), 'no search index: videos'),
-    (('vop', 'vop_f_p', 'VoP=vop'), 'takes another name'),
+    (('vop', 'vop_f_p', 'VoP=vop'), 'needs its own name'),
     (('vop', '--texts', 'nothing.txt'), 'nothing.txt'),
-    (('vop', '--texts', 'empty.txt'), 'empty.txt holds 0 texts'),
+    (('vop', '--texts', 'empty.txt'), 'empty.txt contains 0 texts'),
     (('vop', '--texts', 'vop.pth'), 'vop.pth is not a text file'),
     (('vop', '--timeout', '0'), 'must be more than 0'),
     (('vop', '--port', '99999'), 'can not listen on 127.0.0.1, port 99999'),
@@ -236,10 +236,10 @@ def test_bad_input_is_one_line(folder, args, message):
 
 
 def _set_checkpoint(index, path):
-    gallery = SearchIndex(index)
-    with gallery.catalogue.transaction():
-        gallery.catalogue.set('source', dict(gallery.catalogue.get('source'), checkpoint=str(path)))
-    gallery.close()
+    search_index = SearchIndex(index)
+    with search_index.catalogue.transaction():
+        search_index.catalogue.set('source', dict(search_index.catalogue.get('source'), checkpoint=str(path)))
+    search_index.close()
 
 
 def test_without_an_index_it_takes_the_quickstarts(folder, tmp_path):

@@ -100,10 +100,10 @@ def test_what_a_proxy_says_reaches_nothing_else(server):
 
 
 @pytest.mark.parametrize('args, message', [
-    (('--allow-host', 'http://a.example'), 'is not the name of a host'),
-    (('--allow-host', '*'), 'is not the name of a host'),
-    (('--allow-host', 'a.example:99999'), 'is not the name of a host'),
-    (('--allow-host', 'a.example:0'), 'is not the name of a host'),
+    (('--allow-host', 'http://a.example'), 'is not a host name'),
+    (('--allow-host', '*'), 'is not a host name'),
+    (('--allow-host', 'a.example:99999'), 'is not a host name'),
+    (('--allow-host', 'a.example:0'), 'is not a host name'),
     (('--root-path', '/a b'), 'is not a path like /search'),
 ])
 def test_a_wrong_name_is_one_line(folder, args, message):
@@ -150,7 +150,7 @@ def test_another_site_can_not_post_in_a_users_browser(browser, lan):
         page.evaluate('document.getElementById("f").submit()')
         page.wait_for_url('**/nearest/0*')
         assert 200 not in statuses and statuses[-1:] == [403]
-        assert page.inner_text('body') == 'from another site'
+        assert page.inner_text('body') == 'requests from other sites are refused'
         page.close()
 
 
@@ -159,7 +159,7 @@ def test_another_name_that_leads_here_reads_nothing(browser, lan):
     assert page.goto(f'http://lan.example:{port}/config').status == 200
     for path in ('/', '/config', '/clips/0/1', '/theme.css'):
         assert page.goto(f'http://rebound.example:{port}{path}').status == 400
-        assert 'this server is not called so' in page.inner_text('body')
+        assert 'unknown host name' in page.inner_text('body')
     page.close()
 
 

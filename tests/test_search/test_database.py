@@ -43,7 +43,7 @@ def test_a_catalogue_that_is_a_program_is_refused(what, tmp_path):
     before = (tmp_path / 'index' / 'catalogue.db').read_bytes()
     for call in (lambda: SearchIndex(tmp_path / 'index'), lambda: SearchIndex.source(tmp_path / 'index'),
                  lambda: Catalogue(tmp_path / 'index' / 'catalogue.db').allow_writing()):
-        with pytest.raises(ValueError, match='catalogue.db is not a catalogue of this project'):
+        with pytest.raises(ValueError, match='catalogue.db is not a catalog of this project'):
             call()
     assert (tmp_path / 'index' / 'catalogue.db').read_bytes() == before
 
@@ -52,9 +52,9 @@ def test_a_call_without_end_is_ended(tmp_path):
     """Tables that are what they should be may still be made to be walked for ever, by pages that lead in circles."""
     schema = {'only': ('CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)', )}
     database = Database(tmp_path / 'a.db', schema, create=True)
-    with pytest.raises(ValueError, match='a.db .*it takes too long'):
+    with pytest.raises(ValueError, match='a.db .*a query takes too long'):
         database.rows(f'SELECT count(*) FROM ({ENDLESS})')
-    with pytest.raises(ValueError, match='it takes too long'):
+    with pytest.raises(ValueError, match='a query takes too long'):
         list(database.parts(f'SELECT i FROM ({ENDLESS}) WHERE i < 0', 10))
     assert database.rows('SELECT 1') == [(1, )]
     database.close()
@@ -90,7 +90,7 @@ def test_an_answer_is_no_larger_than_the_file_explains(ask, tmp_path):
     database.close()
     database = Database(tmp_path / 'a.db', schemas)
     assert database.rows('SELECT value FROM t LIMIT 3') == [(b'E' * longer, )] * 3
-    with pytest.raises(ValueError, match='a.db is .* damaged .more values than it has room for'):
+    with pytest.raises(ValueError, match='a.db is .* damaged .more values than fit into the file'):
         answers[ask]()
     database.close()
 
@@ -103,7 +103,7 @@ def test_ctrl_c_in_a_query_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Database, '_step', interrupted)
-    monkeypatch.setattr('vop_mm.search.database._STEPS', 1)
+    monkeypatch.setattr('vop_mm.search.database._STEPS_PER_CHECK', 1)
     catalogue._db._db.set_progress_handler(catalogue._db._step, 1)
     with pytest.raises(KeyboardInterrupt):
         catalogue.files()
@@ -191,7 +191,7 @@ def test_where_it_can_not_be_taken_back_one_line_says_so(tmp_path):
         try:
             SearchIndex(tmp_path / 'index')
         except OSError as e:
-            os._exit('catalogue.db was left in the middle of a change' in str(e))
+            os._exit('catalogue.db has an unfinished change' in str(e))
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     (tmp_path / 'index').chmod(0o700)
@@ -204,21 +204,23 @@ def test_a_catalogue_is_read_while_another_process_writes(tmp_path):
     reader, (mine, other) = SearchIndex(tmp_path / 'index'), socket.socketpair()
     child = os.fork()
     if child == 0:
-        gallery = SearchIndex(tmp_path / 'index')
-        with gallery.locked():
+        search_index = SearchIndex(tmp_path / 'index')
+        with search_index.locked():
             for first in (100, 200):
-                with gallery.catalogue.transaction():
+                with search_index.catalogue.transaction():
                     for number in range(first, first + 10):
-                        gallery.catalogue.put_file(f'{number}.mp4', FileState(1, 2, 'x', None), [(0., 2.)], unit(1))
+                        state = FileState(1, 2, 'x', None)
+                        search_index.catalogue.put_file(f'{number}.mp4', state, [(0., 2.)], unit(1))
                     other.send(b'.')
                     other.recv(1)
-            gallery.synchronize()
+            search_index.synchronize()
         os._exit(0)
     for clips in (12, 22):
         mine.recv(1)
         assert (tmp_path / 'index' / 'catalogue.db-journal').exists()
-        for gallery in (reader, SearchIndex(tmp_path / 'index')):
-            assert gallery.search(vectors[3], 1)[0].path.endswith('3.mp4') and gallery.catalogue.num_clips() == clips
+        for search_index in (reader, SearchIndex(tmp_path / 'index')):
+            assert search_index.search(vectors[3], 1)[0].path.endswith('3.mp4')
+            assert search_index.catalogue.num_clips() == clips
         mine.send(b'.')
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and not reader.is_current()
     assert reader.catalogue.num_clips() == 32
@@ -228,9 +230,9 @@ def test_a_catalogue_is_read_while_another_process_writes(tmp_path):
 def test_who_only_reads_changes_nothing_and_needs_no_permission(tmp_path):
     vector = make_index(tmp_path / 'index', tmp_path)[0]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / 'index').iterdir()}
-    gallery = SearchIndex(tmp_path / 'index')
-    gallery.search(vector)
-    gallery.close()
+    search_index = SearchIndex(tmp_path / 'index')
+    search_index.search(vector)
+    search_index.close()
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / 'index').iterdir()} == before
 
 
@@ -239,9 +241,9 @@ def test_nothing_is_written_through_a_link(tmp_path):
     (tmp_path / 'index' / 'catalogue.db').rename(tmp_path / 'index' / 'real.db')
     (tmp_path / 'index' / 'catalogue.db').symlink_to('real.db')
     before = (tmp_path / 'index' / 'real.db').read_bytes()
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
-        with pytest.raises(OSError, match='a link is not written through'):
-            with gallery.locked():
+    with closing(SearchIndex(tmp_path / 'index')) as search_index:
+        with pytest.raises(OSError, match='refusing to write through a link'):
+            with search_index.locked():
                 pass
     assert (tmp_path / 'index' / 'real.db').read_bytes() == before
     (tmp_path / 'index' / 'real.db').rename(tmp_path / 'elsewhere.db')
@@ -266,14 +268,14 @@ def test_damaged_files_are_refused_with_their_name_in_every_call(tmp_path):
             content = content[:rng.integers(len(content))]
         path.write_bytes(content)
         try:
-            with closing(SearchIndex(tmp_path / 'index')) as gallery:
-                gallery.search(vectors[trial % 60], 20)
-                gallery.catalogue.files()
-                gallery.catalogue.clips_of_file('5.mp4')
-                sum(len(ids) for ids, _ in gallery.catalogue.vectors())
-                with gallery.locked():
-                    gallery.repair()
-                    gallery.synchronize()
+            with closing(SearchIndex(tmp_path / 'index')) as search_index:
+                search_index.search(vectors[trial % 60], 20)
+                search_index.catalogue.files()
+                search_index.catalogue.clips_of_file('5.mp4')
+                sum(len(ids) for ids, _ in search_index.catalogue.vectors())
+                with search_index.locked():
+                    search_index.repair()
+                    search_index.synchronize()
             outcomes.append('read')
         except (ValueError, OSError) as e:
             outcomes.append(str(e))

@@ -1,305 +1,364 @@
-"""Folders of real videos into indexes, killed, changed and compared with a build from scratch."""
-import importlib.util
+"""Files that change, are no files, or say too much, while a folder is indexed. No model: a clip's embedding is made of
+the bytes that were read."""
+import hashlib
 import os
+import re
 import shutil
-import signal
-import sqlite3
-import struct
-import tempfile
+import socket
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from mmengine.config import Config
+import torch
 
-from tests.checkpoints import demo_config, write_checkpoint
-from tests.tools import ForkedTool
-from tests.videos import broken_videos, encode_video, spoil_frames
-from vop_mm.apis import VideoSearcher
-from vop_mm.datasets.decoding import PyAVReader
-from vop_mm.search import SearchIndex
-from vop_mm.search.search_index import IndexMismatchError
-
-BACKENDS = ('faiss', 'milvus') if importlib.util.find_spec('milvus_lite') else ('faiss', )
+from tests.indexes import DIM, make_index
+from vop_mm.datasets.errors import VideoDecodeError
+from vop_mm.datasets.video_files import find_videos
+from vop_mm.search import IndexOptions, SearchIndex, index_folder
+from vop_mm.search.indexing import CHANGED
 
 
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    """A config and a checkpoint."""
-    folder, cfg = tmp_path_factory.mktemp('c'), demo_config('vop/vop_f_p_demo.py')
-    cfg.dump(folder / 'config.py')
-    return folder / 'config.py', write_checkpoint(folder / 'a.pth', cfg, 0)
+def embed(content: bytes) -> np.ndarray:
+    vector = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)[:DIM].astype(np.float32) + 1
+    return vector / np.linalg.norm(vector)
 
 
-@pytest.fixture(scope='module')
-def retriever(model):
-    config, checkpoint = model
-    return VideoSearcher(Config.fromfile(config), checkpoint, batch_size=8)
+class Loader:
+    """Frames that are the embedding itself; ``before`` is called with a path before it is read."""
 
+    def __init__(self, before=lambda path, what: None, after=lambda path, what: None, seconds=2.):
+        self.before, self.after, self.seconds = before, after, seconds
 
-def contents(index: Path) -> tuple[dict, dict]:
-    """Files, and vectors by file and window, as the catalogue has them; the index of vectors must have the same."""
-    gallery = SearchIndex(index)
-    files = {path: (state.hash, state.error) for path, state in gallery.catalogue.files().items()}
-    rows = sqlite3.connect(index / 'catalogue.db').execute(
-        'SELECT clips.id, path, start, stop, vector FROM clips JOIN files ON files.id = clips.file').fetchall()
-    clips = {(os.fsdecode(path), start, stop): np.frombuffer(vector, '<f4') for _, path, start, stop, vector in rows}
-    assert len(clips) == len(rows) == len(gallery.vectors)
-    assert not gallery.catalogue.num_changes()
-    for number, path, start, stop, _ in rows[:20] + rows[-20:]:
-        scores, found = gallery.vectors.search(clips[os.fsdecode(path), start, stop][None], 20)
-        same = found[0][scores[0] > 1 - 1e-5]
-        assert number in same
-    gallery.close()
-    return files, clips
+    def duration(self, path):
+        self.before(path, 'duration')
+        self.after(path, 'duration')
+        return self.seconds
 
-
-def assert_same(index: Path, other: Path) -> None:
-    files, clips = contents(index)
-    expected_files, expected_clips = contents(other)
-    assert files == expected_files
-    assert clips.keys() == expected_clips.keys()
-    for key, vector in clips.items():
-        np.testing.assert_allclose(vector, expected_clips[key], atol=1e-5)
-
-
-def variant(source: Path, path: Path, number: int) -> None:
-    """The same pictures in a file of other content: with an empty box of an mp4 behind them."""
-    path.write_bytes(source.read_bytes() + struct.pack('>I4sQ', 16, b'free', number))
-
-
-def concatenate(sources: list[Path], path: Path, times: int) -> None:
-    frames = []
-    for source in sources:
-        with av.open(str(source)) as container:
-            frames += [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
-    encode_video(path, frames * times, fps=10)
-
-
-def build_until(model: tuple[Path, Path], videos: Path, index: Path, backend: str, files: int) -> int:
-    """Build with a tool that is killed when so many files are in the index; how many are in it then.
-
-    Not in a fork of this process: where another test has used Milvus, gRPC would wait there for ever.
-    """
-    with tempfile.TemporaryFile('w+') as log:
-        tool = ForkedTool('tools/index_videos.py', videos, index, '--config', model[0], '--checkpoint', model[1],
-                          '--window', 3, '--stride', 1, '--backend', backend, '--batch-size', 8, out=log, err=log)
+    def load_clips(self, path, clips):
+        self.before(path, 'load')
         try:
-            while _count(index, 'files') < files:
-                if tool.poll() is not None:
-                    log.seek(0)
-                    pytest.fail(f'it was not killed on the way: {log.read()}')
+            vector = torch.from_numpy(embed(Path(path).read_bytes()))
+        except FileNotFoundError:
+            raise VideoDecodeError(path, 'no such file') from None
+        self.after(path, 'load')
+        return [(vector.expand(1, 1, 1, -1), 1) for _ in clips]
+
+
+def index(folder, loader, **more):
+    with closing(SearchIndex(folder)) as search_index:
+        return index_folder(search_index, loader, lambda frames, num_frames: frames.flatten(1).numpy(),
+                            IndexOptions(**more))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """``one.mp4`` of content A beside an index that knows nothing, and content B elsewhere."""
+    (tmp_path / 'videos').mkdir()
+    (tmp_path / 'b').write_bytes(b'B' * 5000)
+    (tmp_path / 'videos' / 'one.mp4').write_bytes(b'A' * 5000)
+    make_index(tmp_path / 'index', tmp_path / 'videos', 0)
+    return tmp_path
+
+
+def vectors(folder):
+    with closing(SearchIndex(folder / 'index')) as search_index:
+        return {path: (state, search_index.catalogue.clips_of_file(path)[1])
+                for path, state in search_index.catalogue.files().items()}
+
+
+def keep_times(path, change):
+    status = os.stat(path)
+    change()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced(path, b):
+    shutil.copy(b, path + '.new')
+    os.replace(path + '.new', path)
+
+
+def written(path, b):
+    Path(path).write_bytes(b.read_bytes())
+
+
+def replaced_for_a_while(path, b):
+    os.rename(path, path + '.old')
+    shutil.copy(b, path)
+
+
+def and_back(path, b):
+    if os.path.exists(path + '.old'):
+        os.replace(path + '.old', path)
+
+
+SWAPS = {
+    'replaced': (replaced, None),
+    'replaced, with its time': (lambda path, b: keep_times(path, lambda: replaced(path, b)), None),
+    'written over': (written, None),
+    'written over, with its time': (lambda path, b: keep_times(path, lambda: written(path, b)), None),
+    'another for a while': (replaced_for_a_while, and_back),
+    'gone': (lambda path, b: os.rename(path, path + '.old'), None),
+}
+
+
+@pytest.mark.parametrize('when', ['duration', 'load'])
+@pytest.mark.parametrize('how', SWAPS)
+def test_a_file_that_changes_between_its_hash_and_its_frames_is_left_for_the_next_time(folder, how, when):
+    swap, back = SWAPS[how]
+    one, first = folder / 'videos' / 'one.mp4', []
+
+    def before(path, what):
+        if what == when and not first:
+            first.append(path)
+            swap(path, folder / 'b')
+
+    def after(path, what):
+        if back and what == when:
+            back(path, folder / 'b')
+
+    time.sleep(0.02)  # a file system's clock ticks 250 times a second
+    loader = Loader(before, after)
+    report = index(folder / 'index', loader)
+    assert (report.added, report.clips, report.failed) == (0, 0, [('one.mp4', CHANGED)])
+    assert not vectors(folder)
+    # next time, and when the first content is there again under two names, each has its own vector
+    for content, names in ((b'B' * 5000, ['one.mp4']), (b'A' * 5000, ['one.mp4', 'two.mp4'])):
+        for name in names:
+            (folder / 'videos' / name).write_bytes(content)
+        index(folder / 'index', Loader())
+        for name in names:
+            np.testing.assert_allclose(vectors(folder)[name][1], [embed(content)], atol=1e-6)
+    assert one.exists()
+
+
+def test_a_file_that_is_written_while_it_is_hashed_is_left(folder, monkeypatch):
+    from vop_mm.search import indexing
+    real = indexing.hash_file
+
+    def hash_file(file, alive):
+        digest = real(file, alive)
+        with (folder / 'videos' / 'one.mp4').open('ab') as other:
+            other.write(b'more')
+        return digest
+
+    monkeypatch.setattr(indexing, 'hash_file', hash_file)
+    assert index(folder / 'index', Loader()).failed == [('one.mp4', CHANGED)] and not vectors(folder)
+
+
+def test_what_is_known_of_a_file_that_changes_stays(folder):
+    index(folder / 'index', Loader())
+    before = vectors(folder)
+    (folder / 'videos' / 'one.mp4').write_bytes(b'C' * 5000)
+    time.sleep(0.02)
+    report = index(folder / 'index', Loader(lambda path, what: what == 'load' and replaced(path, folder / 'b')))
+    assert report.failed == [('one.mp4', CHANGED)] and report.clips == 1
+    after = vectors(folder)
+    assert after['one.mp4'][0] == before['one.mp4'][0]
+    np.testing.assert_array_equal(after['one.mp4'][1], before['one.mp4'][1])
+    report = index(folder / 'index', Loader())
+    assert (report.changed, report.failed) == (1, [])
+    np.testing.assert_allclose(vectors(folder)['one.mp4'][1], [embed(b'B' * 5000)], atol=1e-6)
+
+
+def test_a_link_that_is_turned_for_a_while_is_noticed(folder):
+    one = folder / 'videos' / 'one.mp4'
+    one.rename(folder / 'a')
+    one.symlink_to(folder / 'a')
+
+    def turn(target):
+        (folder / 'videos' / 'link').symlink_to(target)
+        os.replace(folder / 'videos' / 'link', one)
+
+    report = index(folder / 'index', Loader(lambda path, what: what == 'load' and turn(folder / 'b'),
+                                            lambda path, what: what == 'load' and turn(folder / 'a')))
+    assert report.failed == [('one.mp4', CHANGED)] and not vectors(folder)
+
+
+def test_a_long_file_that_changes_between_its_parts_is_left_as_a_whole(folder):
+    """Its first windows were encoded already, in the same batch as those of other files."""
+    (folder / 'videos' / 'two.mp4').write_bytes(b'D' * 5000)
+    loads = []
+
+    def before(path, what):
+        if what == 'load' and path.endswith('one.mp4'):
+            loads.append(path)
+            if len(loads) == 3:
+                written(path, folder / 'b')
+
+    report = index(folder / 'index', Loader(before, seconds=9.), batch_size=3)
+    assert report.failed == [('one.mp4', CHANGED)] and list(vectors(folder)) == ['two.mp4']
+    assert len(vectors(folder)['two.mp4'][1]) == report.clips == 8
+
+
+def test_what_is_no_file_is_not_opened(folder):
+    """A FIFO that nobody writes to made indexing wait for ever, with the lock in its hands."""
+    os.mkfifo(folder / 'videos' / 'fifo.mp4')
+    (folder / 'videos' / 'folder.mp4').mkdir()
+    (folder / 'videos' / 'folder.mp4' / 'inside.mp4').write_bytes(b'E')
+    (folder / 'videos' / 'device.mkv').symlink_to('/dev/zero')
+    (folder / 'videos' / 'link.mp4').symlink_to(folder / 'videos' / 'fifo.mp4')
+    expected = dict.fromkeys(('device.mkv', 'fifo.mp4', 'link.mp4', 'socket.mp4'), 'not a regular file')
+    here = os.getcwd()
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(folder / 'videos')
+        try:
+            server.bind('socket.mp4')
         finally:
-            tool.kill()
-    return _count(index, 'files')
+            os.chdir(here)
+        found = find_videos(folder / 'videos')
+        assert found.videos == ['folder.mp4/inside.mp4', 'one.mp4'] and found.unreadable() == expected
+        report = index(folder / 'index', Loader())
+        assert report.left_out == {'named like a video, but a folder': ['folder.mp4']}
+    assert report.added == report.clips == 2 and dict(report.failed) == expected
+    (folder / 'videos' / 'folder.mp4' / 'inside.mp4').unlink()  # of a folder that can be read
+    (folder / 'videos' / 'one.mp4').unlink()
+    os.mkfifo(folder / 'videos' / 'one.mp4')  # what was known of it is gone
+    (folder / 'videos' / 'more.mp4').write_bytes(b'F')
+    report = index(folder / 'index', Loader())
+    assert (report.added, report.removed, report.clips) == (1, 2, 1) and list(vectors(folder)) == ['more.mp4']
 
 
-def _count(index: Path, table: str) -> int:
-    try:
-        with sqlite3.connect(f'file:{index}/catalogue.db?mode=ro', uri=True, timeout=60) as db:
-            return db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]
-    except sqlite3.OperationalError:
-        return 0
+def test_a_linked_folder_is_indexed_and_keeps_its_videos_wherever_it_moves(folder):
+    """A folder that was moved to another disk and linked back in its place was forgotten without a word."""
+    videos, disk = folder / 'videos', folder / 'disk'
+    (videos / 'holiday' / 'day 1').mkdir(parents=True)
+    disk.mkdir()
+    for name in ('holiday/b.mp4', 'holiday/day 1/c.mp4'):
+        (videos / name).write_bytes(name.encode())
+    first = index(folder / 'index', Loader())
+    assert first.encoded == first.clips == 3
+    before = vectors(folder)
+    (videos / 'holiday').rename(disk / 'holiday')
+    (videos / 'holiday').symlink_to(disk / 'holiday')
+    again = index(folder / 'index', Loader())
+    assert (again.unchanged, again.encoded, again.removed, again.clips) == (3, 0, 0, 3)
+    # the disk is not there: nothing is forgotten, and all is said
+    disk.rename(folder / 'elsewhere')
+    again = index(folder / 'index', Loader())
+    assert (again.unchanged, again.removed, again.clips) == (1, 0, 3) and again.failed == [
+        ('holiday', 'linked to nothing')]
+    assert vectors(folder).keys() == before.keys()
+    (folder / 'elsewhere').rename(disk)
+    again = index(folder / 'index', Loader())
+    assert (again.unchanged, again.encoded, again.clips) == (3, 0, 3) and not again.failed
+    # the link itself is gone: so are its videos
+    (videos / 'holiday').unlink()
+    assert index(folder / 'index', Loader()).removed == 2
 
 
-def test_killed_twice_continued_and_changed(model, retriever, small_demo, tmp_path):
-    """300 clips, 10 broken and 3 long ones, in every back end."""
-    count = 300
-    sources = sorted((small_demo / 'videos').glob('*.mp4'))
-    videos, indexes = tmp_path / 'videos', {name: tmp_path / name for name in BACKENDS}
-    (videos / 'below').mkdir(parents=True)
-    for number in range(count):
-        variant(sources[number % len(sources)], videos / ('below' if number % 2 else '') / f'{number}.mp4', number)
-    broken = []
-    for name, path in broken_videos(tmp_path).items():
-        shutil.move(path, videos / f'broken_{name}.mp4')
-        broken.append(f'broken_{name}.mp4')
-    for number in range(10 - len(broken)):
-        broken.append(f'broken_{number}.mkv')
-        (videos / broken[-1]).write_bytes(b'nothing' * number)
-    for number in range(3):
-        concatenate(sources[5 * number:5 * number + 5], videos / f'long_{number}.mp4', 1)
-    for name, index in indexes.items():
-        first = build_until(model, videos, index, name, count // 4)
-        second = build_until(model, videos, index, name, count // 2)
-        assert count // 4 <= first < second < count
-        known = _count(index, 'clips')
-        report = retriever.build_index(videos, index)
-        assert report.encoded == report.clips - known  # nothing twice
-        assert sorted(path for path, _ in report.failed) == sorted(broken)
-        assert all(reason for _, reason in report.failed)
-        assert report.clips >= count + 3 * 4
+@pytest.mark.parametrize('name', ['.mp4', '/more.mp4'])
+def test_a_folder_that_can_not_be_listed_is_not_forgotten_and_others_are(folder, monkeypatch, name):
+    """Not those either whose names begin as its name does."""
+    videos = folder / 'videos'
+    (videos / 'secret' / 'deep').mkdir(parents=True)
+    kept, gone = ['one.mp4', 'secret/b.mp4', 'secret/deep/c.mp4'], f'secret2{name}'
+    (videos / gone).parent.mkdir(exist_ok=True)
+    for path in (*kept[1:], gone):
+        (videos / path).write_bytes(path.encode())
+    assert index(folder / 'index', Loader()).clips == 4
+    (videos / gone).unlink()
+    real = os.scandir
 
-    for number in range(0, 10, 2):
-        (videos / f'{number}.mp4').unlink()
-        variant(sources[number], videos / f'new_{number}.mp4', 1000 + number)
-        variant(sources[-number - 1], videos / 'below' / f'{number + 1}.mp4', 2000 + number)
-    os.utime(videos / '10.mp4', (1, 1))  # another time, the same content
-    (videos / '12.mp4').rename(videos / 'renamed.mp4')
-    retriever.build_index(videos, tmp_path / 'scratch', window=3, stride=1)
-    vector = retriever.encode_video(videos / 'new_4.mp4')[0]
-    for index in indexes.values():
-        again = retriever.build_index(videos, index)
-        assert (again.added, again.changed, again.removed) == (6, 5, 6)
-        assert again.encoded == 10 and again.clips == report.clips
-        assert_same(index, tmp_path / 'scratch')
-        last = retriever.build_index(videos, index)
-        assert last.added == last.changed == last.removed == last.encoded == 0
-        gallery = SearchIndex(index)
-        hits = gallery.search(vector, k=1000)
-        assert hits[0].score == pytest.approx(1, abs=1e-5)
-        assert len({hit.path for hit in hits}) == len(hits) == count + 3
-        gallery.close()
+    def scandir(path):
+        if str(path).endswith('secret'):
+            raise OSError(107, 'Transport endpoint is not connected', path)
+        return real(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    report = index(folder / 'index', Loader())
+    assert report.failed == [('secret', 'can not be listed: Transport endpoint is not connected')]
+    assert (report.removed, report.clips) == (1, 3) and list(vectors(folder)) == kept
 
 
-def test_a_hit_names_the_moment_of_a_long_video(retriever, small_demo, tmp_path):
-    sources = sorted((small_demo / 'videos').glob('*.mp4'))[:4]
-    (tmp_path / 'videos').mkdir()
-    concatenate(sources, tmp_path / 'videos' / 'film.mp4', 1)
-    with av.open(str(sources[0])) as container:
-        frames = sum(1 for _ in container.decode(video=0))
-    length = frames / 10
-    retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=length, stride=length / 2)
-    for number, source in enumerate(sources):
-        hits = retriever.search(video=source, index=tmp_path / 'index', k=3, merge=False)
-        assert (hits[0].start, hits[0].end) == pytest.approx((number * length, (number + 1) * length))
-        assert hits[0].score > 0.99 and len(hits) == 3
-        merged = retriever.search(video=source, index=tmp_path / 'index', k=3)
-        assert merged == hits[:1]
+def test_a_link_whose_file_is_away_keeps_its_vectors(folder):
+    (folder / 'videos' / 'link.mp4').symlink_to(folder / 'b')
+    assert index(folder / 'index', Loader()).clips == 2
+    (folder / 'b').rename(folder / 'away')
+    report = index(folder / 'index', Loader())
+    assert (report.removed, report.clips) == (0, 2) and report.failed == [('link.mp4', 'linked to nothing')]
 
 
-@pytest.mark.parametrize('name', ['film.mp4', 'film.mkv'])
-def test_a_bad_second_costs_its_windows_alone(retriever, tmp_path, name):
-    (tmp_path / 'videos').mkdir()
-    path = encode_video(tmp_path / 'videos' / name, 240, fps=12, max_b_frames=0,  # a key frame each second
-                        options={'x264-params': 'scenecut=0'})
-    spoil_frames(path, slice(123, 125))
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
-    (partly, why), = report.partly
-    assert partly == name and why.startswith('2 of 9 windows can\'t be read: ') and not report.failed
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
-        moments, _ = gallery.catalogue.clips_of_file(name)
-    assert [start for start, _ in moments] == pytest.approx([0, 2, 4, 6, 12, 14, 16], abs=.1)
-    assert retriever.build_index(tmp_path / 'videos', tmp_path / 'index').unchanged == 1
-    spoil_frames(path, slice(0, None))
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index')
-    assert [path for path, _ in report.failed] == [name] and report.clips == 0 and not report.partly
+def test_what_was_indexed_and_is_rubbish_is_forgotten(folder):
+    (folder / 'videos' / 'film').mkdir()
+    (folder / 'videos' / 'film' / 'deleted.mp4').write_bytes(b'D')
+    assert index(folder / 'index', Loader()).clips == 2
+    (folder / 'videos' / 'film').rename(folder / 'videos' / '.Trashes')
+    (folder / 'videos' / 'notes.txt').write_bytes(b'')
+    report = index(folder / 'index', Loader())
+    assert (report.removed, report.clips) == (1, 1) and report.left_out == {
+        'left by the system': ['.Trashes'], 'no videos by their extension': ['notes.txt']}
 
 
-@pytest.mark.parametrize(('crashes', 'lost'), [((10, 11), 2), ((0, 100), 9)])
-def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(retriever, tmp_path, monkeypatch, crashes, lost):
-    (tmp_path / 'videos').mkdir()
-    encode_video(tmp_path / 'videos' / 'film.mp4', 240, fps=12)
-    decode = PyAVReader.get_batch
+def test_a_file_that_becomes_a_fifo_after_it_was_listed(folder, monkeypatch):
+    from vop_mm.search import indexing
+    real = indexing.find_videos
 
-    def get_batch(self, indices):
-        if any(crashes[0] <= time < crashes[1] for time in self.timestamps()[indices]):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return decode(self, indices)
+    def find_videos(where):
+        listed = real(where)
+        (folder / 'videos' / 'one.mp4').unlink()
+        os.mkfifo(folder / 'videos' / 'one.mp4')
+        return listed
 
-    monkeypatch.setattr(PyAVReader, 'get_batch', get_batch)
-    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()  # its child is from before
-    report = retriever.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
-    retriever.prompt_set(next(iter(retriever.prompts))).loader.close()
-    (name, why), = report.failed if lost == 9 else report.partly
-    assert name == 'film.mp4' and why.endswith('the decoder died: SIGSEGV') and report.clips == 9 - lost
+    monkeypatch.setattr(indexing, 'find_videos', find_videos)
+    report = index(folder / 'index', Loader())
+    assert report.failed == [('one.mp4', 'not a regular file')] and not report.clips
 
 
-def test_lost_vectors_are_taken_from_the_catalogue(retriever, small_demo, tmp_path):
-    index = tmp_path / 'index'
-    retriever.build_index(small_demo / 'videos', index)
-    before = contents(index)
-    (index / 'vectors.faiss').unlink()
-    with pytest.raises(ValueError, match='is not finished, or lost its vectors'):
-        retriever.from_index(index).search('a square', index)
-    assert retriever.build_index(small_demo / 'videos', index).encoded == 0
-    assert contents(index)[0] == before[0]
-    assert retriever.search('a square', index, k=3)
+def test_a_file_that_never_answers_is_left_behind(folder, monkeypatch):
+    """As one of a network drive whose server is gone: the others are indexed, and what was known of it stays."""
+    from vop_mm.search import indexing
+    from vop_mm.utils import stalls
+    (folder / 'videos' / 'stale.mp4').write_bytes(b'S' * 5000)
+    assert index(folder / 'index', Loader()).clips == 2
+    real, woken = indexing.hash_file, threading.Event()
+
+    def hash_file(file, alive):
+        if os.path.basename(file.name).startswith('stale'):
+            woken.wait()
+        return real(file, alive)
+
+    monkeypatch.setattr(indexing, 'hash_file', hash_file)
+    monkeypatch.setattr(stalls, 'PATIENCE', 0.5)
+    os.utime(folder / 'videos' / 'stale.mp4', (1, 1))
+    for name in ('stale_new.mp4', 'two.mp4'):
+        (folder / 'videos' / name).write_bytes(name.encode())
+    start = time.monotonic()
+    report = index(folder / 'index', Loader())
+    assert report.failed == [(name, 'it gave nothing for 0.5 s') for name in ('stale.mp4', 'stale_new.mp4')]
+    assert (report.added, report.removed, report.clips) == (1, 0, 3) and time.monotonic() - start < 20
+    woken.set()
+    report = index(folder / 'index', Loader())
+    assert (report.added, report.unchanged, report.clips) == (1, 3, 4) and not report.failed
 
 
-def test_clusters_looked_at_may_change(retriever, small_demo, tmp_path):
-    index, backend = tmp_path / 'index', dict(type='FaissIndex', exact_up_to=5, num_probes=1)
-    retriever.build_index(small_demo / 'videos', index, backend=backend)
-    first = retriever.search('a square', index, k=100)
-    report = retriever.build_index(small_demo / 'videos', index, backend=dict(num_probes=1000))
-    assert report.encoded == 0 and report.clips > len(first)
-    assert len(retriever.search('a square', index, k=100)) == report.clips  # the index is read again, and they are kept
-    with pytest.raises(ValueError, match='num_probes must be at least 1'):
-        retriever.build_index(small_demo / 'videos', index, backend=dict(num_probes=0))
-    with pytest.raises(IndexMismatchError, match='to move it, make another'):
-        retriever.build_index(small_demo / 'videos', index, backend=dict(nprobe=5))
-    assert SearchIndex(index).backend == dict(backend, num_probes=1000)
+@pytest.mark.parametrize('seconds, why', [(1e6, 'more than 10000 windows .--max-windows'), (np.inf, 'inf seconds'),
+                                          (float('nan'), 'nan seconds'), (-5., '-5 seconds')])
+def test_a_file_that_says_it_takes_days_is_not_cut_into_windows(folder, seconds, why):
+    """A file of 4 kB gave 66,667 of them."""
+    report = index(folder / 'index', Loader(seconds=seconds))
+    assert not report.clips and re.search(why, dict(report.failed)['one.mp4'])
+    assert index(folder / 'index', Loader(seconds=1000.), max_windows=998).failed
+    assert index(folder / 'index', Loader(seconds=1000.), max_windows=999).clips == 999
 
 
-def test_nothing_changes_where_indexing_is_refused(retriever, small_demo, tmp_path):
-    index, videos, empty = tmp_path / 'index', tmp_path / 'videos', tmp_path / 'empty'
-    videos.mkdir()
-    empty.mkdir()
-    shutil.copy(next((small_demo / 'videos').glob('*.mp4')), videos / 'a.mp4')
-    for call, error, message in (
-            (lambda: retriever.build_index(empty, index), ValueError, 'no videos in'),
-            (lambda: retriever.build_index(tmp_path / 'nowhere', index), NotADirectoryError, 'no such folder'),
-            (lambda: retriever.build_index(videos, index, window=-1), ValueError, 'windows take a length'),
-            (lambda: retriever.build_index(videos, videos), FileExistsError, 'is no search index'),
-            (lambda: retriever.build_index(videos, index, backend=dict(
-                type='MilvusIndex', uri='http://127.0.0.1:9', timeout=2)), ConnectionError, 'can not be reached')):
-        with pytest.raises(error, match=message):
-            call()
-        assert not index.exists() and os.listdir(videos) == ['a.mp4']
-    retriever.build_index(videos, index)
-    before = contents(index)
-    with pytest.raises(IndexMismatchError, match='window 30.0, not 5'):
-        retriever.build_index(videos, index, window=5)
-    with pytest.raises(IndexMismatchError, match='to move it, make another'):
-        retriever.build_index(videos, index, backend=dict(type='MilvusIndex'))
-    with pytest.raises(ValueError, match='is of the videos in'):
-        retriever.build_index(empty, index)
-    with SearchIndex(index).locked(), pytest.raises(BlockingIOError, match='another process is changing the index'):
-        retriever.build_index(videos, index)
-    (videos / 'a.mp4').unlink()
-    with pytest.raises(ValueError, match='nothing was changed'):  # a disk that isn't mounted is an empty folder
-        retriever.build_index(videos, index)
-    assert contents(index)[0] == before[0]
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e30, 0.])
+def test_embeddings_of_a_broken_model_are_refused(folder, value):
+    """They were indexed without a word, and found by nothing."""
+    with closing(SearchIndex(folder / 'index')) as search_index:
+        with pytest.raises(ValueError, match='an embedding (is not finite|has norm)'):
+            index_folder(search_index, Loader(),
+                         lambda frames, num_frames: np.full((len(frames), DIM), value, np.float32))
+        assert not search_index.catalogue.files()
+    assert index(folder / 'index', Loader()).clips == 1
 
 
-def test_killed_while_an_index_is_made(retriever, small_demo, tmp_path, monkeypatch):
-    index = tmp_path / 'index'
+def test_reasons_of_any_letters_are_kept(folder):
+    def fail(path, what):
+        raise VideoDecodeError(path, 'b\udcff\0\x1b[31m')
 
-    def die(*args):
-        os._exit(1)
-
-    child = os.fork()
-    if child == 0:
-        monkeypatch.setattr(os, 'replace', die)
-        retriever.build_index(small_demo / 'videos', index, backend=dict(type='FaissIndex'))
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert os.listdir(index) and not SearchIndex.exists(index)
-    report = retriever.build_index(small_demo / 'videos', index)
-    assert report.added == report.clips == len(list((small_demo / 'videos').iterdir()))
-    assert not list(index.glob('.*'))
-
-
-def test_names_of_all_kinds_and_files_that_can_not_be_read(retriever, small_demo, tmp_path):
-    videos, index = tmp_path / 'videos', tmp_path / 'index'
-    videos.mkdir()
-    source = next((small_demo / 'videos').glob('*.mp4'))
-    names = ['a b\n.mp4', "'; DROP TABLE files; --.MP4", '[red]x[red].mp4', 'é\u4e2d.mp4', os.fsdecode(b'\xff.mp4')]
-    for number, name in enumerate(names):
-        variant(source, videos / name, number)
-    (videos / 'gone.mp4').symlink_to(tmp_path / 'nothing')
-    (videos / 'notes.txt').write_text('no video')
-    report = retriever.build_index(videos, index)
-    assert report.failed == [('gone.mp4', 'linked to nothing')]
-    assert report.clips == report.added == len(names)
-    assert {Path(hit.path).name for hit in retriever.search('a', index, k=9)} == set(names)
-
-
-def test_a_folder_that_was_moved_is_followed(retriever, small_demo, tmp_path):
-    shutil.copytree(small_demo / 'videos', tmp_path / 'old')
-    retriever.build_index(tmp_path / 'old', tmp_path / 'index')
-    (tmp_path / 'old').rename(tmp_path / 'new')
-    assert retriever.build_index(tmp_path / 'new', tmp_path / 'index').encoded == 0
-    assert all(Path(hit.path).is_file() for hit in retriever.search('a square', tmp_path / 'index'))
+    report = index(folder / 'index', Loader(fail))
+    assert report.failed == [('one.mp4', 'b\\udcff\0\x1b[31m')]
+    assert vectors(folder)['one.mp4'][0].error == 'b\\udcff\0\x1b[31m'

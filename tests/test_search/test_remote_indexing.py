@@ -16,6 +16,7 @@ from vop_mm.apis import VideoSearcher
 from vop_mm.datasets import VideoSource
 from vop_mm.datasets.remote import FileStat
 from vop_mm.search import SearchIndex, list_videos
+from vop_mm.search.indexing import CHANGED
 from vop_mm.search.place import name_of_video
 
 pytestmark = pytest.mark.usefixtures('place')
@@ -24,7 +25,7 @@ SECONDS = 2.4
 
 
 @pytest.fixture(scope='module')
-def retriever(tmp_path_factory):
+def searcher(tmp_path_factory):
     cfg = demo_config('vop/vop_f_p_demo.py')
     return VideoSearcher(cfg, write_checkpoint(tmp_path_factory.mktemp('c') / 'a.pth', cfg, 0), batch_size=4)
 
@@ -59,22 +60,22 @@ def counts(report) -> tuple:
     return report.added, report.changed, report.removed, report.unchanged, report.encoded
 
 
-def test_an_s3_server_gives_what_a_folder_gives(retriever, videos, tmp_path):
+def test_an_s3_server_gives_what_a_folder_gives(searcher, videos, tmp_path):
     options = dict(window=1., stride=0.5)
-    retriever.build_index(videos, tmp_path / 'near', **options)
+    searcher.build_index(videos, tmp_path / 'near', **options)
     with s3_server() as (backend_args, system):
         for path in videos.rglob('*.*'):
             system.pipe_file(f'bucket/v/{path.relative_to(videos)}', path.read_bytes())
         options.update(backend_args=backend_args)
-        report = retriever.build_index('s3://bucket/v', tmp_path / 'far', **options)
+        report = searcher.build_index('s3://bucket/v', tmp_path / 'far', **options)
         assert counts(report) == (4, 0, 0, 0, 16) and [name for name, _ in report.failed] == ['bad.mp4']
         assert_same(vectors(tmp_path / 'far'), vectors(tmp_path / 'near'))
-        assert counts(retriever.build_index('s3://bucket/v', tmp_path / 'far', **options)) == (0, 0, 0, 4, 0)
+        assert counts(searcher.build_index('s3://bucket/v', tmp_path / 'far', **options)) == (0, 0, 0, 4, 0)
         system.pipe_file('bucket/v/a.mp4', (videos / 'b.mp4').read_bytes())
         system.rm('bucket/v/e.mkv')
-        report = retriever.build_index('s3://bucket/v', tmp_path / 'far', **options)
+        report = searcher.build_index('s3://bucket/v', tmp_path / 'far', **options)
         assert counts(report) == (0, 1, 1, 2, 4)
-    hits = retriever.search('a thing', tmp_path / 'far', k=9)  # nobody is asked for anything
+    hits = searcher.search('a thing', tmp_path / 'far', k=9)  # nobody is asked for anything
     assert {hit.path for hit in hits} == {f's3://bucket/v/{name}' for name in ('a.mp4', 'b.mp4', 'sub/c d.mp4')}
 
 
@@ -83,8 +84,8 @@ def manifest(folder, entries) -> str:
     return str(folder / 'videos.jsonl')
 
 
-def test_a_manifest_of_a_web_server(retriever, videos, tmp_path):
-    retriever.build_index(videos, tmp_path / 'near', window=30.)
+def test_a_manifest_of_a_web_server(searcher, videos, tmp_path):
+    searcher.build_index(videos, tmp_path / 'near', window=30.)
     near = vectors(tmp_path / 'near')
     with web_server() as web:
         web.files.update({f'/v/{path.name}': path.read_bytes() for path in videos.iterdir() if path.is_file()})
@@ -92,7 +93,7 @@ def test_a_manifest_of_a_web_server(retriever, videos, tmp_path):
         list_of = manifest(tmp_path, [
             dict(url=f'{url}/v/a.mp4?token=hush'), dict(url=f'{url}/v/b.mp4', start=1),
             dict(url=f'{url}/v/b.mp4', end=1), dict(url=f'{url}/v/e.mkv', start=5), dict(url=f'{url}/v/gone.mp4')])
-        report = retriever.build_index(list_of, tmp_path / 'far', window=30.)
+        report = searcher.build_index(list_of, tmp_path / 'far', window=30.)
         b = f'{web.url}/v/b.mp4'
         assert counts(report) == (3, 0, 0, 0, 3) and dict(report.failed) == {
             f'{web.url}/v/e.mkv#t=5': 'the clip starts at 5 s, the video ends at 2.40 s',
@@ -106,46 +107,45 @@ def test_a_manifest_of_a_web_server(retriever, videos, tmp_path):
         first, second = (far[key] for key in sorted(far)[1:])
         assert np.abs(first - second).max() > 1e-3
         asked = len(web.requests)
-        assert counts(retriever.build_index(list_of, tmp_path / 'far')) == (0, 0, 0, 3, 0)
+        assert counts(searcher.build_index(list_of, tmp_path / 'far')) == (0, 0, 0, 3, 0)
         assert all(headers.get('range') == 'bytes=0-0' for path, headers in web.requests[asked:] if 'e.mkv' not in path)
     assert b'hush' not in (tmp_path / 'far' / 'catalogue.db').read_bytes()
-    hits = retriever.search('a thing', tmp_path / 'far', k=9)
-    with closing(SearchIndex(tmp_path / 'far')) as gallery:
-        names = {name_of_video(gallery.videos, hit.path) for hit in hits}
+    hits = searcher.search('a thing', tmp_path / 'far', k=9)
+    with closing(SearchIndex(tmp_path / 'far')) as search_index:
+        names = {name_of_video(search_index.videos, hit.path) for hit in hits}
     assert names == {key[0] for key in far} == {hit.path for hit in hits}
 
 
-def test_files_without_marks_are_compared_by_content(retriever, videos, tmp_path):
+def test_files_without_marks_are_compared_by_content(searcher, videos, tmp_path):
     with web_server() as web:
         web.etags = False
         web.files['/a.mp4'] = (videos / 'a.mp4').read_bytes()
         list_of = manifest(tmp_path, [dict(url=f'{web.url}/a.mp4')])
-        assert counts(retriever.build_index(list_of, tmp_path / 'i')) == (1, 0, 0, 0, 1)
-        assert counts(retriever.build_index(list_of, tmp_path / 'i')) == (0, 0, 0, 1, 0)
+        assert counts(searcher.build_index(list_of, tmp_path / 'i')) == (1, 0, 0, 0, 1)
+        assert counts(searcher.build_index(list_of, tmp_path / 'i')) == (0, 0, 0, 1, 0)
         web.files['/a.mp4'] = (videos / 'b.mp4').read_bytes()
-        assert counts(retriever.build_index(list_of, tmp_path / 'i')) == (0, 1, 0, 0, 1)
+        assert counts(searcher.build_index(list_of, tmp_path / 'i')) == (0, 1, 0, 0, 1)
         web.failures = [404] * 9  # what is known of a file that can't be had now stays
-        report = retriever.build_index(list_of, tmp_path / 'i')
+        report = searcher.build_index(list_of, tmp_path / 'i')
         assert report.clips == 1 and report.failed == [(f'{web.url}/a.mp4', 'HTTP 404 Not Found')]
 
 
-def test_a_file_that_is_replaced_between_looking_and_reading(retriever, videos, tmp_path, monkeypatch):
+def test_a_file_that_is_replaced_between_looking_and_reading(searcher, videos, tmp_path, monkeypatch):
     with web_server() as web:
         web.files['/a.mp4'] = (videos / 'a.mp4').read_bytes()
         list_of = manifest(tmp_path, [dict(url=f'{web.url}/a.mp4')])
-        duration = type(retriever.prompt_set(None).loader).duration
-        assert retriever.build_index(list_of, tmp_path / 'i', window=0.5).clips == 9  # more than a batch: fetched again
+        duration = type(searcher.prompt_set(None).loader).duration
+        assert searcher.build_index(list_of, tmp_path / 'i', window=0.5).clips == 9  # more than a batch: fetched again
         web.files['/a.mp4'] = (videos / 'b.mp4').read_bytes()
 
         def replace(loader, path):
             web.files['/a.mp4'] = (videos / 'e.mkv').read_bytes()
             return duration(loader, path)
 
-        monkeypatch.setattr(type(retriever.prompt_set(None).loader), 'duration', replace)
+        monkeypatch.setattr(type(searcher.prompt_set(None).loader), 'duration', replace)
         before = vectors(tmp_path / 'i')
-        report = retriever.build_index(list_of, tmp_path / 'i')
-        assert report.failed == [(f'{web.url}/a.mp4', 'changed while it was being indexed: it is left for the next '
-                                  'time')]
+        report = searcher.build_index(list_of, tmp_path / 'i')
+        assert report.failed == [(f'{web.url}/a.mp4', CHANGED)]
         assert_same(vectors(tmp_path / 'i'), before)
 
 
@@ -157,25 +157,25 @@ def test_which_names_of_a_store_are_videos():
 
     found, refused = list_videos(Store('memory://v'))
     assert list(found) == ['a/c.webm', 'b.MP4']
-    assert refused == dict.fromkeys(['../up.mp4', '/top.mp4', 'a/../../d.mkv'], 'a name that leads out of the folder')
+    assert refused == dict.fromkeys(['../up.mp4', '/top.mp4', 'a/../../d.mkv'], 'the name leads out of the folder')
 
 
-def test_an_index_keeps_to_its_place(retriever, videos, tmp_path):
+def test_an_index_keeps_to_its_place(searcher, videos, tmp_path):
     import fsspec
     memory = fsspec.filesystem('memory')
     for place in ('one', 'two'):
         memory.pipe_file(f'/{place}/a.mp4', (videos / 'a.mp4').read_bytes())
-    retriever.build_index('memory://one', tmp_path / 'i')
+    searcher.build_index('memory://one', tmp_path / 'i')
     for other in ('memory://two', videos):
-        with pytest.raises(ValueError, match='is of the videos in memory://one, not of'):
-            retriever.build_index(other, tmp_path / 'i')
+        with pytest.raises(ValueError, match='is for the videos in memory://one, not in'):
+            searcher.build_index(other, tmp_path / 'i')
     memory.rm('/one/a.mp4')
     with pytest.raises(ValueError, match='no videos in memory://one'):
-        retriever.build_index('memory://one', tmp_path / 'i')
+        searcher.build_index('memory://one', tmp_path / 'i')
     with pytest.raises(ValueError, match=r'no videos in memory://none'):
-        retriever.build_index('memory://none', tmp_path / 'j')
+        searcher.build_index('memory://none', tmp_path / 'j')
     with pytest.raises(ValueError, match='http://127.0.0.1:1/v can not be listed: name them in a manifest'):
-        retriever.build_index('http://u:hush@127.0.0.1:1/v', tmp_path / 'j')
+        searcher.build_index('http://u:hush@127.0.0.1:1/v', tmp_path / 'j')
     assert not (tmp_path / 'j').exists()
 
 
@@ -203,11 +203,11 @@ def test_a_wrong_option_is_called_as_the_user_typed_it(tmp_path, tool):
         assert done.returncode == 1 and f"error: ValueError: --{option} takes KEY=VALUE, got 'anon'" in done.stderr
 
 
-def test_features_of_an_s3_server_and_of_a_manifest_are_those_of_an_index(retriever, videos, tmp_path):
-    retriever.build_index(videos, tmp_path / 'near', window=1.)
+def test_features_of_an_s3_server_and_of_a_manifest_are_those_of_an_index(searcher, videos, tmp_path):
+    searcher.build_index(videos, tmp_path / 'near', window=1.)
     cfg = demo_config('vop/vop_f_p_demo.py')
     (tmp_path / 'config.py').write_text(cfg.pretty_text)
-    made_with = '--config', 'config.py', '--checkpoint', retriever.prompt_set().checkpoint, '--shards', '2'
+    made_with = '--config', 'config.py', '--checkpoint', searcher.prompt_set().checkpoint, '--shards', '2'
     with s3_server() as (backend_args, system), web_server() as web:
         for path in videos.rglob('*.*'):
             system.pipe_file(f'bucket/v/{path.relative_to(videos)}', path.read_bytes())

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from vop_mm.search.result_page import write_search_page
+from vop_mm.search.result_page import write_result_page
 from vop_mm.visualization.rankings import Rankings
 from vop_mm.visualization.retrieval_page import write_page
 
@@ -11,7 +11,7 @@ SHOWN = '&lt;script&gt;window.hacked=1&lt;/script&gt;{query}&quot;&#x27;&amp;?'
 
 
 def search_page(path):
-    write_search_page(path, EVIL, [], EVIL)
+    write_result_page(path, EVIL, [], EVIL)
 
 
 def retrieval_page(path):

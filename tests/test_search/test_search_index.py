@@ -63,8 +63,8 @@ def test_a_server_that_an_index_names_is_not_talked_to(server, uri, tmp_path, mo
     says_milvus(tmp_path / 'index', uri.format(address))
     for call in (lambda: SearchIndex(tmp_path / 'index'),
                  lambda: SearchIndex(tmp_path / 'index', dict(type='MilvusIndex'))):
-        with pytest.raises(ConnectionError, match=re.escape(f'names the server {uri.format(address)!r}; a server is')
-                           + '.*VOP_MM_MILVUS_URI'):
+        with pytest.raises(ConnectionError, match=re.escape(f'names the server {uri.format(address)!r}')
+                           + ', which is not trusted.*VOP_MM_MILVUS_URI'):
             call()
     assert not received
 
@@ -83,10 +83,12 @@ def test_a_server_that_the_user_names_is(server, how, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('more, message', [
-    *((dict(uri=uri), 'the address of a Milvus server')
+    *((dict(uri=uri), 'a Milvus address must be')
       for uri in ('other.db', 'unix:/a.sock', 'http://a/../b.db', 'http://a/b.db', 'file:///a', 'http://a@b')),
-    (dict(uri=None, collection='../../a'), 'a collection of Milvus'), (dict(uri=None, collection=''), 'a collection'),
-    (dict(uri=None, index_type='HNSW'), 'no index of Milvus'), (dict(uri='http://b', index_type='X'), 'no index'),
+    (dict(uri=None, collection='../../a'), 'name of a Milvus collection'),
+    (dict(uri=None, collection=''), 'name of a Milvus collection'),
+    (dict(uri=None, index_type='HNSW'), 'unsupported Milvus index'),
+    (dict(uri='http://b', index_type='X'), 'unsupported Milvus index'),
     (dict(uri=None, timeout=0), 'timeout'), (dict(uri=None, timeout=1e99), 'timeout')])
 def test_what_is_no_milvus_is_refused(more, message, tmp_path, monkeypatch):
     if more['uri']:
@@ -128,8 +130,8 @@ except BlockingIOError as e:
         assert [process.returncode for process in processes] == [0, 0], said
         assert 'made' in said and all(
             line == 'made' or line == f'told another process is changing the index {tmp_path}/index' for line in said)
-        with closing(SearchIndex(tmp_path / 'index')) as gallery:
-            assert len(gallery.vectors) == gallery.catalogue.num_clips() in (300, 301)
+        with closing(SearchIndex(tmp_path / 'index')) as search_index:
+            assert len(search_index.vectors) == search_index.catalogue.num_clips() in (300, 301)
         assert sorted(os.listdir(tmp_path / 'index')) == ['catalogue.db', 'lock', 'vectors.faiss']
         for name in os.listdir(tmp_path / 'index'):
             (tmp_path / 'index' / name).unlink()
@@ -146,7 +148,7 @@ def test_an_index_that_is_being_made_is_not_removed_by_another_that_fails(tmp_pa
     SearchIndex.create(tmp_path / 'index', tmp_path, SETTINGS, FAISS).close()
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'a.txt').write_text('a')
-    with pytest.raises(FileExistsError, match='is no search index'):
+    with pytest.raises(FileExistsError, match='is not a search index'):
         SearchIndex.create(tmp_path / 'other', tmp_path, SETTINGS, FAISS)
     assert os.listdir(tmp_path / 'other') == ['a.txt']
 
@@ -155,17 +157,17 @@ def test_leftovers_of_killed_runs_are_removed_by_the_next_and_those_of_living_on
     vectors = make_index(tmp_path / 'index', tmp_path)
     for _ in range(2):
         if os.fork() == 0:  # killed while vectors are written
-            gallery = SearchIndex(tmp_path / 'index')
-            with gallery.locked():
+            search_index = SearchIndex(tmp_path / 'index')
+            with search_index.locked():
                 import faiss
                 faiss.write_index = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-                gallery.synchronize()
+                search_index.synchronize()
         os.wait()
     left = [name for name in os.listdir(tmp_path / 'index') if name.endswith('.tmp')]
     assert left
     from vop_mm.utils.files import atomic_path
     with atomic_path(tmp_path / 'index' / 'report.json') as living:
-        with closing(SearchIndex(tmp_path / 'index')) as gallery, gallery.locked():
+        with closing(SearchIndex(tmp_path / 'index')) as search_index, search_index.locked():
             assert [name for name in os.listdir(tmp_path / 'index') if name.endswith('.tmp')] == [living.name]
     assert found(tmp_path / 'index', vectors[2])[0] == '2.mp4'
 
@@ -178,8 +180,8 @@ def test_a_lock_that_is_a_link_is_not_opened(tmp_path):
     for target in (victim, tmp_path / 'new.txt'):
         (tmp_path / 'index' / 'lock').unlink()
         (tmp_path / 'index' / 'lock').symlink_to(target)
-        with closing(SearchIndex(tmp_path / 'index')) as gallery, pytest.raises(OSError):
-            with gallery.locked():
+        with closing(SearchIndex(tmp_path / 'index')) as search_index, pytest.raises(OSError):
+            with search_index.locked():
                 pass
     assert victim.read_text() == 'a diary' and not (tmp_path / 'new.txt').exists()
 
@@ -191,9 +193,9 @@ def test_vectors_are_not_written_through_a_link(name, tmp_path):
     victim.write_text('a diary')
     (tmp_path / 'index' / 'vectors.faiss').unlink()
     (tmp_path / 'index' / 'vectors.faiss').symlink_to(victim)
-    with closing(SearchIndex(tmp_path / 'index')) as gallery, gallery.locked():
-        gallery.repair()
-        gallery.synchronize()
+    with closing(SearchIndex(tmp_path / 'index')) as search_index, search_index.locked():
+        search_index.repair()
+        search_index.synchronize()
     assert victim.read_text() == 'a diary' and found(tmp_path / 'index', vectors[4])[0] == '4.mp4'
 
 
@@ -202,8 +204,9 @@ def test_vectors_are_not_written_through_a_link(name, tmp_path):
 def test_a_query_that_finds_nothing_is_refused(query, tmp_path):
     """A broken model's, which found nothing without a word."""
     make_index(tmp_path / 'index', tmp_path)
-    with closing(SearchIndex(tmp_path / 'index')) as gallery, pytest.raises(ValueError, match='embedding|vectors of'):
-        gallery.search(query)
+    with closing(SearchIndex(tmp_path / 'index')) as search_index, pytest.raises(
+            ValueError, match='embedding|vectors of'):
+        search_index.search(query)
 
 
 def test_a_catalogue_that_lost_clips_is_not_searched_without_a_word(tmp_path):
@@ -211,36 +214,37 @@ def test_a_catalogue_that_lost_clips_is_not_searched_without_a_word(tmp_path):
     vectors = make_index(tmp_path / 'index', tmp_path)
     assert found(tmp_path / 'index', vectors[3], 1) == ['3.mp4']
     change(tmp_path / 'index', 'UPDATE clips SET id = 99, file = 1 WHERE id = 4')
-    with pytest.raises(ValueError, match='catalogue.db is not a catalogue of this project, or is damaged'):
+    with pytest.raises(ValueError, match='catalogue.db is not a catalog of this project, or is damaged'):
         found(tmp_path / 'index', vectors[3], 1)
 
 
 def test_clips_that_are_being_removed_are_left_out(tmp_path):
     vectors = make_index(tmp_path / 'index', tmp_path)
-    with closing(SearchIndex(tmp_path / 'index')) as gallery, closing(SearchIndex(tmp_path / 'index')) as writer:
-        assert len(gallery.search(vectors[3], 12)) == 12
+    with (closing(SearchIndex(tmp_path / 'index')) as search_index,
+          closing(SearchIndex(tmp_path / 'index')) as writer):
+        assert len(search_index.search(vectors[3], 12)) == 12
         with writer.locked(), writer.catalogue.transaction():
             writer.catalogue.remove_file('3.mp4')
-        assert len(gallery.search(vectors[3], 12)) == 11  # noted, and not told to the index of vectors
+        assert len(search_index.search(vectors[3], 12)) == 11  # noted, and not told to the index of vectors
         with writer.locked():
             writer.synchronize()
-        assert len(gallery.search(vectors[3], 12)) == 11  # told, and this one has the old vectors
+        assert len(search_index.search(vectors[3], 12)) == 11  # told, and this one has the old vectors
 
 
 def test_a_hit_that_would_lie_elsewhere_is_refused(tmp_path):
     vectors = make_index(tmp_path / 'index', tmp_path / 'videos')
     for path in ('../secret.mp4', '/etc/passwd'):
         change(tmp_path / 'index', f"UPDATE files SET path = CAST('{path}' AS BLOB), checksum = NULL WHERE id = 3")
-        with pytest.raises(ValueError, match='catalogue.db .*leads out of the folder of videos'):
+        with pytest.raises(ValueError, match='catalogue.db .*is outside of the video folder'):
             found(tmp_path / 'index', vectors[2])
 
 
 def test_an_index_in_whose_place_another_one_was_put_is_not_changed(tmp_path):
     make_index(tmp_path / 'index', tmp_path)
     make_index(tmp_path / 'other', tmp_path, 3)
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
+    with closing(SearchIndex(tmp_path / 'index')) as search_index:
         os.replace(tmp_path / 'other' / 'catalogue.db', tmp_path / 'index' / 'catalogue.db')
         before = (tmp_path / 'index' / 'catalogue.db').read_bytes()
-        with pytest.raises(OSError, match='another index was put in its place'), gallery.locked():
+        with pytest.raises(OSError, match='the index was replaced by another one'), search_index.locked():
             pass
     assert (tmp_path / 'index' / 'catalogue.db').read_bytes() == before

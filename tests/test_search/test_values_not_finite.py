@@ -47,19 +47,19 @@ def test_are_refused_by_name_wherever_they_are_loaded(made, tmp_path, ending, va
 @pytest.mark.parametrize('tower', ['text', 'vision'])
 def test_values_that_overflow_leave_no_index(made, tmp_path, tower):
     path = spoiled(made, tmp_path / 'b.pth', 1e30, tower)
-    with pytest.raises(CheckpointError, match='b.pth makes embeddings that are not finite') as caught:
+    with pytest.raises(CheckpointError, match='embeddings of .*b.pth are not finite') as caught:
         VideoSearcher(str(made / 'config.py'), path).build_index(made / 'videos', tmp_path / 'index')
     assert '\n' not in str(caught.value) and not (tmp_path / 'index').exists()
     done = run_tool('tools/index_videos.py', made / 'videos', tmp_path / 'index', '--config', made / 'config.py',
                     '--checkpoint', path)
-    assert done.returncode == 1 and 'b.pth makes embeddings that are not finite' in done.stderr
+    assert done.returncode == 1 and 'b.pth are not finite' in done.stderr
     assert 'Traceback' not in done.stderr and not (tmp_path / 'index').exists()
 
 
 def test_values_that_overflow_find_nothing_silently_no_more(made, tmp_path):
     """An index of good vectors, searched with prompts that make none."""
-    retriever = VideoSearcher(str(made / 'config.py'), made / 'a.pth')
-    retriever.build_index(made / 'videos', tmp_path / 'index')
+    searcher = VideoSearcher(str(made / 'config.py'), made / 'a.pth')
+    searcher.build_index(made / 'videos', tmp_path / 'index')
     shutil.copy(made / 'a.pth', tmp_path / 'moved.pth')
     path = spoiled(made, tmp_path / 'b.pth', 1e30, 'vision')
     db = sqlite3.connect(tmp_path / 'index' / 'catalogue.db')  # or the checkpoint was spoiled since
@@ -67,7 +67,7 @@ def test_values_that_overflow_find_nothing_silently_no_more(made, tmp_path):
     db.execute("UPDATE meta SET value = ? WHERE key = 'source'", (json.dumps(dict(source, checkpoint=str(path))), ))
     db.commit()
     db.close()
-    with pytest.raises(CheckpointError, match='b.pth makes embeddings that are not finite'):
+    with pytest.raises(CheckpointError, match='embeddings of .*b.pth are not finite'):
         VideoSearcher.from_index(tmp_path / 'index').encode_video(made / 'videos' / 'a.mp4')
 
 

@@ -1,4 +1,4 @@
-"""The programs of docs/en/deployment.md find what the retriever finds."""
+"""The programs of docs/en/deployment.md find what the searcher finds."""
 import re
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkey
     export_onnx(init_model(cfg, checkpoint), 'exported', checkpoint)
     for name, frames, size in (('a.mp4', 50, (96, 120)), ('b.mp4', 7, (120, 90)), ('c.mp4', 30, (64, 64))):
         encode_video(tmp_path / name, frames, size=size)
-    retriever = VideoSearcher(cfg, checkpoint)
-    retriever.build_index('.', 'gallery')
+    searcher = VideoSearcher(cfg, checkpoint)
+    searcher.build_index('.', 'gallery')
 
     page, found = (ROOT / 'docs/en/deployment.md').read_text(), {}
     for program in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
@@ -47,12 +47,12 @@ def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkey
     loader = ClipLoader(cfg)
     for path, frames in zip(('a.mp4', 'b.mp4'), found['frames'], strict=True):
         assert np.array_equal(frames, loader.load(path)[0][0])
-    texts = retriever.encode_text(['a squid is talking', 'a man cooks'])
-    videos = retriever.encode_video(['a.mp4', 'b.mp4'])
+    texts = searcher.encode_text(['a squid is talking', 'a man cooks'])
+    videos = searcher.encode_video(['a.mp4', 'b.mp4'])
     assert np.abs(found['cosines'] - texts @ videos.T).max() < TOLERANCE
     assert np.ptp(found['cosines'], axis=0).min() > 10 * TOLERANCE
     assert np.ptp(found['cosines'], axis=1).min() > 10 * TOLERANCE
-    hits = retriever.search('a squid is talking', index='gallery', k=5)
+    hits = searcher.search('a squid is talking', index='gallery', k=5)
     assert len(hits) == len(found['moments']) == 3
     assert [path.decode() for path, _, _ in found['moments']] == [Path(hit.path).name for hit in hits]
     assert np.abs(found['scores'][0, :3] - [hit.score for hit in hits]).max() < TOLERANCE

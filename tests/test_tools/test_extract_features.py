@@ -35,7 +35,7 @@ def extract(folder, out, rank, world_size, *args, names=('RANK', 'WORLD_SIZE', '
                     '--shards', SHARDS, '--window', '2', *args, before=before, cwd=folder)
 
 
-def take_in(folder, out, index):
+def merge_parts(folder, out, index):
     return run_tool('tools/index_videos.py', 'videos', index, '--features', out, cwd=folder)
 
 
@@ -49,12 +49,12 @@ def test_two_ranks_and_one_give_the_same_index(folder):
     assert extract(folder, 'one', 0, 1).returncode == 0
     first = extract(folder, 'two', 0, 2)
     assert first.returncode == 0 and 'process 0 of 2: 3 parts' in first.stdout, first.stderr
-    early = take_in(folder, 'two', 'index_two')
-    assert early.returncode == 1 and 'holds 3 of 5 parts' in early.stderr
+    early = merge_parts(folder, 'two', 'index_two')
+    assert early.returncode == 1 and 'contains 3 of 5 parts' in early.stderr
     slurm = 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'
     assert 'process 1 of 2: 2 parts' in extract(folder, 'two', 1, 2, names=slurm).stdout
     for out in ('one', 'two'):
-        done = take_in(folder, out, f'index_{out}')
+        done = merge_parts(folder, out, f'index_{out}')
         assert done.returncode == 0 and "'bad.mp4': " in done.stdout, done.stderr
     done = run_tool('tools/index_videos.py', 'videos', 'index_direct', '--config', 'config.py', '--checkpoint', 'a.pth',
                     '--window', '2', cwd=folder)
@@ -76,7 +76,7 @@ def test_two_ranks_and_one_give_the_same_index(folder):
     (folder / 'videos' / names[3]).unlink()
     again = [extract(folder, 'two', rank, 3) for rank in range(3)]
     assert all(done.returncode == 0 and '0 encoded now' in ' '.join(done.stdout.split()) for done in again)
-    done = take_in(folder, 'two', 'index_two')
+    done = merge_parts(folder, 'two', 'index_two')
     assert '0 added, 0 changed, 1 removed' in done.stdout, done.stderr
     gone = os.fsencode(names[3])
     assert vectors(folder / 'index_two').keys() == {key for key in expected if key[0] != gone}
@@ -98,28 +98,28 @@ def test_a_part_that_was_killed_is_not_taken_in_and_goes_on(folder):
     assert run_tool(*command, before=die, cwd=folder).returncode == -signal.SIGKILL
     files = SearchIndex(folder / 'killed' / 'part_0_of_1').catalogue.files()
     assert len(files) == 5
-    early = take_in(folder, 'killed', 'index_killed')
+    early = merge_parts(folder, 'killed', 'index_killed')
     assert early.returncode == 1 and 'part_0_of_1 is not finished' in early.stderr, early.stderr
     assert not (folder / 'index_killed').exists()
     done = run_tool(*command, cwd=folder)
     known = sum(state.error is None for state in files.values())
     clips = len(os.listdir(folder / 'videos')) - 1
-    assert f'{clips} clips, of them {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
-    assert f'{clips} added' in take_in(folder, 'killed', 'index_killed').stdout
+    assert f'{clips} clips, {clips - known} encoded now' in ' '.join(done.stdout.split()), done.stdout
+    assert f'{clips} added' in merge_parts(folder, 'killed', 'index_killed').stdout
     search = run_tool('tools/search.py', 'killed/part_0_of_1', 'a', cwd=folder)
-    assert search.returncode == 1 and 'holds a part of features and no index' in search.stderr
+    assert search.returncode == 1 and 'contains extracted features: make an index of all parts' in search.stderr
 
 
 def test_bad_input_is_one_line(folder, tmp_path):
     (tmp_path / 'out' / 'part_0_of_9').mkdir(parents=True)
     (tmp_path / 'locked').mkdir(mode=0o500)
-    for done, message in ((extract(folder, tmp_path / 'out', 0, 1), 'holds features in other parts'),
-                          (extract(folder, 'new', 0, 9), '5 parts for 9 processes'),
+    for done, message in ((extract(folder, tmp_path / 'out', 0, 1), 'contains features in another number of parts'),
+                          (extract(folder, 'new', 0, 9), '5 shards for 9 processes'),
                           (extract(folder, tmp_path / 'locked' / 'out', 0, 1, permissions=obey_permissions),
                            'Permission denied'),
                           (run_tool('tools/extract_features.py', 'videos', 'new', '--config', 'config.py', cwd=folder),
                            'config.py trains: name the checkpoint to encode with'),
-                          (take_in(folder, 'nothing', 'new'), 'holds 0 of no parts')):
+                          (merge_parts(folder, 'nothing', 'new'), 'contains 0 of no parts')):
         assert done.returncode == 1 and message in done.stderr, done.stderr
         assert sum(line.startswith('error: ') for line in done.stderr.splitlines()) == 1
     assert not (folder / 'new').exists()

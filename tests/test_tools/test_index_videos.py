@@ -43,12 +43,12 @@ def assert_one_line(done, *messages):
 
 @pytest.mark.parametrize('statements, message', [
     (('DROP TABLE meta', 'CREATE VIEW meta (key, value) AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 '
-      'FROM n) SELECT i, i FROM n'), 'catalogue.db is not a catalogue'),
-    (('CREATE TRIGGER t AFTER INSERT ON meta BEGIN DELETE FROM files; END', ), 'catalogue.db is not a catalogue'),
-    (("UPDATE meta SET value = '{\"dim\": \"a\"}' WHERE key = 'settings'", ), 'catalogue.db is not a catalogue'),
-    (("UPDATE meta SET value = x'00' WHERE key = 'generation'", ), 'catalogue.db is not a catalogue'),
-    (("UPDATE files SET path = CAST('../../etc/passwd' AS BLOB), checksum = NULL WHERE id = 1", ), 'leads out of'),
-    (('UPDATE clips SET vector = zeroblob(length(vector))', ), 'catalogue.db is not a catalogue')])
+      'FROM n) SELECT i, i FROM n'), 'catalogue.db is not a catalog'),
+    (('CREATE TRIGGER t AFTER INSERT ON meta BEGIN DELETE FROM files; END', ), 'catalogue.db is not a catalog'),
+    (("UPDATE meta SET value = '{\"dim\": \"a\"}' WHERE key = 'settings'", ), 'catalogue.db is not a catalog'),
+    (("UPDATE meta SET value = x'00' WHERE key = 'generation'", ), 'catalogue.db is not a catalog'),
+    (("UPDATE files SET path = CAST('../../etc/passwd' AS BLOB), checksum = NULL WHERE id = 1", ), 'is outside of'),
+    (('UPDATE clips SET vector = zeroblob(length(vector))', ), 'catalogue.db is not a catalog')])
 def test_an_index_of_somebody_else_is_one_line_for_every_tool(folder, tmp_path, statements, message):
     shutil.copytree(folder / 'index', tmp_path / 'index')
     (tmp_path / 'index' / 'vectors.faiss').unlink()  # so that everything is read
@@ -168,9 +168,9 @@ def test_the_most_windows_of_a_file_can_be_set(folder, tmp_path):
     assert done.returncode == 3 and f'{count} can not be read' in done.stdout, done.stdout + done.stderr
     assert 'more than 2 windows (--max-windows)' in done.stdout
     done = build(folder, 'videos', tmp_path / 'index', '--max-windows', '0')
-    assert done.returncode == 2 and '--max-windows is at least 1' in done.stderr
+    assert done.returncode == 2 and '--max-windows must be at least 1' in done.stderr
     done = run_tool('tools/index_videos.py', 'videos', tmp_path / 'index', '--max-windows', '5', '--features', 'x')
-    assert done.returncode == 2 and '--max-windows is for videos that are read here' in done.stderr
+    assert done.returncode == 2 and '--max-windows can not be used with --features' in done.stderr
 
 
 def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(folder, tmp_path):
@@ -181,10 +181,10 @@ def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(f
     change(part, "UPDATE meta SET value = '\"/etc\"' WHERE key = 'videos'")
     done = run_tool('tools/index_videos.py', folder / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
     assert done.returncode == 0, done.stderr
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
-        assert gallery.videos == str(folder / 'videos')
+    with closing(SearchIndex(tmp_path / 'index')) as search_index:
+        assert search_index.videos == str(folder / 'videos')
     other = run_tool('tools/index_videos.py', tmp_path, tmp_path / 'index', '--features', tmp_path / 'f')
-    assert_one_line(other, 'is of the videos in')
+    assert_one_line(other, 'is for the videos in')
     with closing(sqlite3.connect(part / 'catalogue.db')) as db:
         size = db.execute('SELECT length(vector) FROM clips').fetchone()[0]
         db.execute('UPDATE clips SET vector = ?, checksum = NULL', (np.full(size // 4, np.nan, '<f4').tobytes(), ))
@@ -199,7 +199,7 @@ def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(f
 def test_ctrl_c_ends_it_with_one_line_and_a_status_wherever_it_comes(folder, tmp_path):
     """While files are looked at, decoded, encoded, kept, and while vectors are written."""
     places = ['indexing.find_videos', 'indexing.hash_file', 'indexing.cut_windows', 'indexing.check_vectors',
-              'catalogue.text_checksum', 'database.Database._step', 'faiss_file.next_checksum']
+              'catalogue.text_checksum', 'database.Database._step', 'vectors.faiss_file.next_checksum']
 
     def at(place):
         def before():
@@ -207,8 +207,8 @@ def test_ctrl_c_ends_it_with_one_line_and_a_status_wherever_it_comes(folder, tmp
 
             from vop_mm.search import database
             if place.endswith('_step'):
-                database._STEPS = 1  # else a small index takes none
-            module, *_, name = place.split('.')
+                database._STEPS_PER_CHECK = 1  # else a small index takes none
+            module, _, name = place.rpartition('.')
             holder = database.Database if name == '_step' else importlib.import_module(f'vop_mm.search.{module}')
             real = getattr(holder, name)
 
@@ -249,5 +249,6 @@ def test_a_second_start_on_a_new_index_is_told(folder, tmp_path):
             assert first.wait() == 0
         finally:
             first.kill()
-    with closing(SearchIndex(tmp_path / 'index')) as gallery:
-        assert len(gallery.vectors) == gallery.catalogue.num_clips() == len(list((folder / 'videos').iterdir()))
+    with closing(SearchIndex(tmp_path / 'index')) as search_index:
+        count = len(list((folder / 'videos').iterdir()))
+        assert len(search_index.vectors) == search_index.catalogue.num_clips() == count

@@ -75,6 +75,24 @@ def test_table_and_page_of_a_video_search(folder, tmp_path):
             assert abs(read_index(np.asarray(frame)) - 25 * (hit['start'] + hit['end']) / 2) < 2
 
 
+def test_each_line_of_a_file_is_a_query(folder, tmp_path):
+    queries = ['a red square', '[b]two circles[/b]', 'a red square']
+    (tmp_path / 'q.txt').write_text('\ufeff' + '\n\n'.join(queries) + '\n', encoding='utf-8')
+    done = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt', '-k', '3', '--json')
+    found = json.loads(done.stdout)
+    assert [item['query'] for item in found] == queries and found[0] == found[2], done.stderr
+    for item in found[:2]:
+        alone = json.loads(run_tool('tools/search.py', folder / 'index', item['query'], '-k', '3', '--json').stdout)
+        scores = [hit.pop('score') for hit in alone]
+        assert [hit.pop('score') for hit in item['hits']] == pytest.approx(scores, abs=1e-5)
+        assert item['hits'] == alone
+    table = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt', '-k', '1')
+    assert table.returncode == 0 and all(query in table.stdout for query in queries), table.stderr
+    (tmp_path / 'q.txt').write_text('\n')
+    done = run_tool('tools/search.py', folder / 'index', '--queries', tmp_path / 'q.txt')
+    assert_one_line(done, 'contains no queries')
+
+
 def test_the_table_names_videos_from_where_one_is(folder):
     for cwd, name in ((folder, 'videos/'), (folder / 'videos', ''), (folder.parent, f'{folder.name}/videos/')):
         done = run_tool('tools/search.py', folder / 'index', 'a red square', '-k', '1', cwd=cwd)
@@ -112,8 +130,10 @@ def test_words_that_the_model_does_not_know_are_named(folder, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (('index', ''), 'the query is empty'),
     (('index', 'word ' * 10_000), '10000 words'),
-    (('index', ), 'one of them'),
-    (('index', 'a', '--image', 'a.pth'), 'one of them'),
+    (('index', ), 'exactly one of'),
+    (('index', 'a', '--image', 'a.pth'), 'exactly one of'),
+    (('index', 'a', '--queries', 'config.py'), 'exactly one of'),
+    (('index', '--queries', 'a.pth'), 'a.pth is not a text file'),
     (('index', '--video', 'config.py'), 'config.py'),
     (('index', '--image', 'config.py'), 'not an image'),
     (('index', '--video', 'nothing.mp4'), 'no such file'),
@@ -129,20 +149,20 @@ def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
 
 
 @pytest.mark.parametrize('args, message', [
-    (('videos', 'new'), 'is no index yet: name a --config'),
+    (('videos', 'new'), 'is not an index: use --config'),
     (('nowhere', 'index'), 'no such folder of videos'),
-    (('.', 'index'), 'is of the videos in'),
+    (('.', 'index'), 'is for the videos in'),
     (('videos', 'new', '--config', 'config.py'), 'config.py trains: name the checkpoint to encode with'),
     (('videos', 'index', *MADE_WITH, 'b.pth'), 'other settings: prompts'),
     (('videos', 'index', '--window', '9'), 'other settings: window 4.0, not 9.0'),
-    (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'windows take a length'),
+    (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'window and stride must be positive'),
     (('videos', 'new', *MADE_WITH, 'a.pth', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
     (('videos', 'new', *MADE_WITH, 'config.py'), 'not a readable checkpoint'),
     (('videos', 'new', '--config', 'nothing.py'), 'config not found: nothing.py'),
-    (('videos', 'index', '--backend', 'milvus'), 'to move it, make another'),
+    (('videos', 'index', '--backend', 'milvus'), 'which can not be changed: create another'),
     (('videos', 'index', '--num-probes', '0'), 'num_probes must be at least 1'),
     (('empty', 'new', *MADE_WITH, 'a.pth'), 'no videos in empty'),
-    (('empty', 'index'), 'is of the videos in'),
+    (('empty', 'index'), 'is for the videos in'),
 ])
 def test_bad_builds_are_one_line_and_change_nothing(folder, args, message):
     (folder / 'empty').mkdir(exist_ok=True)
@@ -235,9 +255,9 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path, monkeypatch)
 
     lite = tmp_path / 'lite'
     assert run_tool(*make[:2], lite, *make[3:], '--backend', 'milvus').returncode == 0
-    gallery = SearchIndex(lite)
+    search_index = SearchIndex(lite)
     assert_one_line(run_tool('tools/search.py', lite, 'a red square'), 'another process may have it open')
-    gallery.close()  # lets others have it
+    search_index.close()  # lets others have it
     again = run_tool('tools/search.py', lite, 'a red square', '--json')
     assert [hit['path'] for hit in json.loads(again.stdout)] == [hit['path'] for hit in json.loads(found.stdout)]
 

@@ -1,8 +1,8 @@
 """Search for moments in videos: the index on disk, indexing, prompt sets on one backbone, the searcher, a web page."""
+from .build import index_folder, merge_features
 from .catalogue import Catalogue
-from .features import take_in, take_in_features
 from .hit import Hit
-from .indexing import IndexReport, index_folder
+from .indexing import IndexOptions, IndexReport
 from .remote_indexing import list_videos
 from .search_index import IndexMismatchError, SearchIndex
 from .unknown_words import UnknownWordsWarning
@@ -10,9 +10,9 @@ from .vectors import FaissIndex, MilvusIndex, VectorIndex
 from .windows import cut_windows
 
 __all__ = [
-    'Catalogue', 'FaissIndex', 'Hit', 'IndexMismatchError', 'IndexReport', 'MilvusIndex', 'SearchIndex',
-    'UnknownWordsWarning', 'VectorIndex', 'VideoSearcher', 'cut_windows', 'index_folder', 'list_videos', 'take_in',
-    'take_in_features'
+    'Catalogue', 'FaissIndex', 'Hit', 'IndexMismatchError', 'IndexOptions', 'IndexReport', 'MilvusIndex', 'SearchIndex',
+    'UnknownWordsWarning', 'VectorIndex', 'VideoSearcher', 'cut_windows', 'index_folder', 'list_videos',
+    'merge_features'
 ]
 
 

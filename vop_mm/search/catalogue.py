@@ -33,7 +33,7 @@ _SUM = ', checksum INTEGER'
 _SCHEMAS = {'first': (_FILES.format(''), _CLIPS.format(''), *_OTHERS),
             'checksums': (_FILES.format(_SUM), _CLIPS.format(_SUM), *_OTHERS)}
 _UPGRADE = tuple(f'ALTER TABLE {table} ADD COLUMN checksum INTEGER' for table in ('files', 'clips'))
-_SOME = 500  # values per query; old versions of SQLite accept at most 999
+_SQL_BATCH = 500  # values per query; old versions of SQLite accept at most 999
 _MAX_PATH = 65536  # bytes
 _MAX_REASON = 1000  # maximum characters of a reason
 
@@ -64,16 +64,15 @@ class Catalogue:
         create (bool): Create the file. Defaults to False.
 
     Raises:
-        FileNotFoundError: The file is missing and ``create`` is False.
-        PermissionError: The file can't be read.
-        OSError: The file can't be created.
+        OSError: The file is missing, or can't be read or created.
         ValueError: The file is something else, or damaged. Every method may raise this.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
         path = Path(path)
+        self.folder = path.parent
         if not create and not path.is_file():
-            raise FileNotFoundError(f'no search index: {path.parent}')
+            raise FileNotFoundError(f'no search index: {self.folder}')
         if not create and not os.access(path, os.R_OK):  # SQLite doesn't report the reason
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         if not create and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
@@ -121,17 +120,10 @@ class Catalogue:
 
     def put_file(self, path: str, state: FileState, clips: Sequence[tuple[float, float]] = (),
                  vectors: np.ndarray | Sequence = ()) -> None:
-        """Add a file and its clips, replacing an existing entry of its path.
+        """Add a file, in its state before it was read, and its clips, replacing an existing entry of its path.
 
-        Args:
-            path (str): Path relative to the folder.
-            state (FileState): State of the file before it was read.
-            clips (Sequence[tuple[float, float]]): Start and end of each clip in seconds, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm; in an index with the setting ``kept``, each is followed by
-                that many values for re-ranking, [n, D + kept].
-
-        Raises:
-            ValueError: A vector is not finite, not of unit norm, or not of the index's length.
+        Vectors are float32 [n, D], of unit norm; in an index with the setting ``kept``, each is followed by that many
+        values for re-ranking, [n, D + kept]. Others are refused (ValueError).
         """
         vectors = np.asarray(vectors, '<f4')
         if len(clips) != len(vectors):
@@ -184,33 +176,17 @@ class Catalogue:
 
     def clips(self, ids: Sequence[int]) -> dict[int, Clip]:
         """Return clips by number; missing ones are omitted."""
-        return self.compare(ids)[0]
+        return {number: clip for numbers, clips, _ in self.rows(ids) for number, clip in zip(numbers, clips)}
 
-    def compare(self, ids: Sequence[int], vector: np.ndarray | None = None) -> tuple[dict[int, Clip], dict[int, float]]:
-        """Return clips by number, and the cosine of each with a vector, float32 [D]; missing ones are omitted."""
-        clips, cosines = {}, {}
-        for first in range(0, len(ids), _SOME):
-            some = [int(i) for i in ids[first:first + _SOME]]
+    def rows(self, ids: Sequence[int]) -> Iterator[tuple[list[int], list[Clip], np.ndarray]]:
+        """Yield the existing clips in batches: their numbers, themselves, and vectors float32 [n, D + kept]."""
+        for first in range(0, len(ids), _SQL_BATCH):
+            part = [int(i) for i in ids[first:first + _SQL_BATCH]]
             rows = self._db.rows(f'{self._clip_columns()}, path FROM clips JOIN files ON files.id = clips.file '
-                                 f'WHERE clips.id IN ({",".join("?" * len(some))})', some)
+                                 f'WHERE clips.id IN ({",".join("?" * len(part))})', part)
             numbers, times, vectors = self._clips([row[:-1] for row in rows])
-            numbers = numbers.tolist()
-            clips.update((number, Clip(self._path(row[-1]), *pair))
-                         for number, pair, row in zip(numbers, times.tolist(), rows))
-            if vector is not None and numbers:
-                cosines.update(zip(numbers, (vectors[:, :len(vector)] @ vector).tolist()))
-        return clips, cosines
-
-    def kept(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the re-ranking values of clips: numbers of existing clips int64 [n], and values float32 [n, kept]."""
-        parts = [self._clips(self._db.rows(f'{self._clip_columns()} FROM clips WHERE clips.id IN '
-                                           f'({",".join("?" * len(some))})', some))
-                 for some in (ids[first:first + _SOME] for first in range(0, len(ids), _SOME))]
-        parts = [part for part in parts if len(part[0])]
-        if not parts:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        numbers, _, rows = map(np.concatenate, zip(*parts))
-        return numbers, rows[:, self._widths(rows.shape[1])[0]:]
+            yield (numbers.tolist(), [Clip(self._path(row[-1]), *pair) for pair, row in zip(times.tolist(), rows)],
+                   vectors)
 
     def number(self, path: str, start: float) -> int | None:
         """Return the number of a file's clip that begins at a time in seconds. Numbers are never reused."""
@@ -263,19 +239,19 @@ class Catalogue:
         numbers, files, starts, stops, blobs, sums = zip(*rows)
         if not (set(map(type, starts + stops)) == {float} and set(map(type, blobs)) == {bytes}
                 and set(map(type, files)) == {int} and set(map(type, sums)) <= {int, type(None)}):
-            raise self._db.damaged('a clip of wrong types')
+            raise self._db.damaged('a clip has values of wrong types')
         width = sum(self._widths(len(blobs[0]) // 4))
         if set(map(len, blobs)) != {4 * width}:
-            raise self._db.damaged(f'a vector that has not {width} values')
+            raise self._db.damaged(f'a vector does not have {width} values')
         times, vectors = np.array([starts, stops]).T, np.frombuffer(b''.join(blobs), '<f4').reshape(-1, width)
         if min(numbers) < 1:
-            raise self._db.damaged('a clip of a number that none has')
+            raise self._db.damaged('a clip has an invalid number')
         if not (np.isfinite(times).all() and (times[:, 0] >= 0).all() and (times[:, 0] <= times[:, 1]).all()):
-            raise self._db.damaged('a clip that has no time')
+            raise self._db.damaged('a clip has an invalid start or end')
         found = clip_checksums(files, times, vectors)
         noted = np.array([a if b is None else b for a, b in zip(found.tolist(), sums)], np.int64)
         if (found != noted).any():
-            raise self._db.damaged(f'clip {numbers[int((found != noted).argmax())]} has another checksum')
+            raise self._db.damaged(f'wrong checksum of clip {numbers[int((found != noted).argmax())]}')
         try:
             self._check(vectors)
         except ValueError as e:
@@ -292,7 +268,7 @@ class Catalogue:
     def _check(self, vectors: np.ndarray) -> None:
         dim, kept = self._widths(vectors.shape[-1])
         if kept and not (vectors.shape[-1] == dim + kept and np.isfinite(vectors).all()):
-            raise ValueError(f'a vector that is not followed by {kept} finite values')
+            raise ValueError(f'a vector is not followed by {kept} finite values')
         check_vectors(vectors[:, :dim] if kept else vectors, dim)
 
     def _file(self, row: tuple) -> tuple[str, FileState]:
@@ -301,16 +277,16 @@ class Catalogue:
         if not ((size is None or type(size) is int and size >= 0) and (mtime_ns is None or type(mtime_ns) is int)
                 and (digest is None or isinstance(digest, str)) and (error is None or isinstance(error, str))
                 and (checksum is None or checksum == text_checksum(name, size, mtime_ns, digest, error))):
-            raise self._db.damaged(f'the entry of {path!r}')
+            raise self._db.damaged(f'invalid entry of {path!r}')
         return path, FileState(size, mtime_ns, digest, error and error[:_MAX_REASON])
 
     def _path(self, name: object) -> str:
         """Decode and check a path relative to the video folder."""
         if not isinstance(name, bytes) or len(name) > _MAX_PATH:
-            raise self._db.damaged('a path of wrong type')
+            raise self._db.damaged('a path has the wrong type')
         path = os.fsdecode(name)
         try:
             path_below('', path)
         except ValueError:
-            raise self._db.damaged(f'the path {path!r} leads out of the folder of videos') from None
+            raise self._db.damaged(f'the path {path!r} is outside of the video folder') from None
         return path

@@ -8,12 +8,7 @@ BLOCK = 1 << 20  # bytes of a file that are summed at once
 
 
 def clip_checksums(files: Sequence[int], times: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Compute a checksum of each clip.
-
-    Args:
-        files (Sequence[int]): Number of each clip's file, [n].
-        times (np.ndarray): Start and end of each clip, float64 [n, 2].
-        vectors (np.ndarray): float32 [n, D].
+    """Compute checksums of clips from numbers of files [n], times float64 [n, 2] and vectors float32 [n, D].
 
     Returns:
         np.ndarray: int64 [n].
@@ -28,12 +23,7 @@ def text_checksum(*values: object) -> int:
 
 
 def next_checksum(block: bytes, checksum: int = 0) -> int:
-    """Update a file's checksum with its next block.
-
-    Args:
-        block (bytes): ``BLOCK`` bytes, or the remainder at the end of the file.
-        checksum (int): Checksum of the file before the block. Defaults to 0, for the start of the file.
-    """
+    """Update a file's checksum with its next block: ``BLOCK`` bytes, or the remainder at the end of the file."""
     whole = len(block) // 8
     total = np.frombuffer(block, '<u8', whole).sum(dtype=np.uint64)
     return zlib.crc32(total.astype('<u8').tobytes() + block[8 * whole:], checksum)

@@ -17,8 +17,8 @@ from vop_mm.datasets.transforms import ReadClip, split_pipeline
 from vop_mm.registry import TRANSFORMS
 from vop_mm.utils.cli import one_line
 
-_TRIAL = 20  # time limit in seconds for one black frame
-_CRASHES = 3  # number of crashing clips per call after which the remaining clips are not tried
+_TRIAL_TIMEOUT = 20  # time limit in seconds for one black frame
+_MAX_CRASHES = 3  # number of crashing clips per call after which the remaining clips are not tried
 
 
 class ClipLoader:
@@ -34,9 +34,6 @@ class ClipLoader:
 
     Attributes:
         settings (list): Settings that affect frames: of reading a clip, and configs of the transforms after it.
-
-    Raises:
-        ValueError: The config has no valid test pipeline.
     """
 
     def __init__(self, cfg: Config, num_workers: int = 1, timeout: float = 60.) -> None:
@@ -53,41 +50,30 @@ class ClipLoader:
 
     def start(self) -> None:
         """Start the child processes; best done before the caller has threads, connections and large arrays."""
-        workers = [self._workers.get() for _ in range(self._workers.qsize())]
-        for worker in workers:
-            worker.call('', None)
-            self._workers.put(worker)
+        for _ in range(self._workers.qsize()):
+            with self._worker() as worker:
+                worker.call('', None)
 
     def try_out(self, height: int, width: int) -> None:
-        """Make a clip from one black frame in a limited child process, as the pipeline may be untrusted.
-
-        Raises:
-            ValueError: The pipeline makes no frames, or takes too much time or memory.
-        """
-        trial = DecodeProcess(lambda: self.load_frames(np.zeros((1, height, width, 3), np.uint8)) and None, _TRIAL)
+        """Make a clip from one black frame in a limited child process, as the pipeline may be untrusted."""
+        frame = np.zeros((1, height, width, 3), np.uint8)
+        trial = DecodeProcess(lambda: self.load_frames(frame) and None, _TRIAL_TIMEOUT)
         try:
             trial.call('')
         except VideoDecodeError as e:
-            raise ValueError(f'the test pipeline makes too much of one black frame: {e.reason}') from None
+            raise ValueError(f'the test pipeline fails on a black frame: {e.reason}') from None
         except Exception as e:  # OpenCV has its own error types
-            raise ValueError(f'the test pipeline makes nothing of one black frame: {one_line(e)}') from e
+            raise ValueError(f'the test pipeline fails on a black frame: {one_line(e)}') from e
         finally:
             trial.close()
 
     def duration(self, path: str) -> float:
-        """Return the duration of a video in seconds. Thread-safe.
-
-        Raises:
-            VideoDecodeError: The video can't be opened.
-        """
+        """Return the duration of a video in seconds. Thread-safe."""
         with self._worker() as worker:
             return worker.call(path, 'seconds', path)
 
     def load(self, path: str) -> tuple[Tensor, list[int]]:
         """Load frames of a video. Thread-safe.
-
-        Args:
-            path (str): Path of the video.
 
         Returns:
             tuple[Tensor, list[int]]: uint8 [1, F, 3, H, W], and the number of real (not padded) frames, in a list.
@@ -102,11 +88,7 @@ class ClipLoader:
 
     def load_clips(self, path: str, clips: Sequence[tuple[float, float] | None]
                    ) -> list[tuple[Tensor, int] | VideoDecodeError]:
-        """Load frames of clips of a video. Thread-safe.
-
-        Args:
-            path (str): Path of the video.
-            clips (Sequence): Start and end of each clip in seconds; None: the whole video.
+        """Load frames of clips of a video, by their start and end in seconds; None: the whole video. Thread-safe.
 
         Returns:
             list[tuple[Tensor, int] | VideoDecodeError]: For each clip its frames, uint8 [F, 3, H, W], and the number of
@@ -123,26 +105,17 @@ class ClipLoader:
                 found = _read_apart(worker, path, clips) if len(clips) > 1 else []
                 if not any(isinstance(clip, tuple) for clip in found):
                     raise
-        return [clip if isinstance(clip, VideoDecodeError) else (torch.from_numpy(clip[0]), clip[1]) for clip in found]
+        return [clip if isinstance(clip, VideoDecodeError) else _to_tensor(clip) for clip in found]
 
     def load_frames(self, frames: np.ndarray) -> tuple[Tensor, list[int]]:
-        """Make a clip from decoded frames, uint8 [f, H, W, 3] RGB; see :meth:`load` for the result.
-
-        Raises:
-            ValueError: The frames have another dtype or shape.
-        """
+        """Make a clip from decoded frames, uint8 [f, H, W, 3] RGB; see :meth:`load` for the result."""
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
             raise ValueError(f'frames must be uint8 [F, H, W, 3], got {frames.dtype} {frames.shape}')
         return _pack(_to_tensor(self._frames.of_decoded(frames)))
 
     def load_image(self, image: str | Path | np.ndarray) -> tuple[Tensor, list[int]]:
-        """Make a clip from an image, a file or uint8 [H, W, 3] RGB, as a still video; see :meth:`load` for the result.
-
-        Raises:
-            VideoDecodeError: The file is not an image, or is too large.
-            ValueError: The array has another dtype or shape.
-        """
+        """Make a clip from an image, a file or uint8 [H, W, 3] RGB, as a still video; see :meth:`load`."""
         if isinstance(image, (str, os.PathLike)):
             with self._worker() as worker:
                 return _pack(_to_tensor(worker.call(str(image), 'of_image', str(image))))
@@ -151,9 +124,8 @@ class ClipLoader:
     def close(self) -> None:
         """Stop the child processes; the next call starts new ones."""
         for _ in range(self._workers.qsize()):
-            worker = self._workers.get()
-            worker.close()
-            self._workers.put(worker)
+            with self._worker() as worker:
+                worker.close()
 
     @contextmanager
     def _worker(self) -> Iterator[DecodeProcess]:
@@ -168,7 +140,7 @@ def _read_apart(worker: DecodeProcess, path: str, clips: list) -> list:
     """Read clips one by one, after one of them crashed or hung the decoder; give up after a few such clips."""
     found, errors = [], []
     for clip in clips:
-        if len(errors) < _CRASHES:
+        if len(errors) < _MAX_CRASHES:
             try:
                 found += worker.call(path, 'of_clips', path, [clip])
                 continue
@@ -204,7 +176,7 @@ class _Frames:
 def _frames(results: dict) -> tuple[np.ndarray, int]:
     """Return frames, uint8 [F, 3, H, W], and the number of real frames."""
     if not isinstance(results.get('imgs'), (list, np.ndarray)):
-        raise ValueError('the test pipeline makes no frames')
+        raise ValueError('the test pipeline returns no frames')
     frames = np.stack(results['imgs']).transpose(0, 3, 1, 2)  # F x [H, W, 3] -> [F, 3, H, W]
     return np.ascontiguousarray(frames), results.get('num_frames', len(frames))
 

@@ -14,12 +14,12 @@ from urllib.parse import quote
 from vop_mm.utils.files import full_disk_error
 from vop_mm.utils.locks import locked
 
-_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the limit
+_STEPS_PER_CHECK = 100_000  # steps of SQLite's virtual machine between two checks of the limit
 _MAX_VALUE = 12_000_000  # maximum bytes of a value; configs are the longest
-_FEW = 16  # rows between two checks of the size limit
-_SPARE = 16_000_000  # bytes that an answer may exceed the size of the file by
+_ROWS_PER_CHECK = 16  # rows between two checks of the size limit
+_MAX_EXCESS = 16_000_000  # bytes that an answer may exceed the size of the file by
 _JOURNAL_END = bytes.fromhex('d9d505f920a163d7')  # end of a journal that names other files
-_PATIENCE = 5.  # seconds to wait for another process that cleans up after a killed one
+_ROLLBACK_TIMEOUT = 5.  # seconds to wait for another process that cleans up after a killed one
 
 
 class Database:
@@ -34,9 +34,6 @@ class Database:
             version; the last one is the newest.
         create (bool): Create the file. Defaults to False.
         upgrade (Sequence[str]): SQL statements that upgrade any older version to the newest before writing.
-
-    Attributes:
-        version (str): Schema version of the file.
     """
 
     def __init__(self, path: str | Path, schemas: Mapping[str, Sequence[str]], create: bool = False,
@@ -72,11 +69,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Apply all changes within the context, or none.
-
-        Raises:
-            OSError: The file can't be written: no space, no permission, or a link.
-        """
+        """Apply all changes within the context, or none; OSError for no space, no permission, or a link."""
         self.allow_writing()
         try:
             with self._db:
@@ -88,15 +81,11 @@ class Database:
             raise self.damaged(e) from None
 
     def allow_writing(self) -> None:
-        """Reopen the file for writing and upgrade its tables.
-
-        Raises:
-            OSError: The file can't be written.
-        """
+        """Reopen the file for writing and upgrade its tables."""
         if self._writes:
             return
         if not stat.S_ISREG(os.lstat(self.path).st_mode):
-            raise OSError(errno.ELOOP, 'a link is not written through', str(self.path))
+            raise OSError(errno.ELOOP, 'refusing to write through a link', str(self.path))
         db = self._open(True)
         self._db.close()
         self._db, self._writes = db, True
@@ -116,7 +105,7 @@ class Database:
     def damaged(self, why: object) -> ValueError:
         """Build the error for a damaged file."""
         why = ''.join(c if c.isprintable() else '?' for c in str(why)[:200])
-        return ValueError(f'{self.path} is not a catalogue of this project, or is damaged ({why})')
+        return ValueError(f'{self.path} is not a catalog of this project, or is damaged ({why})')
 
     # -- opening ------------------------------------------------------------------------------------------------------
     def _create(self, schema: Sequence[str]) -> None:
@@ -133,7 +122,7 @@ class Database:
 
         The file is never opened in any other way: closing it would release this process's other locks.
         """
-        _check_beside(self.path)
+        _check_sidecar(self.path)
         db = self._connect(write)
         try:
             with self._reading():
@@ -146,8 +135,8 @@ class Database:
         if self.version is None:
             for name in ('wal', 'shm'):  # they did not exist before
                 with suppress(OSError):
-                    os.unlink(_beside(self.path, name))
-            raise self.damaged('it keeps a log of its own')
+                    os.unlink(_sidecar(self.path, name))
+            raise self.damaged('it uses a write-ahead log')
         return db
 
     def _connect(self, write: bool) -> sqlite3.Connection:
@@ -167,7 +156,7 @@ class Database:
         for pragma in ('trusted_schema = OFF', 'cell_size_check = ON', 'mmap_size = 0',
                        f'query_only = {"OFF" if write else "ON"}'):
             db.execute(f'PRAGMA {pragma}')  # does not access the file
-        db.set_progress_handler(self._step, _STEPS)
+        db.set_progress_handler(self._step, _STEPS_PER_CHECK)
         return db
 
     def _find_version(self, db: sqlite3.Connection) -> str | None:
@@ -185,7 +174,7 @@ class Database:
             wanted |= {'CREATE TABLE sqlite_sequence(name,seq)'}
             if made == wanted and len(found) == len(wanted) + len(own):
                 return version
-        raise self.damaged('other tables than those of a catalogue')
+        raise self.damaged('unexpected tables')
 
     # -- asking -------------------------------------------------------------------------------------------------------
     def _execute(self, statement: str, values: Sequence) -> sqlite3.Cursor:
@@ -195,12 +184,12 @@ class Database:
     def _fetch(self, query: str, values: Sequence) -> Iterator[tuple]:
         """Yield rows up to a size limit: in a crafted file, many values share the same pages."""
         with closing(self._execute(query, values)) as rows:  # an open cursor keeps a lock from Python 3.13 on
-            left = 4 * os.stat(self.path).st_size + _SPARE
-            while few := rows.fetchmany(_FEW):
-                left -= len(marshal.dumps(few))  # ten times faster than inspecting each value
+            left = 4 * os.stat(self.path).st_size + _MAX_EXCESS
+            while batch := rows.fetchmany(_ROWS_PER_CHECK):
+                left -= len(marshal.dumps(batch))  # ten times faster than inspecting each value
                 if left < 0:
-                    raise self.damaged('more values than it has room for')
-                yield from few
+                    raise self.damaged('more values than fit into the file')
+                yield from batch
 
     def _allowed(self) -> int:
         """Return the allowed number of steps: some tenths of a second, plus a hundred per byte of the file."""
@@ -224,27 +213,27 @@ class Database:
             self._interrupted(e)
             if str(e) in ('disk I/O error', 'unable to open database file', 'database is locked'):
                 raise OSError(f'{self.path} can not be read: {e}') from None
-            raise self.damaged('it takes too long' if str(e) == 'interrupted' else e) from None
+            raise self.damaged('a query takes too long' if str(e) == 'interrupted' else e) from None
         except (sqlite3.Error, MemoryError, UnicodeError, OverflowError) as e:
             raise self.damaged(e) from None
 
     def _retry(self, call):
         """Execute a call; if a process was killed in the middle of a change, roll the change back first."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _ROLLBACK_TIMEOUT
         while True:
             try:
                 return call()
             except sqlite3.OperationalError as e:
                 if self._writes or 'readonly' not in str(e) and 'unable to open' not in str(e):
                     raise
-                if not os.path.exists(_beside(self.path, 'journal')):
+                if not os.path.exists(_sidecar(self.path, 'journal')):
                     raise
             self._roll_back(end)
 
     def _roll_back(self, end: float) -> None:
         try:
             with locked(self.path.resolve().parent / 'lock', 'in use'):
-                _check_beside(self.path)
+                _check_sidecar(self.path)
                 with closing(self._connect(True)) as db:
                     db.execute('SELECT count(*) FROM sqlite_master')
         except BlockingIOError:  # the process that holds the lock does the same
@@ -252,16 +241,16 @@ class Database:
                 raise BlockingIOError(f'another process is changing {self.path}') from None
             time.sleep(0.1)
         except (OSError, sqlite3.OperationalError):
-            raise OSError(f'{self.path} was left in the middle of a change, and can not be put right here: no '
-                          'permission to write') from None
+            raise OSError(f'{self.path} has an unfinished change, and can not be restored without permission '
+                          'to write') from None
 
 
-def _check_beside(path: Path) -> None:
+def _check_sidecar(path: Path) -> None:
     """Check the auxiliary files of a database that SQLite would open."""
     for name in ('wal', 'shm'):
-        if os.path.lexists(_beside(path, name)):
-            raise ValueError(f'{_beside(path, name)} does not belong to an index of this project')
-    journal = _beside(path, 'journal')
+        if os.path.lexists(_sidecar(path, name)):
+            raise ValueError(f'{_sidecar(path, name)} does not belong to an index of this project')
+    journal = _sidecar(path, 'journal')
     try:
         mode = os.lstat(journal).st_mode
     except FileNotFoundError:
@@ -275,10 +264,10 @@ def _check_beside(path: Path) -> None:
     except FileNotFoundError:  # the writer has finished
         return
     if names_others:  # SQLite may delete the files that such a journal names
-        raise ValueError(f'{journal} names other files: it does not belong to an index of this project')
+        raise ValueError(f'{journal} names other files and does not belong to an index of this project')
 
 
-def _beside(path: Path, what: str) -> str:
+def _sidecar(path: Path, what: str) -> str:
     return f'{os.path.realpath(path)}-{what}'
 
 

@@ -1,11 +1,10 @@
 """Search result."""
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A moment found by a search; ``path, score = hit`` works as well.
+    """A moment found by a search.
 
     Attributes:
         path (str): Path of the video.
@@ -17,9 +16,3 @@ class Hit:
     score: float
     start: float
     end: float
-
-    def __iter__(self) -> Iterator:
-        return iter((self.path, self.score))
-
-    def __getitem__(self, index: int):
-        return (self.path, self.score)[index]

@@ -1,12 +1,13 @@
-"""Index a folder of videos: handle new, changed and removed files."""
+"""Update an index with a folder of videos: handle new, changed and removed files."""
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import BinaryIO, Protocol
+from pathlib import PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,58 +15,45 @@ from torch import Tensor
 
 from vop_mm.datasets.errors import VideoDecodeError
 from vop_mm.datasets.video_files import NOT_REGULAR, describe_left_out, find_videos
-from vop_mm.datasets.video_source import VideoSource
-from vop_mm.utils.look_ahead import look_ahead
+from vop_mm.utils.map_ahead import map_ahead
 from vop_mm.utils.paths import open_regular
 from vop_mm.utils.stalls import call_unless_stalled
 
 from .catalogue import FileState
+from .clip_loader import ClipLoader
 from .search_index import SearchIndex
 from .vectors.vector_index import check_vectors
 from .windows import MAX_WINDOWS, cut_windows
 
-CHANGED = 'changed while it was being indexed: it is left for the next time'
+CHANGED = 'changed while it was being indexed: run indexing again'
 
 
-class ClipLoader(Protocol):
-    """Interface of video loaders; must be thread-safe."""
-
-    def duration(self, path: str) -> float:
-        """Return the duration of a video in seconds."""
-
-    def load_clips(self, path: str, clips: Sequence[tuple[float, float] | None]
-                   ) -> list[tuple[Tensor, int] | VideoDecodeError]:
-        """Return for each clip its frames, uint8 [F, 3, H, W], and the number of real frames, or why it can't be read.
-
-        A clip of None is the whole video.
-        """
+@dataclass(frozen=True)
+class IndexOptions:
+    """Options for indexing a folder."""
+    window: float | None = None  # length in seconds; longer videos are cut. None: 30, or the index's own
+    stride: float | None = None  # seconds between starts of windows. None: half a window, or the index's own
+    max_windows: int = MAX_WINDOWS  # per file; files with more are not read
+    backend_args: dict | None = None  # for reading remote videos; not stored in the index
+    progress: bool = False  # show a progress bar
+    batch_size: int = 32  # clips per batch
+    num_workers: int = 2  # videos read in parallel
+    shard: tuple[int, int] = (0, 1)  # part of the folder to index, and number of parts; depends on a file's name
 
 
 @dataclass
 class IndexReport:
-    """Result of indexing.
-
-    Attributes:
-        added (int): Number of new files.
-        changed (int): Number of files with changed content.
-        removed (int): Number of removed files.
-        unchanged (int): Number of unchanged files.
-        encoded (int): Number of encoded clips; others were known by their content.
-        clips (int): Total number of clips in the index.
-        failed (list[tuple[str, str]]): Files that can't be read, or changed in the meantime, and why.
-        partly (list[tuple[str, str]]): Files of which some windows can't be read, with their number and the reason; the
-            other windows are in the index.
-        left_out (dict[str, list[str]]): Other files in the folder, by the reason why they are not videos.
-    """
-    added: int = 0
-    changed: int = 0
+    """Result of indexing."""
+    added: int = 0  # new files
+    changed: int = 0  # files with changed content
     removed: int = 0
     unchanged: int = 0
-    encoded: int = 0
-    clips: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    encoded: int = 0  # clips; others were known by their content
+    clips: int = 0  # in the index
+    failed: list[tuple[str, str]] = field(default_factory=list)  # files that can't be read, or changed, and why
+    # files of which some windows can't be read, with their number and the reason; the other windows are in the index
     partly: list[tuple[str, str]] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # other files, by the reason why they are not videos
 
 
 @dataclass(eq=False)
@@ -80,80 +68,6 @@ class _File:
     unread: dict[tuple[float, float], str] = field(default_factory=dict)  # clips that can't be read, and why
 
 
-def index_folder(gallery: SearchIndex,
-                 loader: ClipLoader,
-                 encode: Callable[[Tensor, list[int]], np.ndarray],
-                 batch_size: int = 32,
-                 num_workers: int = 2,
-                 progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-                 shard: tuple[int, int] = (0, 1),
-                 max_windows: int = MAX_WINDOWS,
-                 source: VideoSource | None = None) -> IndexReport:
-    """Update an index with its videos.
-
-    Files are compared by size and modification time, then by a hash of their content; remote files by size and tag
-    (ETag, or modification time), and they are fetched if these are new or there is no tag. Content that is known under
-    another name is not encoded again. Every batch is stored immediately: after an interruption, the next call
-    continues. A file that changes between its hash and its last clip keeps its old index entry, so a vector always
-    belongs to the hash stored with it.
-
-    Args:
-        gallery (SearchIndex): The index.
-        loader (ClipLoader): Loader of videos.
-        encode (Callable): Maps frames, uint8 [n, F, 3, H, W], and the number of real frames of each clip to vectors,
-            float32 [n, D] or [n, D + kept] (see :meth:`Catalogue.put_file`).
-        batch_size (int): Number of clips per batch. Defaults to 32.
-        num_workers (int): Number of videos read in parallel. Defaults to 2.
-        progress (Callable): Called with the number of finished files, the total, and the current item.
-        shard (tuple[int, int]): Part of the folder to index, and number of parts; the part of a file depends on its
-            name. Defaults to all of it.
-        max_windows (int): Maximum number of windows per file. Defaults to 10000.
-        source (VideoSource, optional): Source of remote videos. The index's own source is not used because its
-            addresses can't be trusted.
-
-    Returns:
-        IndexReport: What was done.
-
-    Raises:
-        ValueError: There are no videos (the index is unchanged), or embeddings are not finite.
-        VideoDecodeError: The remote files can't be listed.
-        BlockingIOError: Another process is changing the index.
-    """
-    from .remote_indexing import RemoteRun  # it builds on the code below
-    run = (Run if source is None else partial(RemoteRun, source))(gallery, loader, encode, batch_size, num_workers,
-                                                                  max_windows, shard, progress)
-    with gallery.locked():
-        unreadable = run.look_around()
-        gallery.repair()
-        gallery.finished(False)
-        run.process()
-        run.remove_others(path for path, why in unreadable.items() if why != NOT_REGULAR)
-        progress(len(run.found), len(run.found), 'writing the index')
-        gallery.synchronize()
-        gallery.finished(True)
-        run.report.clips = gallery.catalogue.num_clips()
-        run.report.failed = sorted([*run.report.failed, *(item for item in unreadable.items() if run.is_mine(item[0]))])
-        return run.report
-
-
-def _state_of(path: str) -> FileState:
-    try:
-        status = os.stat(path)
-    except OSError:  # reading it will report the reason
-        return FileState(None, None, None, None)
-    return FileState(status.st_size, status.st_mtime_ns, None, None)
-
-
-def shard_of(path: str, count: int) -> int:
-    """Return the part of a collection that a file belongs to, by its relative path and the number of parts."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count
-
-
-def _with_parents(path: str) -> list[str]:
-    parts = path.split('/')
-    return ['/'.join(parts[:count]) for count in range(1, len(parts) + 1)]
-
-
 def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
     """Hash an open file's content to 32 hexadecimal digits; ``alive`` is called after each read."""
     digest = hashlib.blake2b(digest_size=16)
@@ -164,13 +78,9 @@ def hash_file(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> str:
 
 
 def _identity(path: str, status: os.stat_result | None = None) -> tuple:
-    """Return values that change when a file, or the link to it, is modified or replaced.
+    """Return values that change when a file, open or not, or the link to it, is modified or replaced.
 
     ``ctime`` can't be set back, so it also reveals that another file was temporarily in its place.
-
-    Args:
-        path (str): Path of the file.
-        status (os.stat_result, optional): Status of the file if it is open.
     """
     link, status = os.lstat(path), status or os.stat(path)
     return (link.st_dev, link.st_ino, link.st_ctime_ns,
@@ -189,39 +99,64 @@ def _read_state(path: str, alive: Callable[[], None]) -> tuple[FileState, tuple 
 
 
 class Run:
-    """One call of :func:`index_folder`. Threads inspect and read files; everything else runs in the caller's thread."""
+    """One update of an index. Threads inspect and read files; everything else runs in the caller's thread.
 
-    def __init__(self, gallery: SearchIndex, loader: ClipLoader, encode: Callable, batch_size: int, num_workers: int,
-                 max_windows: int, shard: tuple[int, int], progress: Callable) -> None:
-        self.gallery, self.catalogue, self.loader, self.encode = gallery, gallery.catalogue, loader, encode
-        self.batch_size, self.num_workers, self.max_windows = batch_size, num_workers, max_windows
+    ``progress`` is called with the number of finished files, the total, and the current item.
+    """
+
+    def __init__(self, search_index: SearchIndex, loader: ClipLoader, encode: Callable, options: IndexOptions,
+                 progress: Callable[[int, int, str], None]) -> None:
+        self.search_index, self.catalogue = search_index, search_index.catalogue
+        self.loader, self.encode = loader, encode
+        self.options, self.progress, self.report, self.done = options, progress, IndexReport(), 0
+        self.ahead = 2 * options.num_workers  # number of items that threads work on ahead of their use
         self.found: dict[str, FileState] = {}
-        self.shard, self.progress, self.report, self.done = shard, progress, IndexReport(), 0
+
+    def run(self) -> IndexReport:
+        """Update the index; see :func:`~vop_mm.search.index_folder`."""
+        with self.search_index.locked():
+            unreadable = self.list_files()
+            self.search_index.repair()
+            self.search_index.set_finished(False)
+            self.process()
+            self.remove_others(path for path, why in unreadable.items() if why != NOT_REGULAR)
+            self.progress(len(self.found), len(self.found), 'writing the index')
+            self.search_index.synchronize()
+            self.search_index.set_finished(True)
+            self.report.clips = self.catalogue.num_clips()
+            self.report.failed += [item for item in unreadable.items() if self.is_mine(item[0])]
+            self.report.failed.sort()
+            return self.report
 
     def is_mine(self, path: str) -> bool:
-        """Return True if a file belongs to the part of the collection being indexed."""
-        return shard_of(path, self.shard[1]) == self.shard[0]
+        """Return True if a file belongs, by its relative path, to the part of the collection being indexed."""
+        number, count = self.options.shard
+        return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), 'big') % count == number
 
-    def look_around(self) -> dict[str, str]:
+    def list_files(self) -> dict[str, str]:
         """List the files; return unreadable ones of all parts, with the reason."""
-        videos = self.gallery.videos
+        videos = self.search_index.videos
         listed = find_videos(videos)
         if not listed.videos:
-            raise ValueError(f'no videos in {videos} (nothing was changed); '
+            raise ValueError(f'no videos in {videos}, the index is unchanged; '
                              f'{describe_left_out(listed.left_out) or "the folder is empty"}')
         unreadable = listed.unreadable()
         self.report.left_out = {why: paths for why, paths in listed.left_out.items()
                                 if unreadable.keys().isdisjoint(paths)}
-        self.found = {path: _state_of(self._full(path)) for path in listed.videos if self.is_mine(path)}
+        for path in filter(self.is_mine, listed.videos):
+            self.found[path] = FileState(None, None, None, None)
+            with suppress(OSError):  # reading it will report the reason
+                status = os.stat(self._full(path))
+                self.found[path] = FileState(status.st_size, status.st_mtime_ns, None, None)
         return unreadable
 
     def process(self) -> None:
         """Index the files in ``found``."""
         self.before = self.catalogue.files()
         batch = []  # (file, frames [F, 3, H, W], number of real frames)
-        with ThreadPoolExecutor(self.num_workers) as pool:
+        with ThreadPoolExecutor(self.options.num_workers) as pool:
             try:
-                for (file, clips), loaded in look_ahead(pool, self._load, self._parts(pool), 2 * self.num_workers):
+                for (file, clips), loaded in map_ahead(pool, self._load, self._parts(pool), self.ahead):
                     if file.state.error:
                         continue  # another part of the file has failed
                     if isinstance(loaded, str):
@@ -234,9 +169,9 @@ class Run:
                         else:
                             batch.append((file, *found))
                     self._finish([file])  # nothing of its last part could be read
-                    while len(batch) >= self.batch_size:
-                        self._keep(batch[:self.batch_size])
-                        batch = batch[self.batch_size:]
+                    while len(batch) >= self.options.batch_size:
+                        self._keep(batch[:self.options.batch_size])
+                        batch = batch[self.options.batch_size:]
                 if batch:
                     self._keep(batch)
             finally:
@@ -245,7 +180,8 @@ class Run:
     def remove_others(self, unreadable: Iterable[str]) -> None:
         """Remove missing files, but keep those at or below paths that can't be read now, as they may still exist."""
         hidden = set(unreadable)
-        gone = [path for path in self.before if path not in self.found and hidden.isdisjoint(_with_parents(path))]
+        gone = [path for path in self.before if path not in self.found
+                and hidden.isdisjoint((path, *map(str, PurePosixPath(path).parents)))]
         with self.catalogue.transaction():
             for path in gone:
                 self.catalogue.remove_file(path)
@@ -259,23 +195,21 @@ class Run:
             known = self.before.get(path)  # unreadable files are tried again
             if known is not None and known.error is None and known[:2] == state[:2]:
                 self.report.unchanged += 1
-                self._tell(path)
+                self._count(path)
             else:
                 todo.append(path)
-        for path, (state, identity, may_be_there) in look_ahead(pool, self._look, todo, 4 * self.num_workers):
+        for path, (state, identity, may_be_there) in map_ahead(pool, self._look, todo, 2 * self.ahead):
             known = self.before.get(path)
-            if state.error == CHANGED:
-                self._leave(path)
-            elif state.error and may_be_there and known is not None and known.error is None:
-                self.report.failed.append((path, state.error))  # keep what is known of it
-                self._tell(path)
+            is_known = known is not None and known.error is None
+            if state.error == CHANGED or state.error and may_be_there and is_known:
+                self._keep_known(path, state.error)
             elif state.error:
                 self._fail(_File(path, state), state.error)
-            elif known is not None and known.hash == state.hash and known.error is None:
+            elif is_known and known.hash == state.hash:
                 with self.catalogue.transaction():
                     self.catalogue.touch_file(path, state)
                 self.report.unchanged += 1
-                self._tell(path)
+                self._count(path)
             elif (same := self.catalogue.clips_of_content(state.hash)) is not None:
                 self._put([_File(path, state, identity, *same)])
             else:
@@ -283,26 +217,25 @@ class Run:
 
     def _parts(self, pool: ThreadPoolExecutor) -> Iterator[tuple[_File, list]]:
         """Yield files with some of their clips."""
-        for file, duration in look_ahead(pool, self._measure, self._new_files(pool), 2 * self.num_workers):
-            if isinstance(duration, str):
-                self._fail(file, duration)
-                continue
+        for file, duration in map_ahead(pool, self._measure, self._new_files(pool), self.ahead):
             try:
+                if isinstance(duration, str):
+                    raise ValueError(duration)
                 file.clips = self._windows(file.path, duration)
             except ValueError as e:
                 self._fail(file, str(e))
                 continue
             file.whole = file.clips == [(0., float(duration))]
-            for first in range(0, len(file.clips), self.batch_size):
-                yield file, file.clips[first:first + self.batch_size]
+            for first in range(0, len(file.clips), self.options.batch_size):
+                yield file, file.clips[first:first + self.options.batch_size]
 
     # -- in threads ---------------------------------------------------------------------------------------------------
     def _windows(self, path: str, duration: float) -> list[tuple[float, float]]:
-        settings = self.gallery.settings
-        return cut_windows(duration, settings.get('window'), settings.get('stride'), self.max_windows)
+        settings = self.search_index.settings
+        return cut_windows(duration, settings.get('window'), settings.get('stride'), self.options.max_windows)
 
     def _full(self, path: str) -> str:
-        return os.path.join(self.gallery.videos, path)
+        return os.path.join(self.search_index.videos, path)
 
     def _look(self, path: str) -> tuple[FileState, tuple | None, bool]:
         """Return a file's state and identity, and True if it may exist although unreadable (such as no permission)."""
@@ -334,9 +267,9 @@ class Run:
     # -- writing to the catalog ---------------------------------------------------------------------------------------
     def _keep(self, batch: list[tuple[_File, Tensor, int]]) -> None:
         """Encode clips, and store the files that are complete."""
-        files, frames, real = zip(*batch)
-        vectors = self.encode(torch.stack(frames), list(real))
-        check_vectors(vectors[:, :self.gallery.settings['dim']], self.gallery.settings['dim'])
+        files, frames, num_frames = zip(*batch)
+        vectors = self.encode(torch.stack(frames), list(num_frames))
+        check_vectors(vectors[:, :self.search_index.settings['dim']], self.search_index.settings['dim'])
         for file, vector in zip(files, vectors, strict=True):
             file.vectors.append(vector)
         self.report.encoded += len(batch)
@@ -349,7 +282,7 @@ class Run:
             if file.unread:
                 why = next(iter(file.unread.values()))
                 if len(file.clips) > 1:
-                    why = f'{len(file.unread)} of {len(file.clips)} windows can\'t be read: {why}'
+                    why = f"{len(file.unread)} of {len(file.clips)} windows can't be read: {why}"
                 if file.vectors:
                     self.report.partly.append((file.path, why))
                 else:
@@ -363,28 +296,24 @@ class Run:
                 self.catalogue.put_file(file.path, file.state, file.clips, file.vectors)
         for file in files:
             known = self.before.get(file.path)
-            if known is None or known.error is not None:
-                self.report.added += 1
-            else:
-                self.report.changed += 1
-            self._tell(file.path)
-
-    def _leave(self, path: str) -> None:
-        """Leave a file for the next run; what is known of it is kept."""
-        self.report.failed.append((path, CHANGED))
-        self._tell(path)
+            is_new = known is None or known.error is not None
+            self.report.added += is_new
+            self.report.changed += not is_new
+            self._count(file.path)
 
     def _fail(self, file: _File, reason: str) -> None:
         reason = reason.encode('utf-8', 'backslashreplace').decode()  # for names that are not UTF-8
         file.state = file.state._replace(error=reason)
-        if reason == CHANGED:
-            self._leave(file.path)
-            return
-        with self.catalogue.transaction():
-            self.catalogue.put_file(file.path, file.state)
-        self.report.failed.append((file.path, reason))
-        self._tell(file.path)
+        if reason != CHANGED:
+            with self.catalogue.transaction():
+                self.catalogue.put_file(file.path, file.state)
+        self._keep_known(file.path, reason)
 
-    def _tell(self, path: str) -> None:
+    def _keep_known(self, path: str, reason: str) -> None:
+        """Report a file that failed; what the catalog has of it is kept."""
+        self.report.failed.append((path, reason))
+        self._count(path)
+
+    def _count(self, path: str) -> None:
         self.done += 1
         self.progress(self.done, len(self.found), path)

@@ -12,26 +12,15 @@ _MAX_NAME = 4096
 
 
 def read_meta(key: str, text: object) -> Any:
-    """Parse and check a stored value.
-
-    Args:
-        key (str): Name of the value.
-        text (object): Stored content.
-
-    Returns:
-        Any: The value.
-
-    Raises:
-        ValueError: The content is not JSON or not valid for this key. The message doesn't name the file.
-    """
+    """Parse and check the stored text of a value; the message of the ValueError doesn't name the file."""
     if not isinstance(text, str):
-        raise ValueError(f'{key} is no text')
+        raise ValueError(f'{key} is not text')
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise ValueError(f'{key} is no JSON') from None
+        raise ValueError(f'{key} is not JSON') from None
     if key in _CHECKS and not _CHECKS[key](value):
-        raise ValueError(f'{key} is not what it has to be')
+        raise ValueError(f'{key} has an invalid value')
     return value
 
 
@@ -64,8 +53,8 @@ def _is_length(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < math.inf
 
 
-def _is_text(value: object, most: int) -> bool:
-    return isinstance(value, str) and len(value) <= most and '\0' not in value
+def _is_text(value: object, max_length: int) -> bool:
+    return isinstance(value, str) and len(value) <= max_length and '\0' not in value
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,29 +29,30 @@ from vop_mm.utils.shared_config import (
 from .clip_loader import ClipLoader
 from .search_index import SearchIndex
 
-_BACKBONE = 'backbone.'  # prefix of the backbone's own tensors
-_OF_TRAINING = ('backbone', 'loss', 'tuning', 'recompute')
+_BACKBONE_PREFIX = 'backbone.'  # prefix of the backbone's own tensors
+_TRAINING_KEYS = ('backbone', 'loss', 'tuning', 'recompute')
+
+
+class IndexSource(NamedTuple):
+    """Config and path of the checkpoint that an index was made with."""
+    cfg: Config
+    checkpoint: str | None
 
 
 class PromptSet:
     """A model with its tokenizer and frame loader.
 
-    Args:
-        model (nn.Module): Model in evaluation mode, on its device.
-        cfg (Config): Config of the model.
-        checkpoint (str | Path, optional): Checkpoint file of the model.
-        num_workers (int): Number of decoding processes. Defaults to 1.
-        timeout (float): Time limit for decoding in seconds. Defaults to 60.
-        bf16 (bool): Compute in bfloat16. Defaults to False.
+    The model is in evaluation mode, on its device; the other arguments are those of :class:`VideoSearcher`.
 
     Attributes:
         loader (ClipLoader): Loader of its frames.
         settings (dict): Settings that affect embeddings, to compare with those of an index.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, num_workers: int = 1,
-                 timeout: float = 60., bf16: bool = False) -> None:
-        self.model, self.cfg, self.checkpoint, self.bf16 = model, cfg, checkpoint, bf16
+    def __init__(self, model: nn.Module, cfg: Config, checkpoint: str | Path | None = None, batch_size: int = 32,
+                 num_workers: int = 1, timeout: float = 60., bf16: bool = False) -> None:
+        self.model, self.cfg, self.checkpoint = model, cfg, checkpoint
+        self.batch_size, self.bf16 = batch_size, bf16
         self._config_text: str | None = None
         self.device = next(model.backbone.parameters()).device
         self.loader = ClipLoader(cfg, num_workers, timeout)
@@ -61,7 +63,7 @@ class PromptSet:
             CLIP=f'{model.backbone.arch_name}, fingerprint {model.backbone.fingerprint}',
             prompts=f'{cfg.get("method")}, fingerprint {fingerprint(_older_names(trainable_state_dict(model)))}',
             **{key: str(value) for key, value in self.loader.settings[0].items()},
-            model=_digest({**{key: value for key, value in cfg.model.items() if key not in _OF_TRAINING},
+            model=_digest({**{key: value for key, value in cfg.model.items() if key not in _TRAINING_KEYS},
                            'num_frames': model.vision_tower.num_frames, **_normalization(model, cfg)}),
             augment=_digest(self.loader.settings[1:]),
             dim=self.encode_text(['a']).shape[1],
@@ -77,22 +79,17 @@ class PromptSet:
         return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode one batch of captions. [n] str -> [n, D] float32, unit norm."""
-        return self._run(lambda: self.model.encode_text(self._tokens(texts)))
+        """Encode captions. [n] str -> [n, D] float32, unit norm."""
+        return self._in_batches(self.model.encode_text, texts)
 
     def keep_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode one batch of captions to the head's text features, for :meth:`score`. [n] str -> [n, ...] float32."""
-        return self._run(lambda: self.model.keep_text(self._tokens(texts)))
+        """Encode captions to the head's text features, for :meth:`score`. [n] str -> [n, ...] float32."""
+        return self._in_batches(self.model.keep_text, texts)
 
     def score(self, texts: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Score captions against clips with the model's head.
+        """Score captions from :meth:`keep_text` against clips with the model's head; return scores float32 [n, m].
 
-        Args:
-            texts (np.ndarray): Result of :meth:`keep_text`, [n, ...].
-            kept (np.ndarray): Values that follow the vectors in the result of :meth:`encode_frames`, [m, kept].
-
-        Returns:
-            np.ndarray: Scores, float32 [n, m].
+        Clips are the values that follow the vectors in the result of :meth:`encode_frames`, [m, kept].
         """
         frames, kept = self.model.vision_tower.num_frames, torch.from_numpy(np.array(kept)).to(self.device)
         videos, mask = kept[:, :-frames].unflatten(1, self._kept_shape), kept[:, -frames:] > 0
@@ -104,12 +101,16 @@ class PromptSet:
             return texts @ row  # [n, D] @ [D] -> [n]
         return self.score(texts, row[None, self.settings['dim']:])[:, 0]
 
-    def scorer(self, query: str) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Return a function that re-ranks clips for a query, [m, kept] -> [m]; None for a cosine head."""
+    def scorers(self, queries: Sequence[str]) -> list[Callable[[np.ndarray], np.ndarray] | None]:
+        """Return a function for each query that re-ranks clips, [m, kept] -> [m]; None for a cosine head."""
         if self.model.head.is_cosine:
-            return None
-        text = self.keep_text([query])
-        return lambda kept: self.score(text, kept)[0]
+            return [None] * len(queries)
+        return [lambda kept, text=text: self.score(text[None], kept)[0] for text in self.keep_text(queries)]
+
+    def _in_batches(self, encode: Callable[[Tensor], Tensor], texts: Sequence[str]) -> np.ndarray:
+        batches = [self._run(lambda batch=texts[i:i + self.batch_size]: encode(self._tokens(batch)))
+                   for i in range(0, len(texts), self.batch_size)]
+        return np.concatenate(batches) if batches else np.empty((0, self.settings['dim']), np.float32)
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         return self.model.backbone.cut_captions(self.tokenizer(list(texts))).to(self.device)
@@ -122,19 +123,15 @@ class PromptSet:
         self._kept_shape = kept.shape[1:]
         return kept.numel() + shape[1]
 
-    def encode_frames(self, frames: Tensor, real: Sequence[int]) -> np.ndarray:
-        """Encode one batch of clips.
-
-        Args:
-            frames (Tensor): uint8 [n, F, 3, H, W], from :class:`ClipLoader`.
-            real (Sequence[int]): Number of real (not padded) frames of each clip.
+    def encode_frames(self, frames: Tensor, num_frames: Sequence[int]) -> np.ndarray:
+        """Encode one batch of clips, uint8 [n, F, 3, H, W], each with its number of real (not padded) frames.
 
         Returns:
             np.ndarray: float32 [n, D], unit norm. If the head is not a cosine, each vector is followed by the head's
             features of the clip and the mask of real frames, [n, D + kept].
         """
         preprocessor, head = self.model.data_preprocessor, self.model.head
-        mask = preprocessor.frame_mask(real, frames.shape[1])
+        mask = preprocessor.frame_mask(num_frames, frames.shape[1])
 
         def rows() -> Tensor:
             kept = self.model.keep_video(preprocessor.normalize(frames.to(self.device)), mask)
@@ -147,11 +144,7 @@ class PromptSet:
         return self._run(rows)
 
     def try_out(self) -> None:
-        """Encode a black clip, before anything made with this model is stored.
-
-        Raises:
-            CheckpointError: The embedding is not finite.
-        """
+        """Encode a black clip, before anything made with this model is stored; refuse what is not finite."""
         self.encode_frames(*self.loader.load_frames(np.zeros((1, *self.model.backbone.image_size, 3), np.uint8)))
 
     @torch.inference_mode()
@@ -160,18 +153,15 @@ class PromptSet:
             embeddings = call().float().cpu().numpy()
         if not np.isfinite(embeddings).all():
             made_of = self.checkpoint or self.model.backbone.weights or 'the model'
-            raise CheckpointError(f'{made_of} makes embeddings that are not finite: it is damaged, or its training '
+            raise CheckpointError(f'embeddings of {made_of} are not finite: the weights are damaged, or training '
                                   'diverged')
         return embeddings
 
 
 def shared_backbone(backbone: Backbone, checkpoint: str | Path, cfg: Config) -> tuple[nn.Module, Config]:
-    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts.
+    """Build a model from a checkpoint's prompts and a CLIP shared with other prompts, which is not modified.
 
-    Args:
-        backbone (Backbone): Backbone on its device; not modified.
-        checkpoint (str | Path): Trained checkpoint.
-        cfg (Config): Config for everything that the checkpoint doesn't specify.
+    The given config is used for everything that the checkpoint doesn't specify.
 
     Returns:
         tuple[nn.Module, Config]: Model in evaluation mode, and the config that it was trained with.
@@ -186,8 +176,7 @@ def shared_backbone(backbone: Backbone, checkpoint: str | Path, cfg: Config) -> 
     if own:
         method = (meta.get('vop_mm') or {}).get('method')
         raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
-                              f'itself ({own[0]} and {len(own) - 1} more), and other prompts were trained around '
-                              'CLIP as it came; load it alone')
+                              f'({own[0]} and {len(own) - 1} more); load it alone')
     try:
         cfg = with_checkpoints_config(cfg, meta)
     except SharedConfigError as e:
@@ -206,7 +195,7 @@ def shared_backbone(backbone: Backbone, checkpoint: str | Path, cfg: Config) -> 
 
 def backbone_names(state: dict[str, Tensor]) -> list[str]:
     """Return the names of a checkpoint's tensors that belong to the backbone."""
-    return [name for name in state if name.startswith(_BACKBONE)]
+    return [name for name in state if name.startswith(_BACKBONE_PREFIX)]
 
 
 def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -215,18 +204,7 @@ def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
-    """Return the config that a checkpoint was trained with, using the CLIP of another config.
-
-    Args:
-        cfg (Config): Provides the CLIP, or everything if the checkpoint contains no config.
-        meta (dict): Metadata of the checkpoint.
-
-    Returns:
-        Config: A new config.
-
-    Raises:
-        SharedConfigError: The checkpoint's config contains something that is not allowed.
-    """
+    """Return the config in a checkpoint's metadata with the CLIP of another config, or that one if there is none."""
     found = read_shared_config(meta['cfg'], with_backbone=False) if 'cfg' in meta else None
     if found is None:
         return cfg
@@ -238,15 +216,8 @@ def published_config(text: str) -> str | None:
     """Reduce a checkpoint's config to what :func:`with_checkpoints_config` uses, for publishing.
 
     It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
-
-    Args:
-        text (str): Config text in a checkpoint's metadata.
-
-    Returns:
-        str | None: Config text for the published file; None if the config has no model or no test pipeline.
-
-    Raises:
-        SharedConfigError: The recipient of the file would refuse it.
+    None if the config has no model or no test pipeline.
+    SharedConfigError: the recipient of the file would refuse it.
     """
     content = parse_config(text)
     if isinstance(content.get('model'), dict):
@@ -261,14 +232,8 @@ def published_config(text: str) -> str | None:
     return cfg.pretty_text
 
 
-def read_source(index: str | Path) -> tuple[Config, str | None]:
+def read_source(index: str | Path) -> IndexSource:
     """Read the config and checkpoint that an index was made with, as data; see :meth:`PromptSet.source`.
-
-    Args:
-        index (str | Path): Folder of the index.
-
-    Returns:
-        tuple[Config, str | None]: Config and checkpoint path.
 
     Raises:
         FileNotFoundError: The index is missing.
@@ -282,8 +247,8 @@ def read_source(index: str | Path) -> tuple[Config, str | None]:
     except SharedConfigError as e:
         raise SharedConfigError(f'the index {index} is refused: in its config, {e}') from None
     if cfg is None or not isinstance(checkpoint, (str, type(None))) or checkpoint == '':
-        raise ValueError(f'the index {index} does not say what it was made with')
-    return cfg, checkpoint
+        raise ValueError(f'the index {index} has no config: index the videos again with --config')
+    return IndexSource(cfg, checkpoint)
 
 
 def _normalization(model: nn.Module, cfg: Config) -> dict:

@@ -13,14 +13,11 @@ from vop_mm.utils.paths import path_below
 from .catalogue import FileState
 from .indexing import CHANGED, Run, _File, hash_file
 
-_ASK = 0  # replaces an unknown modification time; no file in a catalog has this value
+_UNKNOWN = 0  # replaces an unknown modification time; no file in a catalog has this value
 
 
 def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str]]:
-    """List the videos of a source.
-
-    Args:
-        source (VideoSource): Source other than a web server, which can't be listed.
+    """List the videos of a source other than a web server, which can't be listed.
 
     Returns:
         tuple[dict[str, FileStat], dict[str, str]]: Size and tag of each video, and the reasons why others were refused.
@@ -36,7 +33,7 @@ def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str
         try:
             path_below('', name)
         except ValueError:
-            refused[name] = 'a name that leads out of the folder'
+            refused[name] = 'the name leads out of the folder'
         else:
             found[name] = stat
     if not found:
@@ -45,17 +42,17 @@ def list_videos(source: VideoSource) -> tuple[dict[str, FileStat], dict[str, str
 
 
 class RemoteRun(Run):
-    """One call of :func:`~vop_mm.search.index_folder` for a remote source. A file's identity is its ``FileStat``."""
+    """Update of an index with a remote source. A file's identity is its ``FileStat``."""
 
     def __init__(self, source: VideoSource, *args) -> None:
         super().__init__(*args)
         self.source, self.stats = source, {}
         self._loaded: dict[str, list] = {}  # clips of files that need not be fetched a second time
 
-    def look_around(self) -> dict[str, str]:
+    def list_files(self) -> dict[str, str]:
         """List the files of the source; see :func:`list_videos`."""
         self.stats, refused = list_videos(self.source)
-        self.found = {name: FileState(stat.size, stat.number or _ASK, None, None)
+        self.found = {name: FileState(stat.size, stat.number or _UNKNOWN, None, None)
                       for name, stat in self.stats.items() if self.is_mine(name)}
         return refused
 
@@ -83,7 +80,7 @@ class RemoteRun(Run):
         duration = self.loader.duration(local)
         with suppress(ValueError):  # reported when windows are cut
             clips = self._windows(file.path, duration)
-            if len(clips) <= self.batch_size:
+            if len(clips) <= self.options.batch_size:
                 self._loaded[file.path] = self.loader.load_clips(local, clips)
         return duration
 

@@ -2,7 +2,7 @@
 from collections.abc import Callable, Sequence
 
 _MAX_WORDS = 10
-_MAX_LENGTH = 30  # maximum characters shown of a word
+_MAX_WORD = 30  # maximum characters shown of a word
 
 
 class UnknownWordsWarning(UserWarning):
@@ -10,14 +10,9 @@ class UnknownWordsWarning(UserWarning):
 
 
 def find(tokenizer: Callable, texts: str | Sequence[str]) -> list[str]:
-    """Find the words that are not in a tokenizer's vocabulary.
+    """Return the words that are not in a tokenizer's vocabulary, in text order, without duplicates.
 
-    Args:
-        tokenizer (Callable): Tokenizer from the registry ``TOKENIZERS``; without ``unknown_words`` it knows all words.
-        texts (str | Sequence[str]): One text or several.
-
-    Returns:
-        list[str]: Unknown words in text order, without duplicates.
+    A tokenizer without ``unknown_words`` knows all words.
     """
     unknown_words = getattr(tokenizer, 'unknown_words', None)
     if unknown_words is None:
@@ -27,9 +22,9 @@ def find(tokenizer: Callable, texts: str | Sequence[str]) -> list[str]:
 
 
 def describe(words: Sequence[str]) -> str:
-    """Say in one short line that a model doesn't know these words; '' if there are none."""
+    """Describe in one short line that a model doesn't know these words; '' if there are none."""
     if not words:
         return ''
-    shown = [word if len(word) <= _MAX_LENGTH else f'{word[:_MAX_LENGTH]}...' for word in words[:_MAX_WORDS]]
+    shown = [word if len(word) <= _MAX_WORD else f'{word[:_MAX_WORD]}...' for word in words[:_MAX_WORDS]]
     more = f' and {len(words) - _MAX_WORDS} more' if len(words) > _MAX_WORDS else ''
     return f'the model doesn\'t know: {", ".join(shown)}{more}'

@@ -12,10 +12,7 @@ METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R
 
 
 def summarize(outcomes: list[dict]) -> dict:
-    """Summarize a method's runs over several seeds as one row.
-
-    Args:
-        outcomes (list[dict]): Results of :func:`vop_mm.engine.experiment.run_experiment`, one per seed.
+    """Summarize results of :func:`vop_mm.engine.experiment.run_experiment`, one per seed, as one row.
 
     Returns:
         dict: ``method, config, seeds, trainable, checkpoint_bytes, seconds`` (mean training time) and, for each metric,
@@ -34,15 +31,7 @@ def summarize(outcomes: list[dict]) -> dict:
 
 
 def write_tables(rows: list[dict], folder: str | Path) -> str:
-    """Write ``table.md`` and ``table.csv``.
-
-    Args:
-        rows (list[dict]): Rows of :func:`summarize`.
-        folder (str | Path): Output folder.
-
-    Returns:
-        str: The markdown table.
-    """
+    """Write the rows of :func:`summarize` to ``table.md`` and ``table.csv``; return the markdown table."""
     metrics = [key for key in METRICS if any(key in row for row in rows)]
     kinds = list(dict.fromkeys(key for row in rows for key in _kinds(row)))
     several = any(len(row['seeds']) > 1 for row in rows)
@@ -92,12 +81,7 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 def draw_comparison(rows: list[dict], path: str | Path) -> None:
-    """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis.
-
-    Args:
-        rows (list[dict]): Rows of :func:`summarize`.
-        path (str | Path): PNG file to write.
-    """
+    """Draw text-to-video R@1 over the number of trainable parameters, on a logarithmic axis, into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -10,35 +10,17 @@ from vop_mm.utils.files import atomic_write
 
 
 class Sample(NamedTuple):
-    """Sample of a dataset after its pipeline.
-
-    Attributes:
-        video_id (str): Id of the annotated video.
-        captions (list[str]): Captions of the sample: one in training, otherwise all of the video.
-        frames (np.ndarray): [F, H, W, 3] uint8 RGB.
-        num_frames (int): Number of real frames; the frames after them repeat the last one.
-        times (list[float]): Time of each frame in seconds from the video's first frame.
-        unreadable (list): Videos that couldn't be decoded and were replaced by this one.
-    """
-    video_id: str
-    captions: list[str]
-    frames: np.ndarray
-    num_frames: int
-    times: list[float]
-    unreadable: list
+    """Sample of a dataset after its pipeline."""
+    video_id: str  # of the annotated video
+    captions: list[str]  # one in training, otherwise all of the video
+    frames: np.ndarray  # [F, H, W, 3] uint8 RGB
+    num_frames: int  # number of real frames; the frames after them repeat the last one
+    times: list[float]  # of each frame, in seconds from the video's first frame
+    unreadable: list  # videos that couldn't be decoded and were replaced by this one
 
 
 def load_samples(dataset: dict, number: int, seed: int = 0, epoch: int = 0) -> list[Sample]:
-    """Draw random samples and run the pipeline on them.
-
-    Args:
-        dataset (dict): Config of the dataset.
-        number (int): Maximum number of samples.
-        seed (int): Random seed of the draw and of the pipeline. Defaults to 0.
-        epoch (int): Training epoch, which affects random choices in the pipeline. Defaults to 0.
-
-    Returns:
-        list[Sample]: Samples in the order of the dataset.
+    """Draw random samples of a dataset's config, in its order, and run the pipeline on them as in a training epoch.
 
     Raises:
         ValueError: The pipeline has an unsupported form.
@@ -65,19 +47,12 @@ def _sample(packed: dict) -> Sample:
 
 
 def draw_samples(samples: list[Sample], path: str | Path) -> None:
-    """Draw one row per sample: its captions above, its frames with their times below.
-
-    Args:
-        samples (list[Sample]): Samples of :func:`load_samples`.
-        path (str | Path): PNG file to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Draw one row per sample into a PNG file: its captions above, its frames with their times below."""
     from matplotlib.figure import Figure
 
     columns = max(len(sample.frames) for sample in samples)
     height, width = samples[0].frames.shape[1:3]
     figure = Figure(figsize=(columns, len(samples) * (height / width + 0.55) + 0.1))
-    FigureCanvasAgg(figure)
     for row, (part, sample) in enumerate(zip(figure.subfigures(len(samples), 1, squeeze=False)[:, 0], samples,
                                              strict=True)):
         part.set_facecolor('white' if row % 2 else '#f4f4f4')

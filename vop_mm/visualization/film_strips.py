@@ -3,13 +3,7 @@ import numpy as np
 
 
 class FilmStrips:
-    """Film strips of a dataset's videos by id; each video is decoded once.
-
-    Args:
-        dataset (dict): Config of the dataset with the videos.
-        num_frames (int): Number of frames of a strip.
-        height (int): Height of a strip in pixels. Defaults to 120.
-    """
+    """Film strips of the videos in a dataset's config by id, of a height in pixels; each video is decoded once."""
 
     def __init__(self, dataset: dict, num_frames: int, height: int = 120) -> None:
         from vop_mm.registry import DATASETS
@@ -24,18 +18,7 @@ class FilmStrips:
         self._strips: dict[str, np.ndarray] = {}
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """Return the film strip of a video.
-
-        Args:
-            video_id (str): Id of the video.
-
-        Returns:
-            np.ndarray: Frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8.
-
-        Raises:
-            KeyError: The dataset has no such video.
-            VideoDecodeError: The video can't be decoded.
-        """
+        """Return a video's frames side by side with a gap between them, [H, n * (W + 2) - 2, 3] uint8."""
         if video_id not in self._strips:
             import cv2
 

@@ -9,18 +9,11 @@ from vop_mm.evaluation.dump import read_dump
 
 
 class Rankings(NamedTuple):
-    """Results of a method on a split.
-
-    Attributes:
-        video_ids (list[str]): Ids of the V videos.
-        captions (list[str]): The T texts.
-        text_to_video (np.ndarray): Row of each text's video, [T].
-        similarity (np.ndarray): [T, V].
-    """
+    """Results of a method on a split of T texts and V videos."""
     video_ids: list[str]
     captions: list[str]
-    text_to_video: np.ndarray
-    similarity: np.ndarray
+    text_to_video: np.ndarray  # row of each text's video, [T]
+    similarity: np.ndarray  # [T, V]
 
     def rank(self, text: int) -> int:
         """Return the rank of a text's own video, from 1; it comes last among equal scores."""
@@ -34,16 +27,9 @@ class Rankings(NamedTuple):
 
 
 def load_rankings(path: str | Path) -> Rankings:
-    """Read a dump of the metric.
-
-    Args:
-        path (str | Path): ``.npz`` file of ``tools/test.py --dump``.
-
-    Returns:
-        Rankings: Rankings with the similarities of all texts with all videos.
+    """Read the ``.npz`` file of ``tools/test.py --dump``, and compare all texts with all videos.
 
     Raises:
-        FileNotFoundError: The file does not exist.
         ValueError: The file lacks an array, or is damaged.
     """
     data = read_dump(path, 'video_ids', 'captions', 'text_to_video', 'text_features', 'video_features')
@@ -52,15 +38,7 @@ def load_rankings(path: str | Path) -> Rankings:
 
 
 def choose_queries(methods: dict[str, Rankings], number: int, seed: int = 0) -> list[int]:
-    """Draw random queries to show, the same for all methods.
-
-    Args:
-        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
-        number (int): Maximum number of queries.
-        seed (int): Random seed. Defaults to 0.
-
-    Returns:
-        list[int]: Rows of the similarity matrices.
+    """Draw random queries to show, as rows of the similarity matrices of all methods.
 
     Raises:
         ValueError: The methods were not evaluated on the same texts.

@@ -16,14 +16,8 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
                    top_k: int = 1) -> None:
     """Draw one column per method: the best videos of each query and, if it is missed, the true one below.
 
-    Args:
-        methods (dict[str, Rankings]): Results by name of the method, all of the same split.
-        queries (list[int]): Rows of the similarity matrices.
-        strips (FilmStrips): Film strips of the split's videos.
-        path (str | Path): PNG file to write.
-        top_k (int): Number of videos to show per method. Defaults to 1.
+    All methods are of the same split; queries are rows of their similarity matrices.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     first = next(iter(methods.values()))
@@ -34,7 +28,6 @@ def draw_retrieval(methods: dict[str, Rankings], queries: list[int], strips: Fil
     width = 3.4
     heights = [0.45, *(0.35 + rows[query] * (width / strip + 0.22) for query in queries)]
     figure = Figure(figsize=(width * len(methods), sum(heights)))
-    FigureCanvasAgg(figure)
     head, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for i, name in enumerate(methods):
         head.text((i + 0.5) / len(methods), 0.3, printable(name), ha='center', fontweight='bold', parse_math=False)

@@ -190,9 +190,9 @@ def _beside(rng: random.Random, world: World, index: Path) -> str:
 def target(world: World, folder: Path, case: Case) -> None:
     index, door = folder / 'index', case.options['door']
     if door == 'update':
-        world.retriever.build_index(folder / 'videos', index, prompts='good')
+        world.searcher.build_index(folder / 'videos', index, prompts='good')
     if door == 'page':
-        collection = Collection('good', index, world.retriever, 'good')
+        collection = Collection('good', index, world.searcher, 'good')
         status = collection.status()
         if not all(isinstance(text, str) for pair in status.failed for text in pair):
             raise WrongResult(f'files that failed: {status.failed!r:.80}')
@@ -205,10 +205,10 @@ def target(world: World, folder: Path, case: Case) -> None:
                     served = os.readlink(f'/proc/self/fd/{clip.file.fileno()}')
                 if not served.startswith(str(folder.resolve())):
                     raise WrongResult(f'a file of somebody else would be served: {served}')
-    hits = world.retriever.search(QUERY, index, 50, prompts='good', merge=False)
-    with contextlib.closing(SearchIndex(index)) as gallery:
-        check_hits(hits, gallery.videos)
-        gallery.catalogue.files()
+    hits = world.searcher.search(QUERY, index, 50, prompts='good', merge=False)
+    with contextlib.closing(SearchIndex(index)) as search_index:
+        check_hits(hits, search_index.videos)
+        search_index.catalogue.files()
     if case.options['damaged']:
         compare_hits(world, hits)
 

@@ -24,7 +24,7 @@ _FOREIGN = ('os.', 'subprocess.', 'builtins.', 'shutil.', 'runpy.', 'importlib.'
 
 
 def prepare(world: World) -> None:
-    world.content, world.retriever, world.safetensors  # noqa: B018 - made now
+    world.content, world.searcher, world.safetensors  # noqa: B018 - made now
 
 
 def make(rng: random.Random, world: World, folder: Path, suffix: str) -> Case:
@@ -53,10 +53,10 @@ def target(world: World, folder: Path, case: Case) -> None:
         from vop_mm.apis import init_model
         init_model(world.cfg, str(path))
         return
-    world.retriever.add_prompts('new', path)
-    check_vectors(world.retriever.encode_text(['a red circle', 'a blue square moves'], 'new'), 'texts')
+    world.searcher.add_prompts('new', path)
+    check_vectors(world.searcher.encode_text(['a red circle', 'a blue square moves'], 'new'), 'texts')
     frames = np.arange(12 * 40 * 40 * 3, dtype=np.uint8).reshape(12, 40, 40, 3)
-    check_vectors(world.retriever.encode_video([frames], 'new'), 'videos')
+    check_vectors(world.searcher.encode_video([frames], 'new'), 'videos')
 
 
 def _publish(path: Path, out: Path) -> None:

@@ -29,7 +29,7 @@ class _Call:
 
 
 def prepare(world: World) -> None:
-    world.content, world.retriever, world.safetensors  # noqa: B018 - made now
+    world.content, world.searcher, world.safetensors  # noqa: B018 - made now
     from vop_mm.apis import init_model
     world.model = init_model(world.cfg)
 
@@ -179,9 +179,9 @@ def target(world: World, folder: Path, case: Case) -> None:
         load_trainable(world.model, str(path))
         model = world.model
     else:
-        world.retriever.add_prompts('new', path)
-        model = world.retriever.prompt_set('new').model
-        check_vectors(world.retriever.encode_text(['a red circle', 'a blue square moves'], 'new'), 'texts')
+        world.searcher.add_prompts('new', path)
+        model = world.searcher.prompt_set('new').model
+        check_vectors(world.searcher.encode_text(['a red circle', 'a blue square moves'], 'new'), 'texts')
     state = model.state_dict()
     for name, tensor in world.content['state_dict'].items():
         if not torch.isfinite(state[name]).all():

@@ -127,10 +127,10 @@ def _other(rng: random.Random, world: World, folder: Path, file: Path, dim: int,
 def target(world: World, folder: Path, case: Case) -> None:
     index = folder / 'index'
     if case.options['door'] == 'update':
-        world.retriever.build_index(folder / 'videos', index, prompts='good')
-    hits = world.retriever.search(QUERY, index, 50, prompts='good', merge=False)
-    with contextlib.closing(SearchIndex(index)) as gallery:
-        check_hits(hits, gallery.videos)
+        world.searcher.build_index(folder / 'videos', index, prompts='good')
+    hits = world.searcher.search(QUERY, index, 50, prompts='good', merge=False)
+    with contextlib.closing(SearchIndex(index)) as search_index:
+        check_hits(hits, search_index.videos)
     # whatever lies there, what is found is what the catalogue holds
     compare_hits(world, hits)
 

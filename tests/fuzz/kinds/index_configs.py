@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from vop_mm.apis import VideoSearcher
-from vop_mm.search import SearchIndex, take_in_features
+from vop_mm.search import SearchIndex, merge_features
 
 from ..configs import foreign_parts, mutate_config
 from ..harness import Case, Kind
@@ -92,15 +92,15 @@ def _backend(rng: random.Random, world: World, index: Path, db) -> str:
 def target(world: World, folder: Path, case: Case) -> None:
     door = case.options['door']
     if door == 'features':
-        take_in_features(folder / 'features', folder / 'out')
-        with contextlib.closing(SearchIndex(folder / 'out')) as gallery:
-            gallery.source(folder / 'out')
+        merge_features(folder / 'features', folder / 'out')
+        with contextlib.closing(SearchIndex(folder / 'out')) as search_index:
+            search_index.source(folder / 'out')
         return
-    retriever = VideoSearcher.from_index(folder / 'index', num_workers=1, timeout=5.)
+    searcher = VideoSearcher.from_index(folder / 'index', num_workers=1, timeout=5.)
     if door == 'update':
-        retriever.build_index(folder / 'videos', folder / 'index')
-    with contextlib.closing(SearchIndex(folder / 'index')) as gallery:
-        check_hits(retriever.search(QUERY, folder / 'index', 5), str(gallery.videos))
+        searcher.build_index(folder / 'videos', folder / 'index')
+    with contextlib.closing(SearchIndex(folder / 'index')) as search_index:
+        check_hits(searcher.search(QUERY, folder / 'index', 5), str(search_index.videos))
 
 
 KINDS = [Kind('index-config', make, target, prepare)]

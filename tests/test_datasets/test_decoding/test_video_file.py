@@ -11,7 +11,7 @@ from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import PyAVReader, container_format, open_video_file
 from vop_mm.datasets.transforms import ReadClip
 from vop_mm.datasets.video_check import check_clip
-from vop_mm.search.result_page import picture_of
+from vop_mm.search.stills import middle_frame
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def test_mp4_of_every_order(tmp_path, fragmented, faststart):
 USES = {
     'training': lambda path: ReadClip()(dict(filename=path)),
     'check': lambda path: raise_problem(check_clip(ReadClip(), dict(filename=path))),
-    'pages': lambda path: picture_of(path, 0, 1),
+    'pages': lambda path: middle_frame(path, 0, 1),
 }
 
 

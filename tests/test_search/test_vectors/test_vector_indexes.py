@@ -67,7 +67,7 @@ def test_vectors_are_added_replaced_removed_and_kept(backend, tmp_path):
     scores, found = again.search(vectors[:1], 4)
     assert found.tolist() == [[3, -1, -1, -1]] and scores[0, 0] == pytest.approx(1, abs=1e-5)
     again.close()
-    with pytest.raises(ValueError, match=f'holds (no )?vectors of ({DIM}|{DIM + 1}) values'):
+    with pytest.raises(ValueError, match=f'vectors (have|of) ({DIM}|{DIM + 1}) values'):
         INDEXES.build(dict(backend, folder=str(tmp_path), dim=DIM + 1))
 
 
@@ -169,4 +169,4 @@ if os.fork() == 0:
 os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
 '''
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and 'ConnectionError: Milvus can not be used in a process' in done.stderr, done.stderr
+    assert done.returncode == 1 and 'ConnectionError: Milvus hangs in a process' in done.stderr, done.stderr

@@ -107,7 +107,7 @@ def move_apart(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 def measure(backend: dict, path: Path, asked: dict[str, np.ndarray], truth: dict[str, np.ndarray],
             num_probes: list[int], results) -> None:
-    """Build an index as a gallery does, search it query by query, and put the results into a queue."""
+    """Build an index as a search index does, search it query by query, and put the results into a queue."""
     from vop_mm.registry import INDEXES
 
     vectors = np.load(path, mmap_mode='r')

@@ -13,12 +13,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MAX_CONNECTIONS = 256
 _MIN_CONNECTIONS = 8
-_HANDLES_OF_OTHERS = 112  # files of the index, libraries, decoders and uploads, and connections being accepted
-_HEAD_TIME = 10.  # time limit in seconds for receiving a request's head
-_IGNORE_TIME = 2.  # limits in seconds and bytes for the rest of a request that was already answered
+_OTHER_DESCRIPTORS = 112  # files of the index, libraries, decoders and uploads, and connections being accepted
+_HEAD_TIMEOUT = 10.  # time limit in seconds for receiving a request's head
+_IGNORE_TIMEOUT = 2.  # limits in seconds and bytes for the rest of a request that was already answered
 _IGNORE_BYTES = 1 << 18
-_ACCEPTED_AT_ONCE = 16
-_QUEUE = 1024  # connections that wait in the kernel to be accepted
+_ACCEPT_BATCH = 16
+_BACKLOG = 1024  # connections that wait in the kernel to be accepted
 
 
 class Connection(H11Protocol):
@@ -27,17 +27,11 @@ class Connection(H11Protocol):
     There is a time limit for a request's head. Data that arrives after an answer that didn't wait for the whole body is
     ignored for a short time, and then the connection is closed. If there are too many connections, the one that has
     waited longest for its client is closed, starting with those without a request.
-
-    Args:
-        *args: Arguments from uvicorn.
-        most (int): Maximum number of open connections.
-        head_time (float): Time limit in seconds for a request's head. Defaults to 10.
-        **kwargs: Arguments from uvicorn.
     """
 
-    def __init__(self, *args: Any, most: int, head_time: float = _HEAD_TIME, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_open: int, head_timeout: float = _HEAD_TIMEOUT, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._most, self._head_time = most, head_time
+        self._max_open, self._head_timeout = max_open, head_timeout
         self._waits_since = 0.
         self._given_up = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -45,17 +39,15 @@ class Connection(H11Protocol):
 
     # -- callbacks of the event loop ----------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Register the connection, and close another one if there are too many."""
         super().connection_made(transport)
         self._waits_since = self.loop.time()
-        self._set_deadline(self._head_time)
+        self._set_deadline(self._head_timeout)
         connections = [other for other in self.connections if not other._given_up]
-        if len(connections) > self._most:
+        if len(connections) > self._max_open:
             waiting = [other for other in connections if other is not self and other.waits_for_client()]
             min(waiting, key=lambda other: (other._has_request(), other._waits_since), default=self).give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Handle data from the client."""
         if self._ignored is not None:
             self._ignored += len(data)
             if self._ignored > _IGNORE_BYTES:
@@ -70,28 +62,25 @@ class Connection(H11Protocol):
             self._set_deadline(None)
         elif self._deadline is None and not self.transport.is_closing():
             self._waits_since = self.loop.time()
-            self._set_deadline(self._head_time)
+            self._set_deadline(self._head_timeout)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, which uvicorn limits to a few seconds, or for the end of this one."""
+        # uvicorn limits the time until the next request
         super().on_response_complete()
         self._waits_since = self.loop.time()
         if self.conn.their_state is h11.SEND_BODY and not self._has_request():
             self._ignored = 0
-            self._set_deadline(_IGNORE_TIME)
+            self._set_deadline(_IGNORE_TIMEOUT)
 
     def pause_writing(self) -> None:
-        """Note that the client reads more slowly than it is answered."""
         super().pause_writing()
         self._waits_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """Note that the client has read the data."""
         super().resume_writing()
         self._waits_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up after the connection was closed."""
         self._set_deadline(None)
         super().connection_lost(exc)
 
@@ -118,26 +107,20 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Accepts connections in small steps, so that those over the limit are closed before descriptors run out.
+    """Accepts connections in small steps, so that those over the limit are closed before descriptors run out."""
 
-    Args:
-        app (Callable): ASGI application.
-        most (int, optional): Maximum number of open connections. None: as many as there are descriptors for.
-    """
-
-    def __init__(self, app: Callable, most: int | None = None) -> None:
-        most = most or _max_connections()
+    def __init__(self, app: Callable, max_open: int | None = None) -> None:
+        max_open = max_open or _max_connections()
         super().__init__(uvicorn.Config(
-            app, http=functools.partial(Connection, most=most), ws='none', backlog=_ACCEPTED_AT_ONCE,
-            limit_concurrency=4 * most,  # number of requests, including those of disconnected clients
+            app, http=functools.partial(Connection, max_open=max_open), ws='none', backlog=_ACCEPT_BATCH,
+            limit_concurrency=4 * max_open,  # number of requests, including those of disconnected clients
             log_config=None, access_log=False, proxy_headers=False, server_header=False,
             timeout_graceful_shutdown=3))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening."""
         await super().startup(sockets=sockets)
         for listening in sockets or ():
-            listening.listen(_QUEUE)  # uvicorn uses its backlog both for this and for the step size
+            listening.listen(_BACKLOG)  # uvicorn uses its backlog both for this and for the step size
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop without waiting for clients, and without a log line for each unfinished answer."""
@@ -153,4 +136,4 @@ def _max_connections() -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS
-    return min(max((limit - _HANDLES_OF_OTHERS) // 2, _MIN_CONNECTIONS), _MAX_CONNECTIONS)
+    return min(max((limit - _OTHER_DESCRIPTORS) // 2, _MIN_CONNECTIONS), _MAX_CONNECTIONS)

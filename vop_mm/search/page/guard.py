@@ -26,10 +26,10 @@ _PATHS = re.compile(
     rf'|{_EVENT}|/gradio_api/(startup-events|info)/?)', re.ASCII)
 _ROOT_PATH = re.compile(r'(?:/[\w.~-]+)*', re.ASCII)
 _MAX_BODY = 1 << 20  # maximum bytes of an event
-_BODY_TIME = 20  # time limit in seconds for receiving an event
-_EVENTS_AT_ONCE = 8  # others wait without occupying a thread
+_BODY_TIMEOUT = 20  # time limit in seconds for receiving an event
+_MAX_EVENTS = 8  # others wait without occupying a thread
 # request headers; those set by a proxy are evaluated only here
-_DROPPED = re.compile(rb'x-forwarded-.*|forwarded|x-gradio-.*|host')
+_DROPPED_HEADERS = re.compile(rb'x-forwarded-.*|forwarded|x-gradio-.*|host')
 _SCRIPT = re.compile(rb'<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>', re.DOTALL)
 # The page needs no manifest, which doesn't exist, and under a proxy's path its icon is found only if it is named.
 _ABSOLUTE_LINK = re.compile(rb'<link rel="manifest" href="/manifest.json"\s*/?>')
@@ -47,22 +47,15 @@ Inputs = Mapping[int, Sequence[Callable[[Any], Any]]]
 class Guard:
     """Middleware that refuses addresses the page doesn't need, oversized requests, and requests from other sites.
 
-    Args:
-        app (ASGIApp): Application to protect.
-        hosts (Hosts): Names of the server.
-        inputs (Mapping[int, Sequence[Callable]]): For each event of the page, a function for each of its values: it
-            returns the value to pass on, and raises ValueError or TypeError for a value that the page would not send.
-        root_path (str): Path of the page behind a proxy. Defaults to ``''``.
-
-    Raises:
-        ValueError: ``root_path`` is not a valid path.
+    ``inputs`` has for each event of the page a function for each of its values: it returns the value to pass on, and
+    raises ValueError or TypeError for a value that the page would not send.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, inputs: Inputs, root_path: str = '') -> None:
         if not _ROOT_PATH.fullmatch(root_path):
             raise ValueError(f'{root_path!r} is not a path like /search')
         self.app, self.hosts, self.inputs, self.root_path = app, hosts, inputs, root_path
-        self._events = asyncio.Semaphore(_EVENTS_AT_ONCE)
+        self._events = asyncio.Semaphore(_MAX_EVENTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -80,14 +73,14 @@ class Guard:
         refusal = self._refusal(scope, headers, called)
         if refusal is None and scope['path'] == _EVENT:
             try:
-                with anyio.fail_after(_BODY_TIME):
+                with anyio.fail_after(_BODY_TIMEOUT):
                     event = self._event(await Request(scope, receive).body())
             except ClientDisconnect:
                 return
             except TimeoutError:
-                refusal = PlainTextResponse('the request did not come in time', 408)
+                refusal = PlainTextResponse('the request was not received in time', 408)
             except (ValueError, KeyError, TypeError, RecursionError):
-                refusal = JSONResponse(dict(error='no event of this page, or a value of another kind'), 400)
+                refusal = JSONResponse(dict(error='not an event of this page, or an invalid value'), 400)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -102,17 +95,17 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers, called: str | None) -> Response | None:
         method, path = scope['method'], scope['path']
         if called is None:
-            return PlainTextResponse('this server is not called so; --allow-host NAME makes it take another name', 400)
+            return PlainTextResponse('unknown host name: use --allow-host NAME to accept it', 400)
         if not _PATHS.fullmatch(path):
             return PlainTextResponse('not found', 404)
         if method not in ('GET', 'HEAD', 'POST') or (method != 'POST' and path == _EVENT):
-            return PlainTextResponse('not allowed', 405)
+            return PlainTextResponse('method not allowed', 405)
         origin = headers.get('origin')
         if refuses_site(scope, headers) or (origin is not None and not self.hosts.is_own_page(origin, called)):
-            return PlainTextResponse('from another site', 403)
+            return PlainTextResponse('requests from other sites are refused', 403)
         length = headers.get('content-length')
         if 'transfer-encoding' in headers or (length is None and method == 'POST'):
-            return PlainTextResponse('the length is missing', 411)
+            return PlainTextResponse('Content-Length is missing', 411)
         if length is not None and not _fits(length, method, path):
             return PlainTextResponse('too large', 413)
         return None
@@ -147,7 +140,7 @@ def _without_prefix(scope: Scope, prefix: str) -> Scope:
 
 def _plain_scope(scope: Scope, called: str) -> Scope:
     """Reduce a request to its public host name and the parts that the page needs."""
-    headers = [(name, value) for name, value in scope['headers'] if not _DROPPED.fullmatch(name)]
+    headers = [(name, value) for name, value in scope['headers'] if not _DROPPED_HEADERS.fullmatch(name)]
     headers.append((b'host', called.encode()))
     if Headers(scope=scope).get('x-forwarded-proto') == 'https':
         headers.append((b'x-forwarded-proto', b'https'))

@@ -17,16 +17,9 @@ class Hosts:
     """Host names of a server.
 
     A page of another site can point its own host name to this machine (DNS rebinding) and then read the answers to
-    requests for that name. Therefore a request must use a known name.
-
-    Args:
-        address (str): Address that the server listens on. It is one of its names; if it stands for all addresses of the
-            machine, so is the address that a request arrived at.
-        names (Sequence[str]): Additional names, ``NAME`` or ``NAME:PORT``. A page at such a name and port may also send
-            requests if a proxy changes the ``Host`` header.
-
-    Raises:
-        ValueError: One of the names is invalid.
+    requests for that name. Therefore a request must use a known name: the address that the server listens on (if it
+    stands for all addresses of the machine, the one that the request arrived at), or an additional name, ``NAME`` or
+    ``NAME:PORT``. A page at an additional name and port may also send requests if a proxy changes the ``Host`` header.
     """
 
     def __init__(self, address: str, names: Sequence[str] = ()) -> None:
@@ -34,22 +27,16 @@ class Hosts:
         given = [_split(name) for name in names]
         for name, parts in zip(names, given):
             if parts is None:
-                raise ValueError(f'{name!r} is not the name of a host: NAME or NAME:PORT is taken')
+                raise ValueError(f'{name!r} is not a host name: use NAME or NAME:PORT')
         self._names = {*LOOPBACK, *(name for name, _ in given)}
         if not self._any_address:
             self._names.add(_normal(address))
         self._origins = set(given)
 
     def called(self, headers: Headers, server: Sequence | None) -> str | None:
-        """Return the host name that a request uses for the server.
+        """Return the known host name that a request to an address and port uses, with its port if it has one, or None.
 
-        Args:
-            headers (Headers): Request headers. If a proxy reports the original name (``X-Forwarded-Host``), that one is
-                used, but it must be a known name as well.
-            server (Sequence, optional): Address and port that the request arrived at.
-
-        Returns:
-            str | None: Name, with the port if the request has one. None: not a name of this server.
+        If a proxy reports the original name (``X-Forwarded-Host``), that one is used, but it must be known as well.
         """
         called = headers.get('host', '')
         if not self._is_known(called, server):
@@ -60,12 +47,7 @@ class Hosts:
         return called
 
     def is_own_page(self, origin: str, called: str) -> bool:
-        """Return True if a page belongs to this server.
-
-        Args:
-            origin (str): ``Origin`` header.
-            called (str): Result of :meth:`called`.
-        """
+        """Return True if the page of an ``Origin`` header belongs to this server, whose name is from :meth:`called`."""
         match = _ORIGIN.fullmatch(origin)
         page, host = match and _split(match[2]), _split(called)
         if page is None or host is None:  # also 'null': a page without an origin, or one that hides it

@@ -6,18 +6,14 @@ import time
 from vop_mm.utils.cli import one_line
 
 _LOGGERS = ('uvicorn', 'asyncio', __package__)
-_PER_MINUTE = 20
-_LONGEST = 1000  # maximum line length in characters, as names in requests may be long
+_MAX_PER_MINUTE = 20
+_MAX_LINE = 1000  # maximum line length in characters, as names in requests may be long
 
 
 class FewLines(logging.Filter):
-    """Logging filter that reduces each record to one line without traceback, and limits the number of lines.
+    """Logging filter that reduces each record to one line without traceback, and limits the lines per minute."""
 
-    Args:
-        per_minute (int): Maximum number of lines per minute. Defaults to 20.
-    """
-
-    def __init__(self, per_minute: int = _PER_MINUTE) -> None:
+    def __init__(self, per_minute: int = _MAX_PER_MINUTE) -> None:
         super().__init__()
         self._per_minute, self._begin = per_minute, float('-inf')
         self._passed = self._dropped = 0
@@ -35,10 +31,10 @@ class FewLines(logging.Filter):
         if record.exc_info and record.exc_info[1] is not None and not os.environ.get('VOP_MM_TRACEBACK'):
             text = f'{text}: {one_line(record.exc_info[1])}'
             record.exc_info = record.exc_text = record.stack_info = None
-        if len(text) > _LONGEST:
-            text = f'{text[:_LONGEST]} ...'
+        if len(text) > _MAX_LINE:
+            text = f'{text[:_MAX_LINE]} ...'
         if self._dropped:
-            text, self._dropped = f'{text} ({self._dropped:,} lines before this one were left out)', 0
+            text, self._dropped = f'{text} ({self._dropped:,} earlier lines were omitted)', 0
         record.msg, record.args = ''.join(c if c.isprintable() else '?' for c in text), ()
         return True
 

@@ -17,28 +17,24 @@ from starlette.types import Receive, Scope, Send
 
 from vop_mm.datasets.decoding import DecodeProcess
 from vop_mm.datasets.errors import VideoDecodeError
+from vop_mm.visualization.html import valid
 
-from ..result_page import picture_of
-from .cards import printable
+from ..stills import middle_frame
 from .collection import Clip, Collection
 from .served import NOT_SERVED, path_by_handle
 
-_TYPES = {'.m4v': 'video/mp4', '.mkv': 'video/x-matroska', '.mov': 'video/mp4', '.mp4': 'video/mp4',
+_MEDIA_TYPES = {'.m4v': 'video/mp4', '.mkv': 'video/x-matroska', '.mov': 'video/mp4', '.mp4': 'video/mp4',
           '.ogv': 'video/ogg', '.webm': 'video/webm'}
-_KEPT = {'Cache-Control': 'private, max-age=86400'}  # addresses change with the content
+_CACHE = {'Cache-Control': 'private, max-age=86400'}  # addresses change with the content
 _RANGE = re.compile(r'bytes=(\d{0,18})-(\d{0,18})', re.ASCII)
-_READ_AT_ONCE = 1 << 18
+_MAX_READ = 1 << 18
 
 
 class Pictures:
-    """Makes stills of videos in a process that may die. Thread-safe.
-
-    Args:
-        timeout (float): Time limit per still in seconds.
-    """
+    """Makes stills of videos in a process that may die, with a time limit in seconds. Thread-safe."""
 
     def __init__(self, timeout: float) -> None:
-        self._process, self._lock = DecodeProcess(picture_of, timeout), threading.Lock()
+        self._process, self._lock = DecodeProcess(middle_frame, timeout), threading.Lock()
         with contextlib.suppress(VideoDecodeError):
             self.of('')  # starts the process before there are threads and connections
 
@@ -49,12 +45,7 @@ class Pictures:
 
 
 class _File:
-    """Response that sends an open file, or a range of it, and closes it.
-
-    Args:
-        file (BinaryIO): Open file.
-        name (str): File name for downloads.
-    """
+    """Response that sends an open file, or a range of it, and closes it; the name is for downloads."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
@@ -65,17 +56,17 @@ class _File:
 
     def _answer(self, request: Request) -> Response:
         found = os.fstat(self._file.fileno())
-        media_type = _TYPES.get(PurePath(self._name).suffix.lower())
+        media_type = _MEDIA_TYPES.get(PurePath(self._name).suffix.lower())
         tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
-        name = quote(printable(self._name), safe='')
-        headers = {**_KEPT, 'Accept-Ranges': 'bytes', 'ETag': tag,
+        name = quote(valid(self._name), safe='')
+        headers = {**_CACHE, 'Accept-Ranges': 'bytes', 'ETag': tag,
                    'Content-Disposition': f"{'inline' if media_type else 'attachment'}; filename*=utf-8''{name}"}
         asked = request.headers.get('range') if request.headers.get('if-range', tag) == tag else None
         span = _span(asked, found.st_size)
         first, stop = span or (0, found.st_size)
         if span is not None:
             if first >= stop:
-                return PlainTextResponse('no such range', 416, {'Content-Range': f'bytes */{found.st_size}'})
+                return PlainTextResponse('range not satisfiable', 416, {'Content-Range': f'bytes */{found.st_size}'})
             headers['Content-Range'] = f'bytes {first}-{stop - 1}/{found.st_size}'
         headers['Content-Length'] = str(stop - first)
         content = _read(self._file, first, first if request.method == 'HEAD' else stop)
@@ -84,45 +75,32 @@ class _File:
 
 
 def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[Route]:
-    """Create the routes ``/clips/COLLECTION/CLIP`` (a file, or a range of it) and ``/pictures/COLLECTION/CLIP``.
-
-    Args:
-        collections (Sequence[Collection]): Collections, addressed by their position.
-        pictures (Pictures): Maker of the stills.
-
-    Returns:
-        list[Route]: Routes for an application.
-    """
+    """Create the routes ``/clips/COLLECTION/CLIP`` (a file, or a range of it) and ``/pictures/COLLECTION/CLIP``."""
     one_at_a_time = asyncio.Lock()  # waiting does not block any of the server's threads
 
-    def find(request: Request) -> Clip:
-        number = request.path_params['collection']
-        if number >= len(collections):
-            raise FileNotFoundError('no such collection')
-        return collections[number].clip(request.path_params['clip'])
+    async def find(request: Request) -> Clip | None:
+        with contextlib.suppress(OSError, ValueError, IndexError):  # an error of the index may contain folder names
+            clips = collections[request.path_params['collection']].clip
+            return await run_in_threadpool(clips, request.path_params['clip'])
 
     async def clip(request: Request) -> Response | _File:
-        try:
-            found = await run_in_threadpool(find, request)
-        except (OSError, ValueError):  # an error of the index may contain folder names
-            return PlainTextResponse(NOT_SERVED, 404)
-        return _File(found.file, PurePath(found.path).name)
+        found = await find(request)
+        return PlainTextResponse(NOT_SERVED, 404) if found is None else _File(found.file, PurePath(found.path).name)
 
     async def picture(request: Request) -> Response:
         async with one_at_a_time:
             if await request.is_disconnected():
                 return Response(status_code=204)  # the client is gone
-            try:
-                found = await run_in_threadpool(find, request)
-            except (OSError, ValueError):
+            found = await find(request)
+            if found is None:
                 return PlainTextResponse(NOT_SERVED, 404)
             with found.file:
                 path = path_by_handle(found.file, found.path)
                 try:
                     content = await run_in_threadpool(pictures.of, path, found.start, found.end)
                 except (VideoDecodeError, OSError, ValueError):
-                    return PlainTextResponse('no picture can be made of this video', 404)
-        return Response(content, media_type='image/jpeg', headers=_KEPT)
+                    return PlainTextResponse('this video can not be decoded', 404)
+        return Response(content, media_type='image/jpeg', headers=_CACHE)
 
     return [Route('/clips/{collection:int}/{clip:int}', clip), Route('/pictures/{collection:int}/{clip:int}', picture)]
 
@@ -143,7 +121,7 @@ def _span(asked: str | None, size: int) -> tuple[int, int] | None:
 
 async def _read(file: BinaryIO, first: int, stop: int) -> AsyncIterator[bytes]:
     while first < stop:
-        part = await run_in_threadpool(os.pread, file.fileno(), min(stop - first, _READ_AT_ONCE), first)
+        part = await run_in_threadpool(os.pread, file.fileno(), min(stop - first, _MAX_READ), first)
         if not part:
             raise OSError('the file became shorter while it was sent')
         first += len(part)

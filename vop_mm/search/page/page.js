@@ -26,7 +26,7 @@ new MutationObserver(() => {
 
 // Clips are posted unchanged; the answer is HTML.
 let uploads = 0;
-function say(place, kind, text) {
+function show(place, kind, text) {
   const line = document.createElement('p');
   line.className = kind;
   line.setAttribute('role', kind === 'vop-message' ? 'alert' : 'status');
@@ -38,19 +38,19 @@ async function upload(file) {
   const { collection, most } = document.querySelector('#vop-drop').dataset;
   const number = ++uploads;
   if (file.size > Number(most)) {
-    say(place, 'vop-message', `${file.name} is too large: at most ${Number((most / 2 ** 20).toPrecision(4))} MB are taken`);
+    show(place, 'vop-message', `${file.name} is too large: the limit is ${Number((most / 2 ** 20).toPrecision(4))} MB`);
     return;
   }
-  say(place, 'vop-hint', `Comparing ${file.name} ...`);
+  show(place, 'vop-hint', `Comparing ${file.name} ...`);
   try {
     const name = new URLSearchParams({ name: file.name });
     const response = await fetch(`nearest/${collection}?${name}`, { method: 'POST', body: file });
     const answer = await response.text();
     if (number !== uploads) return;  // another clip was uploaded in the meantime
     if (response.headers.get('content-type')?.startsWith('text/html')) place.innerHTML = answer;
-    else say(place, 'vop-message', `${file.name} was not taken: ${answer}`);
+    else show(place, 'vop-message', `${file.name} was refused: ${answer}`);
   } catch {
-    if (number === uploads) say(place, 'vop-message', `${file.name} could not be uploaded`);
+    if (number === uploads) show(place, 'vop-message', `${file.name} could not be uploaded`);
   }
 }
 document.addEventListener('change', (event) => {

@@ -16,10 +16,10 @@ from .media import Pictures
 from .texts import Texts
 
 _MAX_RESULTS = 48
-_TEXTS_SHOWN = 5
-_TYPED = 100_000  # maximum number of characters in the box: more than allowed, so that the user gets an error message
-_PATIENCE = 30  # seconds that a query waits for others
-_LOOK_AGAIN = 5  # seconds between checks of the index
+_MAX_TEXTS = 5
+_MAX_TYPED = 100_000  # characters in the box: more than a query may have, so that the user gets an error message
+_MAX_WAIT = 30  # seconds that a query waits for others
+_STATUS_INTERVAL = 5  # seconds between checks of the index
 _FOLDER = Path(__file__).parent
 _HEAD = ('<div id="vop-head"><h1>Text-video search</h1>'
          '<p>Type a sentence, get the moment. Give a clip, get its neighbors.</p></div>')
@@ -27,17 +27,9 @@ _HINT = cards.hint('Type a sentence.')
 
 
 class SearchPage:
-    """The page and its answers.
+    """The page, with one collection per prompt set, and its answers as HTML."""
 
-    Args:
-        collections (Sequence[Collection]): One collection per prompt set.
-        texts (Texts): Texts that the page offers.
-        pictures (Pictures): Maker of stills.
-        max_upload (int): Maximum size of an uploaded file in bytes.
-    """
-
-    def __init__(self, collections: Sequence[Collection], texts: Texts, pictures: Pictures,
-                 max_upload: int) -> None:
+    def __init__(self, collections: Sequence[Collection], texts: Texts, pictures: Pictures, max_upload: int) -> None:
         self.collections = {collection.name: collection for collection in collections}
         self.numbers = {collection.name: number for number, collection in enumerate(collections)}
         self.texts, self.pictures, self.max_upload = texts, pictures, max_upload
@@ -46,17 +38,17 @@ class SearchPage:
 
     # -- answers ------------------------------------------------------------------------------------------------------
     def search(self, query: str | None, prompts: str, count: float, every: bool, order: float) -> str:
-        """Return HTML of search results, or a message. ``order`` increases with every question."""
+        """Return search results, or a message. ``order`` increases with every question."""
         return cards.in_order(self._found(query, prompts, count, every), order)
 
     def _found(self, query: str | None, prompts: str, count: float, every: bool) -> str:
-        if not self._searching.acquire(timeout=_PATIENCE):
-            return cards.message('too many searches at once: try again')
+        if not self._searching.acquire(timeout=_MAX_WAIT):
+            return cards.message('too many searches at the same time: try again')
         try:
             found = self.collections[prompts].search(query or '', _count(count), merge=not every)
             unknown = cards.unknown(self.collections[prompts].unknown_words(query))
         except (ValueError, OSError) as e:
-            return cards.message(self._told(e))
+            return cards.message(self._describe(e))
         finally:
             self._searching.release()
         return (cards.heading(query, prompts) + unknown
@@ -71,23 +63,17 @@ class SearchPage:
         return self.search(query, *options) if (query or '').strip() else cards.in_order(_HINT, options[-1])
 
     def nearest(self, prompts: str, path: str, name: str) -> str:
-        """Return HTML of the clips and texts nearest to an uploaded clip, or a message.
-
-        Args:
-            prompts (str): Name of the collection.
-            path (str): Path of the file.
-            name (str): Original name of the file.
-        """
+        """Return the clips and texts nearest to an uploaded clip, with its original name, or a message."""
         collection = self.collections[prompts]
         try:
             vector = collection.encode_video(path)
             picture = self.pictures.of(path)
             found = collection.nearest(vector)
-            texts = collection.rank_texts(vector, self.texts.compared, _TEXTS_SHOWN)
+            texts = collection.rank_texts(vector, self.texts.compared, _MAX_TEXTS)
         except VideoDecodeError as e:
             return cards.message(f"{name} can't be read as a video: {_reason(e, path)}")
         except (ValueError, OSError) as e:
-            return cards.message(self._told(e))
+            return cards.message(self._describe(e))
         return (cards.uploaded(name, picture)
                 + cards.ranked_texts(texts, len(self.texts.compared), self.texts.source)
                 + '<h3>Nearest clips</h3>' + cards.cards(found, self.numbers[prompts], self.texts.captions))
@@ -102,7 +88,7 @@ class SearchPage:
         try:
             status = collection.status()
         except (ValueError, OSError) as e:
-            return cards.message(self._told(e)), cards.message(self._told(e))
+            return cards.message(self._describe(e)), cards.message(self._describe(e))
         return cards.summary(status), cards.status_table(prompts, collection.index.name, status)
 
     # -- the page -----------------------------------------------------------------------------------------------------
@@ -120,7 +106,7 @@ class SearchPage:
             with gr.Tab('Search'):
                 with gr.Row(equal_height=True):
                     query = gr.Textbox(show_label=False, placeholder='a red square moves left', elem_id='vop-query',
-                                       scale=8, container=False, max_length=_TYPED)
+                                       scale=8, container=False, max_length=_MAX_TYPED)
                     button = gr.Button('Search', variant='primary', elem_id='vop-search', scale=1, min_width=100)
                 examples = gr.Dataset(components=[query], samples=[[text] for text in self.texts.examples],
                                       label='Examples', elem_id='vop-examples')
@@ -134,26 +120,23 @@ class SearchPage:
                 zone = gr.HTML(self.drop_zone(names[0]))
             with gr.Tab('Index'):
                 table = gr.HTML(elem_id='vop-index')
-            self._connect(page, prompts, line, query, button, examples, count, every, order, results, zone,
-                          table)
+            # Not with Gradio's queue: its answers use a stream that browsers sometimes open too late. Also, an answer
+            # that never arrives must not block the next question.
+            shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
+            quiet = dict(shown, show_progress='hidden')
+            # page.js never replaces an answer by one to an earlier question
+            asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
+            asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
+            gr.on([button.click, query.submit], self.search, asked, results, **asking)
+            examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
+            gr.on(changed, self.search_again, asked, results, **asking)
+            prompts.change(self.drop_zone, prompts, zone, **quiet)
+            shows_status = [page.load, prompts.change, gr.Timer(_STATUS_INTERVAL).tick]
+            gr.on(shows_status, self.status, prompts, [line, table], **quiet)
+            self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count,
+                           every._id: _chosen, order._id: _order,
+                           examples._id: _one_of(range(len(self.texts.examples)))}
         return page
-
-    def _connect(self, page, prompts, line, query, button, examples, count, every, order, results, zone,
-                 table) -> None:
-        # Not with Gradio's queue: its answers use a stream that browsers sometimes open too late. Also, an answer that
-        # never arrives must not block the next question.
-        shown = dict(api_visibility='private', show_progress='minimal', queue=False, trigger_mode='multiple')
-        quiet = dict(shown, show_progress='hidden')
-        # page.js never replaces an answer by one to an earlier question
-        asking = dict(shown, js='(...asked) => [...asked.slice(0, -1), Date.now()]')
-        asked, changed = [query, prompts, count, every, order], [prompts.change, count.release, every.change]
-        gr.on([button.click, query.submit], self.search, asked, results, **asking)
-        examples.click(self.search_example, [examples, *asked[1:]], [query, results], **asking)
-        gr.on(changed, self.search_again, asked, results, **asking)
-        prompts.change(self.drop_zone, prompts, zone, **quiet)
-        gr.on([page.load, prompts.change, gr.Timer(_LOOK_AGAIN).tick], self.status, prompts, [line, table], **quiet)
-        self._takes = {query._id: _typed, prompts._id: _one_of(self.collections), count._id: _count, every._id: _chosen,
-                       order._id: _order, examples._id: _one_of(range(len(self.texts.examples)))}
 
     def inputs(self, page: gr.Blocks) -> Mapping[int, Sequence[Callable[[Any], Any]]]:
         """Return the validators for all values of each event of a built page; see :class:`.guard.Guard`."""
@@ -170,7 +153,7 @@ class SearchPage:
             head='<script src="page.js"></script>',
             footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False, pwa=False, mcp_server=False)
 
-    def _told(self, error: Exception) -> str:
+    def _describe(self, error: Exception) -> str:
         """Format an error as one line, without its type and without paths."""
         text = ' '.join(str(getattr(error, 'strerror', None) or error).split())  # strerror lacks the file name
         for collection in self.collections.values():
@@ -185,14 +168,14 @@ def _reason(error: VideoDecodeError, path: str) -> str:
 
 
 def _typed(value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and len(value) <= _TYPED):
-        raise ValueError('no text that can be typed')
+    if value is not None and not (isinstance(value, str) and len(value) <= _MAX_TYPED):
+        raise ValueError('not a text, or too long')
     return value
 
 
 def _chosen(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError('neither yes nor no')
+        raise TypeError('not a bool')
     return value
 
 
@@ -202,7 +185,7 @@ def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
 
     def take(value: Any) -> Any:
         if (type(value), value) not in known:
-            raise ValueError('not one of those that are offered')
+            raise ValueError('not one of the choices')
         return value
 
     return take
@@ -210,7 +193,7 @@ def _one_of(values: Iterable[Any]) -> Callable[[Any], Any]:
 
 def _order(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
-        raise TypeError('no place')
+        raise TypeError('not a sequence number')
     return value
 
 
@@ -219,7 +202,7 @@ def _count(value: Any) -> int:
     if value is None:
         return 1
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError('no number')
+        raise TypeError('not a number')
     with contextlib.suppress(ValueError, OverflowError):  # NaN, infinity
         return min(max(int(value), 1), _MAX_RESULTS)
     return 1

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from vop_mm.utils.cli import printable
 from vop_mm.utils.files import temporary_folder
 
 from .collection import Collection
@@ -22,17 +23,7 @@ _SCRIPT = Path(__file__).with_name('page.js')
 
 def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.1', port: int = 7860,
           max_upload: int = 100 << 20, timeout: float = 20., names: Sequence[str] = (), root_path: str = '') -> None:
-    """Serve the page until the process is stopped.
-
-    Args:
-        collections (Sequence[Collection]): Collections to search.
-        texts (Texts): Texts that the page offers.
-        host (str): Address to listen on. Defaults to ``'127.0.0.1'``, which only this machine can reach.
-        port (int): Port; 0: any free one. Defaults to 7860.
-        max_upload (int): Maximum size of an uploaded file in bytes. Defaults to 100 MiB.
-        timeout (float): Time limit for decoding a still in seconds. Defaults to 20.
-        names (Sequence[str]): Host names of the server in addition to its address. Defaults to none.
-        root_path (str): Path of the page behind a proxy, such as ``/search``. Defaults to ``''``.
+    """Serve the page until the process is stopped; the options are those of ``demo/app.py``.
 
     Raises:
         OSError: The address is in use, or not one of this machine.
@@ -46,33 +37,20 @@ def serve(collections: Sequence[Collection], texts: Texts, host: str = '127.0.0.
         log_few_lines()
         port = listening.getsockname()[1]
         for collection in collections:
-            print(_printable(f'{collection.name}: serves the videos in {collection.status().videos}'), flush=True)
+            print(printable(f'{collection.name}: serving the videos in {collection.status().videos}'), flush=True)
         reached = ANY_ADDRESS.get(host, host)
         reached = f'[{reached}]' if ':' in reached else reached
-        print(f'search page: http://{reached}:{port} (Ctrl-C ends it)', flush=True)
+        print(f'search page: http://{reached}:{port} (Ctrl-C to stop)', flush=True)
         if host not in LOOPBACK or names:
-            print('warning: whoever reaches this address sees the videos of the index and may upload files; there is '
-                  'no password. It is answered by this address alone, and by the names of --allow-host',
+            print('warning: everyone who can reach this address sees the videos of the index and can upload files, '
+                  'without a password; other host names need --allow-host',
                   file=sys.stderr, flush=True)
         Server(app).run(sockets=[listening])
 
 
 def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures, scratch: str, max_upload: int,
              hosts: Hosts, root_path: str = '') -> Callable:
-    """Build the page and its videos, protected by a guard, as an ASGI application.
-
-    Args:
-        collections (Sequence[Collection]): See :func:`serve`.
-        texts (Texts): See :func:`serve`.
-        pictures (Pictures): Maker of the stills.
-        scratch (str): Folder for temporary files.
-        max_upload (int): See :func:`serve`.
-        hosts (Hosts): Host names of the server.
-        root_path (str): See :func:`serve`.
-
-    Returns:
-        Callable: ASGI application.
-    """
+    """Build the page and its videos, protected by a guard, as an ASGI application; see :func:`serve`."""
     # gradio reads these on import: its temporary folder, and no telemetry or history
     os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED='False', GRADIO_RUN_HISTORY='False',
                       HF_HUB_DISABLE_TELEMETRY='1')
@@ -93,11 +71,6 @@ def make_app(collections: Sequence[Collection], texts: Texts, pictures: Pictures
                   routes=[*media_routes(collections, pictures), upload_route(nearest, max_upload, scratch), script])
     app = gr.mount_gradio_app(app, blocks, path='/', root_path=root_path, **page.options())
     return Guard(app, hosts, page.inputs(blocks), root_path)
-
-
-def _printable(text: str) -> str:
-    """Make a line safe for a terminal, as an index may come from an untrusted source."""
-    return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def _listen(host: str, port: int) -> socket.socket:

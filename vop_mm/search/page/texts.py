@@ -18,56 +18,34 @@ _MAX_EXAMPLE = 60  # characters that fit on a button
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of a page.
-
-    Attributes:
-        compared (Sequence[str]): Texts to compare uploaded clips with.
-        source (str): Displayed origin of those texts.
-        examples (Sequence[str]): Example queries.
-        captions (Mapping[str, Sequence[str]]): Known captions of videos, by real path.
-    """
-    compared: Sequence[str]
-    source: str
-    examples: Sequence[str]
-    captions: Mapping[str, Sequence[str]]
+    """Texts of a page."""
+    compared: Sequence[str]  # with uploaded clips
+    source: str  # displayed origin of those texts
+    examples: Sequence[str]  # queries
+    captions: Mapping[str, Sequence[str]]  # known captions of videos, by real path
 
 
 def gather_texts(file: str | Path | None, configs: Sequence[Config]) -> Texts:
     """Collect the texts for a page.
 
-    Args:
-        file (str | Path, optional): File of texts to compare uploaded clips with. None: captions of the test splits
-            that the configs name, or a few examples.
-        configs (Sequence[Config]): Configs of the indexes.
-
-    Returns:
-        Texts: All texts of the page.
-
-    Raises:
-        ValueError: The file contains no texts, or too many.
+    Uploaded clips are compared with those of a file, with captions of the test splits that the indexes' configs name,
+    or with a few examples.
     """
     captions = {path: texts for cfg in configs for path, texts in captions_of(cfg).items()}
     known = list(dict.fromkeys(text for texts in captions.values() for text in texts))
     if file is not None:
-        compared, source = read_texts(file), f'those of {Path(file).name}'
+        compared, source = read_texts(file), f'from {Path(file).name}'
     elif known:
         compared, source = known[:_MAX_CAPTIONS], 'captions of the test split'
     else:
-        compared, source = _EXAMPLES, 'a few examples; --texts FILE brings others'
+        compared, source = _EXAMPLES, 'a few examples; use --texts FILE for others'
     return Texts(compared, source, some_examples(known or compared), captions)
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """Read texts from a file: an annotation's captions (``.json``), or one text per line.
+    """Read distinct texts from a file: an annotation's captions (``.json``), or one text per line.
 
-    Args:
-        path (str | Path): Path of the file.
-
-    Returns:
-        list[str]: Texts in file order, without duplicates.
-
-    Raises:
-        ValueError: The file is missing, of another format, empty or too long.
+    A file that is missing, of another format, empty or too long is refused.
     """
     path = Path(path)
     if path.suffix == '.json':
@@ -79,19 +57,14 @@ def read_texts(path: str | Path) -> list[str]:
             raise ValueError(f'{path} is not a text file (UTF-8)') from None
     texts = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if not 0 < len(texts) <= _MAX_TEXTS:
-        raise ValueError(f'{path} holds {len(texts)} texts: 1 to {_MAX_TEXTS} are taken')
+        raise ValueError(f'{path} contains {len(texts)} texts: it must contain 1 to {_MAX_TEXTS}')
     return texts
 
 
 def captions_of(cfg: Config) -> dict[str, list[str]]:
-    """Return the captions of the test split that a config names.
+    """Return the captions of the test split that a config names, by real path, for whole videos only.
 
-    Args:
-        cfg (Config): Config of any index; relative paths refer to the working directory.
-
-    Returns:
-        dict[str, list[str]]: Captions by the video's real path, for whole videos only. Empty if there is no valid
-        annotation.
+    Relative paths refer to the working directory. Empty if there is no valid annotation.
     """
     try:
         dataset = cfg.test_dataloader.dataset

@@ -20,11 +20,7 @@ _MAGIC = b'vop_mm.1'
 
 
 def write_vectors(index, path: str | Path) -> None:
-    """Write a FAISS index, IndexIDMap of IndexFlatIP or IndexIVFFlat; a link is replaced.
-
-    Raises:
-        OSError: The file can't be written.
-    """
+    """Write a FAISS index, IndexIDMap of IndexFlatIP or IndexIVFFlat; a link is replaced."""
     import faiss
     with atomic_path(path) as beside, open(beside, 'r+b') as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
@@ -38,20 +34,12 @@ def write_vectors(index, path: str | Path) -> None:
 def read_vectors(path: str | Path, dim: int):
     """Read a FAISS index from :func:`write_vectors`. The file is only read, whatever it contains.
 
-    Args:
-        path (str | Path): Path of the file.
-        dim (int): D.
-
-    Returns:
-        faiss.Index: IndexIDMap of IndexFlatIP, or IndexIVFFlat.
-
     Raises:
-        ValueError: The file is damaged, something else, a link, or holds vectors of another length.
-        OSError: The file can't be read.
+        ValueError: The file is damaged, something else, a link, or contains vectors of another length.
     """
     import faiss
     if os.path.islink(path):
-        raise ValueError('it is a link')
+        raise ValueError('a link')
     with open_below(Path(path).parent, Path(path).name) as file:
         length, expected, is_grouped = _check_layout(file, dim)
         reader = _Reader(file, length)
@@ -61,9 +49,9 @@ def read_vectors(path: str | Path, dim: int):
         try:
             index = faiss.read_index(source)
         except (RuntimeError, MemoryError):
-            raise ValueError('not readable') from None
+            raise ValueError('FAISS can not read it') from None
     if reader.left or reader.checksum != expected:
-        raise ValueError('another checksum')
+        raise ValueError('wrong checksum')
     return index
 
 
@@ -87,13 +75,10 @@ class _Reader:
 
 
 def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
-    """Refuse everything that this project doesn't write.
+    """Refuse everything that this project doesn't write; the message doesn't name the file.
 
     Returns:
         tuple[int, int, bool]: Number of bytes of FAISS's part, their checksum, and True if there are clusters.
-
-    Raises:
-        ValueError: The layout is wrong. The message doesn't name the file.
     """
     size = file.seek(0, 2)
     file.seek(max(size - _END.size, 0))
@@ -102,7 +87,7 @@ def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
     fields = _Fields(file)
     kind = fields.name()
     if kind not in (b'IxMp', b'IwFl'):
-        raise ValueError('not the kind of index that belongs there')
+        raise ValueError('unexpected type of index')
     count = fields.header(dim)
     if kind == b'IxMp':
         fields.flat(dim, count)
@@ -122,9 +107,9 @@ def _check_layout(file: BinaryIO, dim: int) -> tuple[int, int, bool]:
     length = file.tell()
     file.seek(0)
     if length == size:
-        raise ValueError('it has no checksum: an older version wrote it')
+        raise ValueError('written by an older version, without checksum')
     if (length, magic) != (size - _END.size, _MAGIC):
-        raise ValueError('cut off, or with something behind it')
+        raise ValueError('truncated, or followed by other data')
     return length, checksum, kind == b'IwFl'
 
 
@@ -142,18 +127,18 @@ class _Fields:
     def integer(self) -> int:
         value = self._value('<Q')
         if value > self._size:  # no count is larger than the file
-            raise ValueError('cut off')
+            raise ValueError('truncated')
         return value
 
     def expect(self, value: int | bytes, kind: str = '<Q') -> None:
         if self._value(kind) != value:
-            raise ValueError('not the kind of index that belongs there')
+            raise ValueError('unexpected type of index')
 
     def header(self, dim: int) -> int:
         """Read an index header; return its number of vectors."""
         found = self._value('<i')
         if found != dim:
-            raise ValueError(f'it holds vectors of {found} values, not {dim}')
+            raise ValueError(f'vectors have {found} values, not {dim}')
         count = self.integer()
         self._value('<16s')  # unused
         self.expect(1, '<B')  # trained
@@ -164,7 +149,7 @@ class _Fields:
         """Skip consecutive vectors."""
         self.expect(b'IxFI', '<4s')
         if self.header(dim) != count:
-            raise ValueError('counts that disagree')
+            raise ValueError('inconsistent counts')
         self.expect(dim * count)
         self.skip(4 * dim * count)
 
@@ -175,25 +160,25 @@ class _Fields:
         if kind == b'sprs':  # only non-empty clusters: number, size ...
             numbers, sizes = sizes[::2], sizes[1::2]
             if len(numbers) != len(sizes) or (numbers >= clusters).any() or (np.diff(numbers.astype('i8')) <= 0).any():
-                raise ValueError('clusters that are not there')
+                raise ValueError('invalid cluster numbers')
         elif kind != b'full' or len(sizes) != clusters:
-            raise ValueError('not the kind of index that belongs there')
+            raise ValueError('unexpected type of index')
         if (sizes > self._size).any() or int(sizes.sum()) != count:
-            raise ValueError('counts that disagree')
+            raise ValueError('inconsistent counts')
 
     def skip(self, size: int) -> None:
         if self._file.tell() + size > self._size:
-            raise ValueError('cut off')
+            raise ValueError('truncated')
         self._file.seek(size, 1)
 
     def _integers(self) -> np.ndarray:
         count = self.integer()
         if self._file.tell() + 8 * count > self._size:
-            raise ValueError('cut off')
+            raise ValueError('truncated')
         return np.frombuffer(self._file.read(8 * count), '<u8')
 
     def _value(self, kind: str):
         data = self._file.read(struct.calcsize(kind))
         if len(data) != struct.calcsize(kind):
-            raise ValueError('cut off')
+            raise ValueError('truncated')
         return struct.unpack(kind, data)[0]

@@ -12,10 +12,10 @@ from .vector_index import DamagedVectorsError, VectorIndex, check_vectors
 
 # Many small clusters: text queries are far from all vectors, and find the right ones more reliably with them. The cost
 # is the time to build them, so training uses few vectors per cluster (FAISS recommends at least 39) and few iterations.
-_CLUSTERS = 16  # times the square root of the number of vectors
+_CLUSTERS_PER_ROOT = 16  # times the square root of the number of vectors
 _TRAINING_PER_CLUSTER, _ITERATIONS = 32, 4
-_REGROW = 4
-_PART = 10_000
+_REGROW_FACTOR = 4
+_BATCH = 10_000
 
 
 @INDEXES.register_module()
@@ -33,9 +33,7 @@ class FaissIndex(VectorIndex):
         read (bool): Read the existing file. Defaults to True.
 
     Raises:
-        ImportError: FAISS is not installed.
-        DamagedVectorsError: The file is damaged, something else, or holds vectors of another length.
-        ValueError: ``num_probes`` is less than 1.
+        DamagedVectorsError: The file is damaged, something else, or contains vectors of another length.
     """
 
     adjustable = frozenset(('exact_up_to', 'num_probes'))
@@ -60,36 +58,31 @@ class FaissIndex(VectorIndex):
                 raise DamagedVectorsError(f'{self._file} is damaged ({e})') from None
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        """Add vectors; see :meth:`VectorIndex.add`."""
         ids, vectors = np.asarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.dim):
-            raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {vectors.shape}')
+            raise ValueError(f'expected {len(ids)} vectors of {self.dim} values, got {vectors.shape}')
         check_vectors(vectors, self.dim)
         self.remove(ids)
         total = len(self) + len(ids)
-        if total > self.exact_up_to and total >= _REGROW * self._grouped_at():
+        if total > self.exact_up_to and total >= _REGROW_FACTOR * self._grouped_at():
             self._regroup(ids, vectors)
         else:
             self._index.add_with_ids(vectors, ids)
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Remove vectors; see :meth:`VectorIndex.remove`."""
         if len(self) and len(ids):
             self._index.remove_ids(self._faiss.IDSelectorBatch(np.asarray(ids, np.int64)))
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         if self._is_grouped:
             self._index.nprobe = self.num_probes
         return self._index.search(vectors, k)
 
     def save(self) -> None:
-        """Save everything; see :meth:`VectorIndex.save`."""
         write_vectors(self._index, self._file)
 
     def clear(self) -> None:
-        """Remove everything; see :meth:`VectorIndex.clear`."""
         self._index = self._faiss.IndexIDMap(self._faiss.IndexFlatIP(self.dim))
 
     def __len__(self) -> int:
@@ -101,12 +94,12 @@ class FaissIndex(VectorIndex):
 
     def _grouped_at(self) -> int:
         """Return the number of vectors that the clusters were built for; 0 without clusters."""
-        return (self._index.nlist // _CLUSTERS)**2 if self._is_grouped else 0
+        return (self._index.nlist // _CLUSTERS_PER_ROOT)**2 if self._is_grouped else 0
 
     def _regroup(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors to new clusters and move the others there in parts; needs the memory of both indexes."""
         total = len(self) + len(ids)
-        count = min(int(_CLUSTERS * total**0.5), total)
+        count = min(int(_CLUSTERS_PER_ROOT * total**0.5), total)
         rng, share = np.random.default_rng(0), min(_TRAINING_PER_CLUSTER * count / total, 1)
         some = np.concatenate([part[rng.random(len(part)) < share]
                                for _, part in chain(self._parts(), [(ids, vectors)])])
@@ -124,8 +117,8 @@ class FaissIndex(VectorIndex):
         faiss, index = self._faiss, self._index
         if not self._is_grouped:
             ids, flat = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)
-            for first in range(0, len(ids), _PART):
-                size = min(_PART, len(ids) - first)
+            for first in range(0, len(ids), _BATCH):
+                size = min(_BATCH, len(ids) - first)
                 yield ids[first:first + size], flat.reconstruct_n(first, size)
             return
         for number in range(index.nlist):

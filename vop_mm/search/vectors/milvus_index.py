@@ -15,7 +15,7 @@ from .milvus_lite_folder import check_lite_folder
 from .vector_index import VectorIndex, check_vectors
 
 _TOKEN = 'VOP_MM_MILVUS_TOKEN'
-_AT_ONCE = 1000  # rows per request; servers refuse messages of more than 64 MB
+_BATCH = 1000  # rows per request; servers refuse messages of more than 64 MB
 _MAX_K = 16384  # Milvus's own limit
 _URI = re.compile(r'https?://[^\s/@]+(/\w*)?', re.ASCII)  # pymilvus takes anything else for a Milvus Lite file
 _COLLECTION = re.compile(r'[A-Za-z_]\w{0,254}', re.ASCII)
@@ -42,11 +42,8 @@ class MilvusIndex(VectorIndex):
         timeout (float): Time limit in seconds for connecting. Defaults to 10.
 
     Raises:
-        ImportError: pymilvus, or Milvus Lite, is not installed.
         ConnectionError: The server can't be reached or refuses, the file is open in another process, or this process
             was forked from one that used Milvus.
-        ValueError: The collection holds vectors of another length, the Milvus Lite file was not written by this
-            project, or Milvus doesn't accept an argument.
     """
 
     adjustable = frozenset(('timeout', ))
@@ -54,13 +51,13 @@ class MilvusIndex(VectorIndex):
     def __init__(self, folder: str | Path, dim: int, uri: str | None = None, collection: str = 'vop_mm',
                  index_type: str | None = None, timeout: float = 10.) -> None:
         if uri is not None and not (isinstance(uri, str) and _URI.fullmatch(uri) and not uri.endswith('.db')):
-            raise ValueError(f'the address of a Milvus server is http://host:port, got {uri!r:.200}')
+            raise ValueError(f'a Milvus address must be http://host:port, got {uri!r:.200}')
         if not (isinstance(collection, str) and _COLLECTION.fullmatch(collection)):
-            raise ValueError(f'a collection of Milvus can not be called {collection!r:.200}')
+            raise ValueError(f'invalid name of a Milvus collection: {collection!r:.200}')
         if index_type is not None and index_type not in (_INDEX_TYPES if uri else ('FLAT', )):
-            raise ValueError(f'no index of Milvus that can be used here: {index_type!r:.200}')
+            raise ValueError(f'unsupported Milvus index type: {index_type!r:.200}')
         if not 0 < timeout <= _MAX_TIMEOUT:
-            raise ValueError(f'timeout is more than 0 and at most {_MAX_TIMEOUT} seconds, got {timeout}')
+            raise ValueError(f'timeout must be above 0 and at most {_MAX_TIMEOUT} seconds, got {timeout}')
         # gRPC reads this when it is loaded. Decoding processes are forked and don't use it; its fork handlers print a
         # line whenever its threads are busy, and crashed processes that fork themselves.
         os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', 'false')
@@ -84,8 +81,8 @@ class MilvusIndex(VectorIndex):
     def _connect(self, timeout: float) -> None:
         global _process
         if _process not in (None, os.getpid()):
-            raise ConnectionError('Milvus can not be used in a process that was forked from one that used it, where it '
-                                  "would wait for ever: start it anew (multiprocessing's 'spawn')")
+            raise ConnectionError('Milvus hangs in a process forked from one that used it: start the process with '
+                                  "multiprocessing's 'spawn'")
         _process = os.getpid()
         collection, dim = self.collection, self.dim
         if self._is_lite:
@@ -101,28 +98,25 @@ class MilvusIndex(VectorIndex):
             fields = self._client.describe_collection(collection)['fields']
         found = next((field['params'].get('dim') for field in fields if field['name'] == 'vector'), None)
         if found is None or int(found) != dim:
-            raise ValueError(f'the collection {collection} at {self.uri} holds no vectors of {dim} values')
+            raise ValueError(f'the collection {collection} at {self.uri} does not contain vectors of {dim} values')
 
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        """Add vectors; see :meth:`VectorIndex.add`."""
         if np.shape(vectors) != (len(ids), self.dim):
-            raise ValueError(f'{len(ids)} vectors of {self.dim} values wanted, got {np.shape(vectors)}')
+            raise ValueError(f'expected {len(ids)} vectors of {self.dim} values, got {np.shape(vectors)}')
         check_vectors(np.asarray(vectors, np.float32), self.dim)
         with self._asking():
-            for first in range(0, len(ids), _AT_ONCE):
+            for first in range(0, len(ids), _BATCH):
                 rows = [dict(id=int(i), vector=np.asarray(v, np.float32))
-                        for i, v in zip(ids[first:first + _AT_ONCE], vectors[first:first + _AT_ONCE])]
+                        for i, v in zip(ids[first:first + _BATCH], vectors[first:first + _BATCH])]
                 self._client.upsert(self.collection, rows)
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Remove vectors; see :meth:`VectorIndex.remove`."""
         ids = [int(i) for i in ids]
         with self._asking():
-            for first in range(0, len(ids), _AT_ONCE):
-                self._client.delete(self.collection, ids=ids[first:first + _AT_ONCE])
+            for first in range(0, len(ids), _BATCH):
+                self._client.delete(self.collection, ids=ids[first:first + _BATCH])
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest vectors; see :meth:`VectorIndex.search`."""
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         ids = np.full((len(vectors), k), -1, np.int64)
         with self._asking():
@@ -134,12 +128,10 @@ class MilvusIndex(VectorIndex):
         return scores, ids
 
     def save(self) -> None:
-        """Save everything; see :meth:`VectorIndex.save`."""
         with self._asking():
             self._client.flush(self.collection)
 
     def clear(self) -> None:
-        """Remove everything; see :meth:`VectorIndex.clear`."""
         with self._asking():
             self._client.drop_collection(self.collection)
             self._create()
@@ -151,7 +143,6 @@ class MilvusIndex(VectorIndex):
                                       consistency_level='Strong')[0]['count(*)']
 
     def close(self) -> None:
-        """Close the connection; see :meth:`VectorIndex.close`."""
         if self._client is not None:
             self._client.close()
         if self._is_lite and self.uri in _LITE_FILES:

@@ -21,19 +21,11 @@ _LISTED = re.compile(r'(data|delta)/\w+\.parquet', re.ASCII)
 
 
 def check_lite_folder(folder: str | Path) -> None:
-    """Refuse a Milvus Lite folder that this project didn't write.
-
-    Args:
-        folder (str | Path): Path of ``milvus.db``, which may be missing.
-
-    Raises:
-        ValueError: The folder contains links, or files or settings that this project doesn't make (named).
-        OSError: The folder can't be read.
-    """
+    """Refuse a Milvus Lite folder with links, or with files or settings that this project doesn't make; named."""
     if not os.path.lexists(folder):
         return
     if not stat.S_ISDIR(os.lstat(folder).st_mode):
-        raise _refused(folder, 'it is no folder')
+        raise _refused(folder, 'not a folder')
     waiting = ['']
     while waiting:
         with os.scandir(os.path.join(folder, waiting.pop())) as entries:
@@ -42,7 +34,7 @@ def check_lite_folder(folder: str | Path) -> None:
                 if entry.is_dir(follow_symlinks=False) and _FOLDERS.fullmatch(name):
                     waiting.append(name)
                 elif not (entry.is_file(follow_symlinks=False) and _FILES.fullmatch(name)):
-                    raise _refused(folder, f'{name!r:.200} is in it')
+                    raise _refused(folder, f'unexpected file {name!r:.200}')
                 elif entry.name.startswith('manifest.json'):
                     with suppress(FileNotFoundError):  # another process has the folder open
                         _check_manifest(folder, name)
@@ -67,5 +59,5 @@ def _check_manifest(folder: str | Path, name: str) -> None:
 
 
 def _refused(folder: str | Path, why: str) -> ValueError:
-    return ValueError(f'{folder} is not what this project keeps in Milvus Lite: {why}; remove it and index again: '
-                      'vectors are taken from the catalogue')
+    return ValueError(f'{folder} was not written by this project ({why}): remove it and index again, clips in the '
+                      'catalog are not encoded again')

@@ -12,19 +12,11 @@ class DamagedVectorsError(ValueError):
 
 
 def check_vectors(vectors: np.ndarray, dim: int) -> None:
-    """Refuse vectors that can't be searched.
-
-    Args:
-        vectors (np.ndarray): float32 [n, D].
-        dim (int): D.
-
-    Raises:
-        ValueError: A vector has another length, values that are not finite, or a norm other than 1.
-    """
+    """Refuse vectors, float32 [n, D], of another length, with values that are not finite, or of a norm other than 1."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ValueError(f'vectors of {dim} values wanted, got {vectors.shape}')
+        raise ValueError(f'expected vectors of {dim} values, got {vectors.shape}')
     if not np.isfinite(vectors).all():
-        raise ValueError('an embedding is not finite: the model, or what it was given, is broken')
+        raise ValueError('an embedding is not finite: check the model and its input')
     with np.errstate(over='ignore'):
         norms = np.linalg.norm(vectors, axis=1)
     if (abs(norms - 1) > _UNIT).any():
@@ -47,15 +39,7 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def add(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        """Add vectors, replacing those with the same numbers.
-
-        Args:
-            ids (Sequence[int]): Distinct non-negative numbers, [n].
-            vectors (np.ndarray): float32 [n, D], unit norm.
-
-        Raises:
-            ValueError: A vector has another length or norm, or is not finite.
-        """
+        """Add vectors, float32 [n, D], under distinct non-negative numbers, replacing those with the same numbers."""
 
     @abc.abstractmethod
     def remove(self, ids: Sequence[int]) -> None:
@@ -63,11 +47,7 @@ class VectorIndex(abc.ABC):
 
     @abc.abstractmethod
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest vectors of each query.
-
-        Args:
-            vectors (np.ndarray): float32 [Q, D], unit norm.
-            k (int): Number of vectors per query, at least 1.
+        """Find the ``k`` nearest vectors of each query, float32 [Q, D].
 
         Returns:
             tuple[np.ndarray, np.ndarray]: Cosines float32 [Q, k], descending, and numbers int64 [Q, k]; -1 for missing

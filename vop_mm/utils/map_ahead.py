@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 
 
-def look_ahead(pool: Executor, call: Callable, items: Iterable, count: int) -> Iterator[tuple]:
+def map_ahead(pool: Executor, call: Callable, items: Iterable, count: int) -> Iterator[tuple]:
     """Yield items with the result of a call for each, in order.
 
     Args:
