@@ -8,11 +8,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vop_mm.registry import MODELS
+from vop_mm.utils.architecture_file import read_architecture
 
 from .attention import SelfAttention
 from .clip_weights import fingerprint, read_clip_weights
 
-ARCHITECTURES = Path(__file__).with_name('architectures')
+ARCHITECTURES: list[Path] = []  # files of open_clip model configs to know by name; modules of a project add theirs
 
 
 @MODELS.register_module()
@@ -23,8 +24,9 @@ class OpenCLIP(BaseModule):
     attention replaced by :class:`~vop_mm.models.backbones.attention.SelfAttention`.
 
     Args:
-        arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``; small ones of this project
-            are registered as well), or an open_clip model config: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
+        arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``), of an open_clip model
+            config that lies as ``NAME.json`` beside the weights file, or of one in ``ARCHITECTURES``; or a model config
+            itself: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
         weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
             tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
         cache_dir (str, optional): Folder for downloaded weights. Defaults to None, open_clip's default.
@@ -46,7 +48,7 @@ class OpenCLIP(BaseModule):
         super().__init__()
         self.arch = arch if isinstance(arch, str) else dict(arch)
         self.weights = weights
-        self.model = _build(arch)
+        self.model = _build(arch, weights)
         self.file = None if weights is None else _load(self.model, arch, weights, cache_dir)
         self._fingerprint: str | None = None
         if self._text.attn_mask is None:
@@ -212,13 +214,14 @@ class OpenCLIP(BaseModule):
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
 
-def _build(arch: str | dict) -> nn.Module:
+def _build(arch: str | dict, weights: str | None) -> nn.Module:
     import open_clip
     from open_clip.model import CLIP, CustomTextCLIP
 
     if isinstance(arch, str):
-        open_clip.add_model_config(ARCHITECTURES)
-        cfg = open_clip.get_model_config(arch)
+        for file in ARCHITECTURES:
+            open_clip.add_model_config(file)
+        cfg = read_architecture(arch, weights) or open_clip.get_model_config(arch)
         if cfg is None:
             near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
             raise ValueError(f'open_clip has no architecture {arch!r}; near it are: {", ".join(near) or "none"}')
