@@ -96,7 +96,7 @@ def test_captions_have_one_right_video(demo):
 
 
 def test_no_two_test_scenes_mean_the_same():
-    from vop_mm.demo import make_split
+    from demo.shapes import make_split
     scenes = [scene for scene, _ in make_split((0, 2, 0, 1), 300, unique=True)]
     assert len({scene.key for scene in scenes}) == len(scenes) == 300
 
@@ -110,7 +110,7 @@ def test_splits_share_no_clip(demo):
 
 
 def test_long_exposure_is_bright_where_it_happened_last():
-    from vop_mm.demo import long_exposure, make_group
+    from demo.shapes import long_exposure, make_group
     rng = np.random.default_rng(0)
     while (scene := make_group('move', rng)[0]).meaning[2] != 'left':
         pass
