@@ -42,8 +42,8 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     Returns:
         str: The markdown table.
     """
-    totals, parts = (list(dict.fromkeys(key for row in rows for key in keys_of(
-        {key: value for key, value in row.items() if isinstance(value, tuple)}))) for keys_of in (_totals, _parts))
+    found = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, tuple))
+    totals, parts = _totals(found), _parts(found)
     metrics = [key for key in METRICS if any(key in row for row in rows)] + totals
     several = any(len(row['seeds']) > 1 for row in rows)
 
@@ -80,7 +80,7 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
 
 
 def _totals(metrics: dict) -> list[str]:
-    """Return the keys of metrics other than those of retrieval: keys without a slash."""
+    """Return the keys of metrics other than those of retrieval, which have no slash."""
     return [key for key in metrics if '/' not in key]
 
 
