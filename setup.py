@@ -113,7 +113,7 @@ def main() -> None:
             'Topic :: Scientific/Engineering :: Artificial Intelligence',
         ],
         packages=find_packages(include=['vop_mm', 'vop_mm.*']),
-        package_data={'vop_mm': ['**/*.css', '**/*.js', '**/*.json', '**/*.txt']},
+        package_data={'vop_mm': ['**/*.css', '**/*.js']},
         include_package_data=False,
         python_requires=f'>={python_min},<{python_max}',
         install_requires=fit_to_environment(runtime, installed_versions(), os.environ.get('VOP_MM_MMCV', '')),

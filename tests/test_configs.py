@@ -121,7 +121,8 @@ def test_builds(path, split, monkeypatch):
         texts = 1 if part == 'train' else 2
         assert item['data_samples'].tokens.shape == (texts, model.backbone.context_length)
         assert item['data_samples'].tokens.max() < model.backbone.model.vocab_size
-    METRICS.build(cfg.test_evaluator)
+    for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+        METRICS.build(metric)
     if trains:
         assert 'dev' in cfg.val_dataloader.dataset.ann_file  # nothing is selected on the test split
         optimizer = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper)).optimizer

@@ -26,7 +26,7 @@ def setup_py():
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """A wheel built from a copy of the tracked tree, with a json and a txt file more in a subpackage."""
+    """A wheel built from a copy of the tracked tree, with a css file more in a subpackage."""
     pytest.importorskip('pip')
     tmp_path = tmp_path_factory.mktemp('wheel')
     source = tmp_path / 'source'
@@ -35,8 +35,7 @@ def wheel(tmp_path_factory):
         shutil.copy(ROOT / name, source)
     for name in ('vop_mm', 'requirements', 'tests/test_utils'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
-    (source / 'vop_mm' / 'models' / 'data_of_a_test.json').write_text('{}')
-    (source / 'vop_mm' / 'models' / 'data_of_a_test.txt').write_text('')
+    (source / 'vop_mm' / 'models' / 'data_of_a_test.css').write_text('')
     done = subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--disable-pip-version-check', '-q',
          '-w', str(tmp_path), str(source)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -54,8 +53,7 @@ def metadata_of(wheel):
 def test_wheel_holds_the_package_and_its_data_alone(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {'vop_mm/models/data_of_a_test.json', 'vop_mm/models/data_of_a_test.txt'} <= names
-    assert {'vop_mm/search/page/page.css', 'vop_mm/search/page/page.js'} <= names
+    assert {'vop_mm/models/data_of_a_test.css', 'vop_mm/search/page/page.css', 'vop_mm/search/page/page.js'} <= names
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'vop_mm').rglob('*.py')}
     assert sources <= names  # a folder without __init__.py would be left out
     assert {name.split('/')[0] for name in names} == {'vop_mm', f'vop_mm-{vop_mm.__version__}.dist-info'}

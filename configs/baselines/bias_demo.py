@@ -1,5 +1,3 @@
-_base_ = ['../_base_/models/bias.py', '../_base_/datasets/demo.py', '../_base_/schedules/demo.py',
-          '../_base_/default_runtime.py']
-
-model = dict(backbone=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'))
+_base_ = ['../_base_/models/bias.py', '../_base_/demo.py']
+model = dict(backbone=_base_._mini_clip)
 optim_wrapper = dict(optimizer=dict(lr=4e-2))

@@ -2,6 +2,6 @@
 _base_ = ['../_base_/models/full.py', '../_base_/datasets/demo.py', '../_base_/schedules/demo.py',
           '../_base_/fsdp_runtime.py']
 
-model = dict(backbone=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'), recompute=True)
+model = dict(backbone=_base_._mini_clip, recompute=True)
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -1,6 +1,4 @@
-_base_ = ['../_base_/models/vop_f.py', '../_base_/datasets/demo.py', '../_base_/schedules/demo.py',
-          '../_base_/default_runtime.py']
-
+_base_ = ['../_base_/models/vop_f.py', '../_base_/demo.py']
 # the mini CLIP has 4 layers: K_s = 2
-model = dict(backbone=dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors'), video_from=2)
+model = dict(backbone=_base_._mini_clip, video_from=2)
 optim_wrapper = dict(optimizer=dict(lr=4e-2))

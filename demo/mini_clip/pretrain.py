@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[1]))  # the demo is not installed
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 SIZE = 40
 SHARES = {'still': 0.15, 'move': 0.2, 'grow': 0.1, 'turn': 0.15, 'then2': 0.12, 'then3': 0.13, 'relation': 0.15}
@@ -42,7 +43,7 @@ def main() -> int:
     args = parse_args()
     import torch
 
-    from vop_mm.demo import vocabulary
+    from demo.shapes import vocabulary
     from vop_mm.utils.files import atomic_write
 
     torch.set_num_threads(1)  # the other core draws; and sums don't depend on how many cores there are
@@ -96,8 +97,7 @@ def build():
     import open_clip
     from open_clip.model import CLIP
 
-    from vop_mm.models.backbones.open_clip_port import ARCHITECTURES
-    open_clip.add_model_config(ARCHITECTURES)
+    open_clip.add_model_config(HERE / 'MiniCLIP.json')
     return CLIP(**open_clip.get_model_config('MiniCLIP'))
 
 
@@ -121,7 +121,7 @@ class Stills:
         import numpy as np
         import torch
 
-        from vop_mm.demo import caption, make_group
+        from demo.shapes import caption, make_group
         rng = np.random.default_rng((7, self.seed, step, 0))  # seeds of clips end in another number: none is drawn here
         scenes = []
         while len(scenes) < self.batch:  # whole groups: the hardest negatives share a batch
@@ -137,7 +137,7 @@ def draw_still(scene, rng):
     """A scene as one picture float32 [H, W, 3]: as it is where nothing happens, else a long exposure."""
     import numpy as np
 
-    from vop_mm.demo import long_exposure, render
+    from demo.shapes import long_exposure, render
     if scene.kind in UNORDERED:
         return render(scene.sprites, scene.background, np.zeros(1), SIZE)[0]
     return long_exposure(scene.sprites, scene.background, SIZE, decay=rng.uniform(1.5, 3))
@@ -237,8 +237,8 @@ def evaluate(model, vocab: Path) -> dict:
     import numpy as np
     import torch
 
+    from demo.shapes import make_group, paraphrases
     from vop_mm.datasets.transforms.tokenizers import WordTokenizer
-    from vop_mm.demo import make_group, paraphrases
     rng = np.random.default_rng((7, EVAL_SEED, 0, 0))
     tokenizer = WordTokenizer(vocab, model.context_length)
     kinds = list(SHARES)

@@ -21,7 +21,7 @@ DEMO = 'configs/vop/vop_f_p_demo.py'
     ('model.backbone.ach=x', "'arch'"), ('model.frame_prompts.0.num_token=3', "'num_tokens'"),
     ('default_hooks.checkpont.interval=2', "'checkpoint'"), ('default_hooks.checkpoint.intervl=2', "'interval'"),
     ('default_hooks.logger.intervall=2', "'interval'"), ('param_scheduler.0.T_mx=2', "'T_max'"),
-    ('val_dataloader.dataset.ann_fil=x', "'ann_file'"), ('val_evaluator.tie=x', "'ties'"),
+    ('val_dataloader.dataset.ann_fil=x', "'ann_file'"), ('val_evaluator.0.tie=x', "'ties'"),
     ('train_dataloader.dataset.data_prefix.vido=x', 'data_prefix.video'), ('env_cfg.dist_cfg.time_out=3', 'timeout'),
     ('train_dataloader.dataset.pipeline.0.sise=3', "'size'"), ('auto_scale_lr.enabel=True', "'enable'"),
     ('resum=True', 'resume'), ('wrk_dir=x', 'work_dir'), ('train_pipeline.0.size=3', 'pipeline.0.size')])

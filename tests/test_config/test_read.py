@@ -1,6 +1,9 @@
 """Config files and the command line's changes to them."""
+import sys
+
 import pytest
 
+from tests.tools import ROOT
 from vop_mm.apis import init_model
 from vop_mm.config import parse_options, read_config, require_checkpoint
 
@@ -41,3 +44,25 @@ def test_what_trains_takes_a_checkpoint():
 def test_a_config_without_a_model_has_no_model_to_give():
     with pytest.raises(ValueError, match='msrvtt.py names no model'):
         init_model('configs/_base_/datasets/msrvtt.py')
+
+
+def test_the_modules_of_base_configs_are_imported_too(tmp_path, monkeypatch):
+    (tmp_path / 'of_a_test.py').write_text('')
+    (tmp_path / 'config.py').write_text(f"""
+_base_ = {str(ROOT / 'configs/vop/vop_demo.py')!r}
+custom_imports = dict(imports=['of_a_test'])
+""")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    cfg = read_config('config.py')
+    assert cfg.custom_imports.imports == ['demo.shapes.mini_clip', 'demo.shapes.pair_accuracy', 'of_a_test']
+    (tmp_path / 'dumped.py').write_text(cfg.pretty_text)
+    assert read_config('dumped.py').to_dict() == cfg.to_dict()
+
+
+def test_an_option_of_an_evaluator_concerns_the_first_of_several_metrics():
+    cfg = read_config('configs/vop/vop_demo.py', ['test_evaluator.ties=mean', 'val_evaluator.1.prefix=x'])
+    assert [metric.to_dict() for metric in cfg.test_evaluator] == [
+        dict(type='RetrievalMetric', ties='mean'), dict(type='PairAccuracy')]
+    assert cfg.val_evaluator[1].prefix == 'x'
+    assert read_config(CONFIG, ['test_evaluator.ties=mean']).test_evaluator.ties == 'mean'

@@ -90,7 +90,7 @@ def test_too_short_context(vocab, kind):
 
 
 def test_vocabulary_of_the_demo_has_every_word_of_its_captions():
-    from vop_mm.demo import make_split, paraphrases
+    from demo.shapes import make_split, paraphrases
     tokenizer = build(type='WordTokenizer', vocab=Path(__file__).parents[2] / 'demo/mini_clip/vocab.txt')
     captions = [text for scene, _ in make_split((0, 0, 0, 1), 200, unique=False) for text in paraphrases(scene)]
     assert not (tokenizer(captions) == tokenizer.unk_id).any()

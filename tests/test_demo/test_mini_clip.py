@@ -48,8 +48,8 @@ def test_backbone_builds_it(clip):
 
 
 def test_vocabulary_fits(clip):
+    from demo.shapes import vocabulary
     from vop_mm.datasets.transforms.tokenizers import WordTokenizer
-    from vop_mm.demo import vocabulary
     tokenizer = WordTokenizer(FOLDER / 'vocab.txt', clip.context_length)
     assert (FOLDER / 'vocab.txt').read_text().split() == vocabulary()
     assert tokenizer.vocab_size == clip.vocab_size
@@ -63,8 +63,8 @@ def test_stills_are_found(result):
 
 @pytest.mark.parametrize('kind', ['move', 'grow', 'turn', 'then2', 'then3'])
 def test_opposite_events_are_told_apart_in_text(pretrain, clip, kind):
+    from demo.shapes import make_group, paraphrases
     from vop_mm.datasets.transforms.tokenizers import WordTokenizer
-    from vop_mm.demo import make_group, paraphrases
     tokenizer = WordTokenizer(FOLDER / 'vocab.txt', clip.context_length)
     rng = np.random.default_rng(0)
     groups = [make_group(kind, rng) for _ in range(40)]

@@ -28,8 +28,9 @@ def test_a_line_for_every_epoch_and_evaluation_of_this_run(tmp_path, capsys):
     assert shown() == '    epoch 1, train: loss 2.000\n    epoch 1, val: t2v R@1 50.0, v2t R@1 25.0\n'
     log('{"loss": 0.5, "epoch": 3, "step": 4}\n')
     assert shown() == '    epoch 2, train: loss 1.000\n'
-    (tmp_path / 'result.json').write_text(json.dumps(dict(metrics={'t2v/R1': 40.0})))
-    assert shown() == '    epoch 3, train: loss 0.500\n    test: t2v R@1 40.0\n' and shown() == ''
+    metrics = {'t2v/R1': 40.0, 'own_metric': 7.0, 'own_metric/a': 1.0}
+    (tmp_path / 'result.json').write_text(json.dumps(dict(metrics=metrics)))
+    assert shown() == '    epoch 3, train: loss 0.500\n    test: t2v R@1 40.0, own metric 7.0\n' and shown() == ''
 
 
 def test_what_a_process_prints_is_shown_and_kept(tmp_path, capsys):

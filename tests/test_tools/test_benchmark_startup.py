@@ -35,7 +35,7 @@ def test_no_rounds_are_refused():
     assert done.returncode == 1 and 'at least 1' in done.stderr.splitlines()[0]
 
 
-@pytest.mark.parametrize('module', ['vop_mm', 'vop_mm.utils.cli', 'vop_mm.demo'])
+@pytest.mark.parametrize('module', ['vop_mm', 'vop_mm.utils.cli', 'demo.shapes'])
 def test_what_every_tool_imports_brings_no_torch(module):
     import subprocess
     import sys

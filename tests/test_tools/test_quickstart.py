@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from demo.shapes.clips import plan_clips
 from tests.tools import ROOT
-from tools.data import make_demo
 
 
 @pytest.fixture
@@ -41,5 +41,5 @@ def test_what_it_prints_runs_in_the_shell_that_it_was_called_from(clone, active)
 
 def test_its_query_is_a_caption_of_its_test_clips():
     query, = re.findall(r'tools/search.py \$out/index "(.+)"', (ROOT / 'tools/quickstart.sh').read_text())
-    annotations, _ = make_demo._plan(1, dict(train=480, dev=100, test=300))  # as it makes them by default
+    annotations, _ = plan_clips(1, dict(train=480, dev=100, test=300))  # as it makes them by default
     assert sum(query in entry['captions'] for entry in annotations['test']['data_list']) == 1

@@ -86,6 +86,12 @@ class Layers:
                    for number, layer in enumerate(self.items)) or any(
             source[0] == name for _, use in self._uses for source in use.sources)
 
+    def imports(self) -> list[str]:
+        """Return the modules that the ``custom_imports`` of the files name, bases first."""
+        named = [layer.value(('custom_imports', 'imports')) for layer in self.items if layer.name != OPTIONS
+                 and any(keys[0] == 'custom_imports' for keys, _ in layer.assigned)]
+        return [module for modules in named for module in modules]
+
     # -- propagating changes ------------------------------------------------------------------------------------------
     def set(self, config: Config, keys: Keys, value, layer: int) -> None:
         """Set a value on behalf of a layer that implies it.

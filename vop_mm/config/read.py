@@ -57,6 +57,7 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
             return cfg
     elif Path(config).is_file():
         cfg = _with_current_names(Config.fromfile(config, import_custom_modules=False))
+        options = {_of_first_metric(key, cfg): value for key, value in options.items()}
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')
@@ -81,6 +82,8 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
         keys[:2] for keys in layers.option_keys}
     if named and cfg.get('custom_imports'):
         check_arguments(Config(dict(custom_imports=cfg.custom_imports)))
+        # a list replaces that of a base config, whose own modules are still needed
+        cfg.custom_imports.imports = list(dict.fromkeys([*layers.imports(), *cfg.custom_imports.imports]))
         import_custom_modules(**cfg.custom_imports)
     check_arguments(cfg, [keys for keys in added if has(cfg, keys)])
     check_frames(cfg)
@@ -100,7 +103,7 @@ def _with_current_names(cfg: Config) -> Config:
 def import_custom_modules(imports: list[str], allow_failed_imports: bool = False) -> None:
     """Import the modules that a config names.
 
-    The working directory is searched last, so that it can't shadow libraries.
+    The clone that holds vop_mm and the working directory are searched last, so that they can't shadow libraries.
 
     Args:
         imports (list[str]): Module names.
@@ -110,13 +113,19 @@ def import_custom_modules(imports: list[str], allow_failed_imports: bool = False
         ImportError: A module can't be imported.
     """
     here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
+    sys.path += [folder for folder in (str(Path(__file__).resolve().parents[2]), here) if folder not in sys.path]
     try:
         import_modules_from_strings(imports, allow_failed_imports)
     except ImportError as e:
         raise ImportError(f'custom imports: {e.__cause__ or e}. Modules are looked for among installed '
                           f'packages, in PYTHONPATH and in the working directory, {here}') from e
+
+
+def _of_first_metric(key: str, cfg: Config) -> str:
+    """Return an option's key; one of an evaluator with several metrics concerns the first if it names none."""
+    evaluator, _, rest = key.partition('.')
+    several = evaluator.endswith('_evaluator') and isinstance(cfg.get(evaluator), list)
+    return f'{evaluator}.0.{rest}' if several and rest and not rest[0].isdigit() else key
 
 
 def require_checkpoint(cfg: Config, checkpoint: str | None, what_for: str) -> None:

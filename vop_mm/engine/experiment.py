@@ -163,12 +163,17 @@ def evaluate(config: str, checkpoint: str | None = None, options: list[str] | No
     if any(option.startswith(('load_from=', 'resume=')) for option in options or []):
         raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
     cfg.load_from, cfg.resume = checkpoint, False
-    cfg.test_evaluator.update({name: value for name, value in metric.items() if value})
+    first_metric(cfg).update({name: value for name, value in metric.items() if value})
     runner = build_runner(cfg, ['test'])
     metrics = runner.test()
     if result and runner.rank == 0:
         with atomic_write(result, 'w') as file:
             json.dump(dict(runner.test_evaluator.metrics[0].summary, **metrics), file, indent=1)
+
+
+def first_metric(cfg: Config) -> dict:
+    """Return the config of the test split's metric, of several the first: that of retrieval."""
+    return cfg.test_evaluator[0] if isinstance(cfg.test_evaluator, list) else cfg.test_evaluator
 
 
 def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = None, test: bool = True) -> dict:
@@ -194,7 +199,7 @@ def run_experiment(cfg: Config, result: str | Path, dump: str | Path | None = No
     if result.is_file():
         return json.loads(result.read_text())
     if dump is not None:
-        cfg.test_evaluator.dump = str(dump)
+        first_metric(cfg).dump = str(dump)
     trains = cfg.get('train_cfg') is not None
     cfg.resume = 'auto' if trains else False
     runner = build_runner(cfg, [*(['train', 'val'] if trains else []), *(['test'] if test else [])])

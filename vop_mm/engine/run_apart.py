@@ -17,8 +17,8 @@ from vop_mm.utils.locks import locked
 
 from .experiment import load_config, run_experiment, shorten
 
-_SHOWN = (('loss', 'loss', '.3f'), ('t2v/R1', 't2v R@1', '.1f'), ('v2t/R1', 'v2t R@1', '.1f'),
-          ('pair_accuracy', 'pair accuracy', '.1f'))
+_RECALLS = {'t2v/R1': 't2v R@1', 'v2t/R1': 'v2t R@1'}
+_NOT_METRICS = ('step', 'time', 'data_time')
 _PATIENCE, _INTERVAL = 3., 0.3  # seconds
 
 
@@ -142,7 +142,15 @@ def _new_lines(folder: Path) -> Iterator[None]:
         for item in items[shown:]:
             part = (f'epoch {item["epoch"]}, train' if 'loss' in item else
                     f'epoch {item["step"]}, val' if 'step' in item else 'test')
-            if values := [f'{name} {item[key]:{form}}' for key, name, form in _SHOWN if key in item]:
-                print(f'    {part}: {", ".join(values)}', flush=True)
+            if values := _describe(item):
+                print(f'    {part}: {values}', flush=True)
         shown = len(items)
         yield
+
+
+def _describe(item: dict) -> str:
+    """Return the loss of a training step; of an evaluation R@1, and metrics other than those of retrieval."""
+    if 'loss' in item:
+        return f'loss {item["loss"]:.3f}'
+    others = {key: key.replace('_', ' ') for key in item if '/' not in key and key not in _NOT_METRICS}
+    return ', '.join(f'{name} {item[key]:.1f}' for key, name in (_RECALLS | others).items() if key in item)

@@ -19,6 +19,7 @@ from mmengine.registry import Registry
 
 from vop_mm.registry import BY_ARGUMENT, MODELS, READERS, TRANSFORMS
 
+from .architecture_file import read_architecture
 from .cli import one_line
 
 _SCOPE = 'vop_mm'
@@ -230,15 +231,20 @@ def check_size(model: dict) -> None:
         SharedConfigError: The model can't be built, or is too large.
     """
     backbone = dict(model['backbone'])
-    has_weights = backbone.pop('weights', None) is not None
     backbone.pop('compile', None)
+    weights = backbone.pop('weights', None)
+    beside = read_architecture(backbone['arch'], weights) if isinstance(backbone.get('arch'), str) else None
+    if beside is not None:
+        check_plain(beside, f'{backbone["arch"]}.json')
+        backbone['arch'] = beside
     with building('the model'), torch.device('meta'):
         built = MODELS.build({**model, 'backbone': backbone})
         inside = sum(p.numel() for p in built.backbone.parameters())
         around = sum(p.numel() for p in built.parameters()) - inside
-    if inside > (_MAX_PARAMETERS if has_weights else _MAX_UNTRAINED) or around > _MAX_UNTRAINED:
-        raise SharedConfigError(f'the model has {inside:,} parameters in CLIP{"" if has_weights else " (no weights)"} '
-                                f'and {around:,} around it: more than any model of this project')
+    if inside > (_MAX_UNTRAINED if weights is None else _MAX_PARAMETERS) or around > _MAX_UNTRAINED:
+        without = ' (no weights)' if weights is None else ''
+        raise SharedConfigError(f'the model has {inside:,} parameters in CLIP{without} and {around:,} around it: that '
+                                'is more than any of this project')
 
 
 @contextmanager

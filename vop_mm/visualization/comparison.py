@@ -6,9 +6,8 @@ from pathlib import Path
 
 from vop_mm.utils.files import atomic_write
 
-# shown in this order, if a run has them
-METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R5', 'v2t/R10', 'v2t/MdR', 'v2t/MnR',
-           'pair_accuracy')
+# of retrieval, shown first and in this order, if a run has them
+METRICS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 't2v/MnR', 'v2t/R1', 'v2t/R5', 'v2t/R10', 'v2t/MdR', 'v2t/MnR')
 
 
 def summarize(outcomes: list[dict]) -> dict:
@@ -23,7 +22,7 @@ def summarize(outcomes: list[dict]) -> dict:
                seeds=[o['seed'] for o in outcomes], trainable=first['trainable'],
                checkpoint_bytes=first['checkpoint_bytes'],
                seconds=statistics.mean(o['train_seconds'] for o in outcomes))
-    for key in (*METRICS, *_kinds(first['metrics'])):
+    for key in [*METRICS, *_totals(first['metrics']), *_parts(first['metrics'])]:
         values = [o['metrics'][key] for o in outcomes if key in o['metrics']]
         if len(values) == len(outcomes):
             row[key] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.)
@@ -31,9 +30,18 @@ def summarize(outcomes: list[dict]) -> dict:
 
 
 def write_tables(rows: list[dict], folder: str | Path) -> str:
-    """Write the rows of :func:`summarize` to ``table.md`` and ``table.csv``; return the markdown table."""
-    metrics = [key for key in METRICS if any(key in row for row in rows)]
-    kinds = list(dict.fromkeys(key for row in rows for key in _kinds(row)))
+    """Write ``table.md`` and ``table.csv``.
+
+    Args:
+        rows (list[dict]): Rows of :func:`summarize`.
+        folder (str | Path): Output folder.
+
+    Returns:
+        str: The markdown table.
+    """
+    found = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, tuple))
+    totals, parts = _totals(found), _parts(found)
+    metrics = [key for key in METRICS if any(key in row for row in rows)] + totals
     several = any(len(row['seeds']) > 1 for row in rows)
 
     def cell(row: dict, key: str) -> str:
@@ -47,10 +55,12 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     markdown = _markdown([head, *(
         [row['method'], f'{row["trainable"]:,}', *(cell(row, key) for key in metrics), f'{row["seconds"]:.0f}']
         for row in rows)])
-    if kinds:
-        head = ['pair accuracy by kind', *(key.partition('/')[2] for key in kinds)]
-        markdown += '\n' + _markdown([head, *([row['method'], *(cell(row, key) for key in kinds)] for row in rows)])
-    metrics += kinds
+    for total in totals:
+        own = [key for key in parts if key.startswith(f'{total}/')]
+        if own:
+            head = [f'{total} by kind'.replace('_', ' '), *(key.partition('/')[2] for key in own)]
+            markdown += '\n' + _markdown([head, *([row['method'], *(cell(row, key) for key in own)] for row in rows)])
+    metrics += parts
 
     text = io.StringIO()
     writer = csv.writer(text)
@@ -66,9 +76,14 @@ def write_tables(rows: list[dict], folder: str | Path) -> str:
     return markdown
 
 
-def _kinds(row: dict) -> list[str]:
-    """Return the keys of the pair accuracy of each kind of event."""
-    return [key for key in row if key.startswith('pair_accuracy/')]
+def _totals(metrics: dict) -> list[str]:
+    """Return the keys of metrics other than those of retrieval, which have no slash."""
+    return [key for key in metrics if '/' not in key]
+
+
+def _parts(metrics: dict) -> list[str]:
+    """Return the keys of metrics of each kind of video, ``TOTAL/KIND``."""
+    return [key for key in metrics if key.partition('/')[0] in metrics and '/' in key]
 
 
 def _markdown(lines: list[list[str]]) -> str:

@@ -1,4 +1,6 @@
-# The demo: clips of moving shapes that tools/data/make_demo.py renders
+# The demo: clips of moving shapes that tools/data/make_demo.py renders, and the CLIP that knows what they are called
+custom_imports = dict(imports=['demo.shapes.mini_clip', 'demo.shapes.pair_accuracy'], allow_failed_imports=False)
+_mini_clip = dict(arch='MiniCLIP', weights='demo/mini_clip/mini_clip.safetensors')
 data_root = 'data/demo/'
 num_frames = 12  # of a clip, for all splits and for the model
 tokenizer = dict(type='WordTokenizer', vocab='demo/mini_clip/vocab.txt', context_length=32)
@@ -7,7 +9,7 @@ tokenizer = dict(type='WordTokenizer', vocab='demo/mini_clip/vocab.txt', context
 pipeline = [
     dict(type='ReadClip', num_frames=num_frames, sampling='number', size=(40, 40)),
     dict(type='TokenizeText', tokenizer=tokenizer),
-    dict(type='PackVideoText')
+    dict(type='PackVideoText', meta_keys=('start', 'end', 'kind', 'twin'))
 ]
 
 train_dataloader = dict(
@@ -50,5 +52,5 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=pipeline))
 
-val_evaluator = dict(type='RetrievalMetric')
-test_evaluator = dict(type='RetrievalMetric')
+val_evaluator = [dict(type='RetrievalMetric'), dict(type='PairAccuracy')]
+test_evaluator = [dict(type='RetrievalMetric'), dict(type='PairAccuracy')]

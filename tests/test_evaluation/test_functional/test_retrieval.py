@@ -9,7 +9,6 @@ import torch
 from tests.test_evaluation import brute_force
 from vop_mm.evaluation.functional import (
     blocks,
-    pair_accuracy,
     rank_metrics,
     retrieval,
     retrieval_metrics,
@@ -136,17 +135,6 @@ def test_metrics_of_ranks_by_hand():
         rank_metrics(np.array([]))
 
 
-def test_pair_accuracy_by_hand():
-    similarity = np.array([[.9, .1, .95], [.2, .8, 0], [.3, .3, 0], [.9, .1, 0], [0, 0, 1]])
-    text_to_video = [0, 1, 1, 1, 2]
-    # text 0 is right; of video 1's, one is right, one is equal, one is wrong; video 2 has no twin
-    for kind in (np.asarray, torch.from_numpy):
-        assert pair_accuracy(kind(similarity), text_to_video, [1, 0, -1]) == 62.5
-    assert pair_accuracy(similarity, text_to_video, [-1, 0, -1]) == 50
-    assert pair_accuracy(np.eye(4), None, [1, 0, 3, 2]) == 100
-    assert pair_accuracy(np.ones((4, 4)), None, [1, 0, 3, 2]) == 50
-
-
 # -- what must not matter -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('protocol', PROTOCOLS)
 @pytest.mark.parametrize('ties', TIES)
@@ -212,10 +200,6 @@ def test_not_finite_is_named(bad, place, kind, monkeypatch):
             for protocol in PROTOCOLS:
                 with pytest.raises(ValueError, match=says):
                     retrieval.video_to_text_ranks(kind(similarity), indices, protocol=protocol)
-    twins = [2, 3, 0, 1, 7, 6, 5, 4]
-    if place[0] == place[1]:
-        with pytest.raises(ValueError, match=says):
-            pair_accuracy(kind(similarity), None, twins)
 
 
 def test_large_but_finite_is_fine():
@@ -255,15 +239,3 @@ def test_bad_input(similarity, text_to_video, says):
 def test_bad_options(options, says):
     with pytest.raises(ValueError, match=says):
         retrieval_metrics(np.eye(2), **options)
-
-
-@pytest.mark.parametrize(('twins', 'says'), [
-    ([1, 0], r'twins must be 3 integers, got int64 of the shape \(2,\)'),
-    ([1, 0, 3], r'twins\[2\] is 3, and there are 3 videos'),
-    ([1, 0, -2], r'twins\[2\] is -2'),
-    ([1, 0, 2], 'video 2 is its own twin'),
-    ([-1, -1, -1], 'no video has a twin'),
-])
-def test_bad_twins(twins, says):
-    with pytest.raises(ValueError, match=says):
-        pair_accuracy(np.eye(3), None, twins)

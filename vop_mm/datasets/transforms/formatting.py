@@ -20,10 +20,10 @@ class PackVideoText(BaseTransform):
 
     Args:
         meta_keys (Sequence[str]): Additional keys for the metainfo; keys that a sample lacks are skipped. Defaults to
-            ``('start', 'end', 'kind', 'twin')``.
+            ``('start', 'end')``.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = ('start', 'end', 'kind', 'twin')) -> None:
+    def __init__(self, meta_keys: Sequence[str] = ('start', 'end')) -> None:
         self.meta_keys = tuple(meta_keys)
 
     def transform(self, results: dict) -> dict:

@@ -62,7 +62,7 @@ def _clip_bpe():
 
 @TOKENIZERS.register_module()
 class WordTokenizer:
-    """Tokenizer with a small vocabulary of whole words, for small models.
+    """Tokenizer with a small vocabulary of whole words, for small models of your own.
 
     Ids: 0 padding, 1 ``<unk>`` (any word that is not in the vocabulary), 2 start of text, then the words in file order,
     and end of text last, so that it has the largest id. Case and punctuation are ignored.

@@ -5,7 +5,6 @@ from .evaluate import POSTPROCESSING, check_postprocess, evaluate_retrieval
 from .postprocessing import dual_softmax, qb_norm, sinkhorn
 from .query_bank import load_query_bank
 from .retrieval import (
-    pair_accuracy,
     rank_metrics,
     retrieval_metrics,
     retrieval_ranks,
@@ -15,6 +14,6 @@ from .retrieval import (
 
 __all__ = [
     'POSTPROCESSING', 'FeatureRows', 'bootstrap_intervals', 'check_postprocess', 'dual_softmax', 'evaluate_retrieval',
-    'load_query_bank', 'pair_accuracy', 'qb_norm', 'rank_metrics', 'retrieval_metrics', 'retrieval_ranks',
+    'load_query_bank', 'qb_norm', 'rank_metrics', 'retrieval_metrics', 'retrieval_ranks',
     'similarity_matrix', 'sinkhorn', 'text_to_video_ranks', 'video_to_text_ranks'
 ]

@@ -173,40 +173,6 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
     }
 
 
-def pair_accuracy(similarity: Array, text_to_video: Array | Sequence[int] | None,
-                  twins: Array | Sequence[int]) -> float:
-    """Compute how often a caption scores its own video higher than that video's twin.
-
-    A twin differs from its video only in what the captions describe. For a clip and its reverse, a method that ignores
-    the order of frames gets 50.
-
-    Args:
-        similarity (ndarray | Tensor): [num_texts, num_videos], as in :func:`retrieval_metrics`.
-        text_to_video (ndarray | Tensor | Sequence[int], optional): As in :func:`retrieval_metrics`.
-        twins (ndarray | Tensor | Sequence[int]): Column of each video's twin, [num_videos], -1 if it has none.
-
-    Returns:
-        float: Percentage of the captions of videos with a twin; equal scores count half.
-
-    Raises:
-        ValueError: As in :func:`retrieval_metrics`; also if a twin is out of range, a video is its own twin, or there
-            are no twins.
-    """
-    rows = as_rows(similarity)
-    text_to_video = _check_text_to_video(text_to_video, rows.shape)
-    twins = _check_indices('twins', twins, rows.shape[1], rows.shape[1], lowest=-1)
-    if (twins == np.arange(len(twins))).any():
-        raise ValueError(f'video {int(np.flatnonzero(twins == np.arange(len(twins)))[0])} is its own twin')
-    twin_of_text = twins[text_to_video]
-    texts = np.flatnonzero(twin_of_text >= 0)
-    if not len(texts):
-        raise ValueError('no video has a twin')
-    own = rows.at(rows.on_device(text_to_video[texts]), rows.on_device(texts))
-    other = rows.at(rows.on_device(twin_of_text[texts]), rows.on_device(texts))
-    wins, draws = torch.count_nonzero(own > other).item(), torch.count_nonzero(own == other).item()
-    return 100. * (wins + 0.5 * draws) / len(texts)
-
-
 def _group_maxima(rows: Rows, text_to_video: np.ndarray) -> Iterator[Tensor]:
     """Yield blocks of the maximum over each video's texts, [n, num_videos]."""
     order = np.argsort(text_to_video, kind='stable')
@@ -240,19 +206,16 @@ def _check_text_to_video(text_to_video: Array | Sequence[int] | None, shape: tup
             raise ValueError(f'similarity has {num_texts} texts and {num_videos} videos: text_to_video must say which '
                              'text belongs to which video')
         return np.arange(num_texts)
-    indices = _check_indices('text_to_video', text_to_video, num_texts, num_videos, lowest=0)
+    indices = (text_to_video.detach().cpu().numpy() if isinstance(text_to_video, Tensor) else
+               np.asarray(text_to_video))
+    if indices.shape != (num_texts,) or indices.dtype.kind not in 'iu':
+        raise ValueError(f'text_to_video must be {num_texts} integers, got {indices.dtype} of the shape '
+                         f'{indices.shape}')
+    wrong = np.flatnonzero((indices < 0) | (indices >= num_videos))
+    if len(wrong):
+        raise ValueError(f'text_to_video[{wrong[0]}] is {indices[wrong[0]]}, and there are {num_videos} videos')
     without = np.flatnonzero(np.bincount(indices, minlength=num_videos) == 0)
     if len(without):
         shown = ', '.join(map(str, without[:3])) + (', ...' if len(without) > 3 else '')
         raise ValueError(f'{len(without)} of {num_videos} videos have no text: {shown}')
-    return indices
-
-
-def _check_indices(name: str, indices: Array | Sequence[int], length: int, num_videos: int, lowest: int) -> np.ndarray:
-    indices = indices.detach().cpu().numpy() if isinstance(indices, Tensor) else np.asarray(indices)
-    if indices.shape != (length,) or indices.dtype.kind not in 'iu':
-        raise ValueError(f'{name} must be {length} integers, got {indices.dtype} of the shape {indices.shape}')
-    wrong = np.flatnonzero((indices < lowest) | (indices >= num_videos))
-    if len(wrong):
-        raise ValueError(f'{name}[{wrong[0]}] is {indices[wrong[0]]}, and there are {num_videos} videos')
     return indices.astype(np.int64)

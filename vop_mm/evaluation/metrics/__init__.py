@@ -1,4 +1,5 @@
 """Metrics that can be named in configs."""
+from .gallery_metric import Gallery, GalleryMetric
 from .retrieval_metric import RetrievalMetric
 
-__all__ = ['RetrievalMetric']
+__all__ = ['Gallery', 'GalleryMetric', 'RetrievalMetric']

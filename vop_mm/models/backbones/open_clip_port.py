@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from vop_mm.registry import MODELS
+from vop_mm.utils.architecture_file import read_architecture
 
 from .attention import SelfAttention
 from .base import OPENAI_MEAN, OPENAI_STD, Backbone, Preprocessing, fingerprint
 from .clip_weights import read_clip_weights
 
-ARCHITECTURES = Path(__file__).with_name('architectures')
+ARCHITECTURES: list[Path] = []  # files of open_clip model configs to know by name; modules of a project add theirs
 _CLIP_VOCABULARY = 49408
 
 
@@ -24,8 +25,9 @@ class OpenCLIP(Backbone):
     attention replaced by :class:`~vop_mm.models.backbones.attention.SelfAttention`.
 
     Args:
-        arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``; small ones of this project
-            are registered as well), or an open_clip model config: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
+        arch (str | dict): Name of an open_clip ViT architecture (``'ViT-B-32-quickgelu'``), of an open_clip model
+            config that lies as ``NAME.json`` beside the weights file, or of one in ``ARCHITECTURES``; or a model config
+            itself: ``dict(embed_dim, vision_cfg, text_cfg, ...)``.
         weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
             tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
         cache_dir (str, optional): Folder for downloaded weights. Defaults to None, open_clip's default.
@@ -41,7 +43,7 @@ class OpenCLIP(Backbone):
 
     def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None,
                  compile: bool | dict = False) -> None:
-        model, name = _build(arch), _name(arch)
+        model, name = _build(arch, weights), _name(arch)
         _check(model, name)
         file = None if weights is None else _load(model, name, weights, cache_dir)
         text = _text_of(model)
@@ -65,7 +67,7 @@ class OpenCLIP(Backbone):
     @classmethod
     def preprocessing_of(cls, arch: str | dict, weights: str | None = None, **_) -> Preprocessing:
         """Return the preprocessing that open_clip records for a tag; for a file or no weights, OpenAI's is assumed."""
-        cfg = _config(arch)
+        cfg = _config(arch, weights)
         size, text = cfg.get('vision_cfg', {}).get('image_size', 224), cfg.get('text_cfg', {})
         length, vocabulary = text.get('context_length', 77), text.get('vocab_size', _CLIP_VOCABULARY)
         known = _pretrained(_name(arch), weights)
@@ -169,13 +171,14 @@ def _name(arch: str | dict) -> str:
     return arch if isinstance(arch, str) else 'custom'
 
 
-def _config(arch: str | dict) -> dict:
+def _config(arch: str | dict, weights: str | None) -> dict:
     """Return a copy of the open_clip model config of an architecture."""
     if not isinstance(arch, str):
         return copy.deepcopy(dict(arch))
     import open_clip
-    open_clip.add_model_config(ARCHITECTURES)
-    cfg = open_clip.get_model_config(arch)
+    for file in ARCHITECTURES:
+        open_clip.add_model_config(file)
+    cfg = read_architecture(arch, weights) or open_clip.get_model_config(arch)
     if cfg is None:
         near = difflib.get_close_matches(arch, open_clip.list_models(), n=4, cutoff=0.4)
         raise ValueError(f'open_clip has no architecture {arch!r}; near it are: {", ".join(near) or "none"}')
@@ -190,10 +193,10 @@ def _pretrained(arch: str, weights: str | None) -> dict:
     return get_pretrained_cfg(arch, weights)
 
 
-def _build(arch: str | dict) -> nn.Module:
+def _build(arch: str | dict, weights: str | None) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
-    cfg = _config(arch)
+    cfg = _config(arch, weights)
     vision, text = cfg.get('vision_cfg', {}), cfg.get('text_cfg', {})
     if ('multimodal_cfg' in cfg or vision.get('timm_model_name') or text.get('hf_model_name')
             or isinstance(vision.get('layers'), (list, tuple))):

@@ -1,0 +1,1 @@
+"""The demo: its world (shapes), its CLIP (mini_clip), and its web page (app.py)."""
