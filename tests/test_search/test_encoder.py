@@ -120,7 +120,7 @@ def test_the_config_of_a_checkpoint_is_not_run(files, tmp_path):
     content = torch.load(files['vop'][1], weights_only=True)
     content['meta']['cfg'] = f"model = dict(a=__import__('os').mkdir('{tmp_path}/run'))"
     torch.save(content, tmp_path / 'evil.pth')
-    with pytest.raises(CheckpointError, match='no plain config'):
+    with pytest.raises(CheckpointError, match='not a plain config'):
         VideoSearcher(files['vop'][0], {'vop': tmp_path / 'evil.pth'})
     assert not (tmp_path / 'run').exists()
 

@@ -269,7 +269,7 @@ def test_a_folder_that_can_not_be_listed_is_not_forgotten_and_others_are(folder,
 
     monkeypatch.setattr(os, 'scandir', scandir)
     report = index(folder / 'index', Loader())
-    assert report.failed == [('secret', 'can not be listed: Transport endpoint is not connected')]
+    assert report.failed == [('secret', 'cannot be listed: Transport endpoint is not connected')]
     assert (report.removed, report.clips) == (1, 3) and list(vectors(folder)) == kept
 
 

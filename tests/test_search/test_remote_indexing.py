@@ -174,7 +174,7 @@ def test_an_index_keeps_to_its_place(searcher, videos, tmp_path):
         searcher.build_index('memory://one', tmp_path / 'i')
     with pytest.raises(ValueError, match=r'no videos in memory://none'):
         searcher.build_index('memory://none', tmp_path / 'j')
-    with pytest.raises(ValueError, match='http://127.0.0.1:1/v can not be listed: name them in a manifest'):
+    with pytest.raises(ValueError, match='http://127.0.0.1:1/v cannot be listed: list them in a manifest'):
         searcher.build_index('http://u:hush@127.0.0.1:1/v', tmp_path / 'j')
     assert not (tmp_path / 'j').exists()
 

@@ -79,7 +79,7 @@ def test_what_waits_for_the_gpu_in_a_timed_step_is_named(monkeypatch, tmp_path):
     modes = []
     monkeypatch.setattr(torch.cuda, 'set_sync_debug_mode', modes.append)
     monkeypatch.setattr(_loop_hook, 'profile', MagicMock())
-    hook = _loop_hook.MeasureLoopHook(1, 2, tmp_path / 'trace.json')
+    hook = _loop_hook.MeasureLoopHook(1, 2, tmp_path / 'trace.json', ('step', 'wait'))
     monkeypatch.setattr(hook, '_synchronized', lambda: 0)
     hook.gpu = 'some GPU'
     for step in range(5):

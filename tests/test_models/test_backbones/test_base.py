@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import demo.shapes.mini_clip  # noqa: F401 - registers MiniCLIP
 from tests.clips import EOT, SMALL, build_clip, build_retriever, random_frames, random_tokens
 from tests.versions import needs
 from vop_mm.models.backbones import Backbone, OpenCLIP, Preprocessing, TextTower, VisionTower

@@ -8,8 +8,6 @@ import torch
 from mmengine.hooks import Hook
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from .loop import STEP, WAIT
-
 
 class MeasureLoopHook(Hook):
     """Hook that times a number of steps and then profiles the same number.
@@ -18,6 +16,7 @@ class MeasureLoopHook(Hook):
         warm_up (int): Number of steps before the measurement.
         steps (int): Number of timed steps and of profiled steps.
         trace (Path): File for the profiler's trace.
+        labels (tuple[str, str]): Names of a step and of a wait for data in the trace.
 
     Attributes:
         gpu (str): Name of the GPU, or empty.
@@ -28,10 +27,11 @@ class MeasureLoopHook(Hook):
     # a step ends with the last hook
     priority = 'LOWEST'
 
-    def __init__(self, warm_up: int, steps: int, trace: Path) -> None:
+    def __init__(self, warm_up: int, steps: int, trace: Path, labels: tuple[str, str]) -> None:
         self.gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ''
         self.wait_time = 0.
         self._steps, self._trace = steps, trace
+        self._step, self._wait = labels
         self._timed, self._profiled, self._end = (warm_up + i * steps for i in range(3))
         self._part, self._watch = ExitStack(), ExitStack()
 
@@ -39,7 +39,7 @@ class MeasureLoopHook(Hook):
         """Record the wait for data, which has arrived."""
         if self._timed <= batch_idx < self._profiled:
             self.wait_time += (time.perf_counter() - self._left) / self._steps
-        self._mark(STEP)
+        self._mark(self._step)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Record the end of a step, and start the next phase if due."""
@@ -64,7 +64,7 @@ class MeasureLoopHook(Hook):
             self._profile.stop()
             self._profile.export_chrome_trace(str(self._trace))
         if done < self._end:
-            self._mark(WAIT)
+            self._mark(self._wait)
         self._left = time.perf_counter()
 
     def _mark(self, name: str) -> None:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> list[dict]:
             use_amp(cfg)
         runner = build_runner(cfg)
         trace = folder / 'trace.json'
-        measured = MeasureLoopHook(WARM_UP, args.steps, trace)
+        measured = MeasureLoopHook(WARM_UP, args.steps, trace, (STEP, WAIT))
         runner.register_hook(measured)
         runner.train()
         content = trace.read_text()
