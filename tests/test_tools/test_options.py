@@ -85,8 +85,8 @@ def test_options_that_a_tool_would_not_read(small_demo, tmp_path):
     assert_one_line(train(small_demo, tmp_path, launcher='pytorch'), '--launcher')
     done = run_tool('tools/train.py', CONFIG, '--work-dir', tmp_path, '--cfg-options', 'work_dir=x')
     assert_one_line(done, 'work_dir=x', 'name one of them')
-    assert_one_line(train(small_demo, tmp_path, **{'strategy.type': 'RetrievalFSDPStrategy'}),
-                    'strategy is of runner_type=FlexibleRetrievalRunner')
+    assert_one_line(train(small_demo, tmp_path, **{'strategy.type': 'DDPStrategy'}),
+                    'RetrievalRunner takes no strategy')
     for option in ('load_from=y.pth', 'resume=True'):
         done = run_tool('tools/test.py', CONFIG, ROOT / 'README.md', '--work-dir', tmp_path, '--cfg-options', option)
         assert_one_line(done, option.split('=')[0], 'name the checkpoint behind the config')

@@ -57,6 +57,10 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
             if 'backbone' in cfg.model:
                 raise ValueError(f'{config}: model.clip is called model.backbone: rename it')
             cfg.model = current_names(cfg.model)  # a config of an older run
+        hooks = cfg.get('default_hooks') or {}
+        if (hooks.get('invalid_loss') or {}).get('type') == 'CheckInvalidLossHook':  # its successor does more
+            hooks.pop('invalid_loss')
+            hooks.setdefault('runtime_info', dict(type='BufferedRuntimeInfoHook'))
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')

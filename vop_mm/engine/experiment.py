@@ -125,24 +125,21 @@ def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
             training, or to the test split if the config trains nothing.
 
     Returns:
-        Runner: Ready to ``train()`` or ``test()``. In a single process, the config's ``strategy`` is ignored because
-        there is nothing to shard.
+        Runner: Ready to ``train()`` or ``test()``.
 
     Raises:
         FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is missing.
         AnnotationError: The annotation of a split is missing.
-        ValueError: The config has a ``strategy`` but no runner type that supports it.
+        ValueError: The config has a ``strategy``, which its runner does not support.
     """
     register_all_modules()
     from vop_mm.registry import RUNNERS
     require_files(cfg, splits or (('test',) if cfg.get('train_cfg') is None else ('train', 'val')))
-    if cfg.get('strategy') and not issubclass(RUNNERS.get(cfg.get('runner_type')) or Runner, FlexibleRunner):
-        raise ValueError('strategy is of runner_type=FlexibleRetrievalRunner alone')
-    if cfg.get('strategy') and cfg.launcher == 'none':
-        cfg.pop('strategy')
-        cfg.runner_type = 'RetrievalRunner'
+    cfg.setdefault('runner_type', 'RetrievalRunner')
+    if cfg.get('strategy') and not issubclass(RUNNERS.get(cfg.runner_type) or Runner, FlexibleRunner):
+        raise ValueError(f'{cfg.runner_type} takes no strategy: set runner_type to a subclass of FlexibleRunner')
     share_temporary_folder()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg)
 
 
 def evaluate(config: str, checkpoint: str | None = None, options: list[str] | None = None, work_dir: str | None = None,

@@ -1,10 +1,9 @@
 """Optimizer constructor that passes only trainable parameters to the optimizer."""
 import logging
 from collections import Counter
-from functools import partial
 
 from mmengine.logging import MMLogger
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
 from vop_mm.models.tuning import trainable_parameters
@@ -18,8 +17,7 @@ _RULES = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', '
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Constructor of an optimizer over the trainable parameters; MMEngine's default includes the frozen ones.
 
-    With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line. If gradients
-    are clipped, their norm is logged without waiting for the device.
+    With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line.
 
     Raises:
         ValueError: Nothing trains, ``paramwise_cfg`` has an unknown rule, or a rule for parameters that don't train.
@@ -50,9 +48,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 raise ValueError(f'paramwise_cfg.custom_keys has {sorted(unknown)[0]!r} for {key!r}: it takes lr_mult, '
                                  f'decay_mult, and settings of {type(optimizer).__name__}')
         wrapper_cfg = self.optim_wrapper_cfg.copy()
-        wrapper = OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
-        wrapper._clip_grad = partial(_clip_grad, wrapper)
-        return wrapper
+        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
     def _check_rules(self, trainable: list[str]) -> None:
         unknown = sorted(self.paramwise_cfg.keys() - set(_RULES))
@@ -80,12 +76,3 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 def _is_of_no_parameter(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not ('is skipped since its requires_grad' in message or message.startswith('paramwise_options'))
-
-
-def _clip_grad(wrapper: OptimWrapper) -> None:
-    # MMEngine's version waits for the gradient norm at every step, to log it. The message hub accepts the tensor as is.
-    parameters = [p for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
-    if parameters:
-        norm = wrapper.clip_func(parameters, **wrapper.clip_grad_kwargs)
-        if norm is not None:  # None if clipped by value
-            wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)

@@ -101,7 +101,26 @@ def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
 
 
 class SafeLoading:
-    """Mixin for runners that read everything through :func:`load_from_anywhere`."""
+    """Mixin for runners that read everything through :func:`load_from_anywhere`.
+
+    Args:
+        load_from (str, optional): Checkpoint to start from. Defaults to None.
+        resume (bool | str): Resume from ``load_from``, or from the named checkpoint. ``'auto'``: from the last
+            checkpoint in the work directory; if there is none yet, start from ``load_from``. Defaults to False.
+        **kwargs: Arguments of MMEngine's runner.
+
+    Attributes:
+        loaded (str | None): Checkpoint that is being loaded or was loaded last.
+        resuming (bool): Training will continue from the checkpoint that is being loaded.
+        resumed (bool): Training continues from a checkpoint.
+    """
+
+    loaded: str | None = None
+    resuming = resumed = False
+
+    def __init__(self, *args, load_from: str | None = None, resume: bool | str = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._start = load_from, resume
 
     def train(self, *args, **kwargs):
         """Train; see :meth:`mmengine.runner.Runner.train`."""
@@ -118,32 +137,37 @@ class SafeLoading:
         with safe_loading():
             return super().test(*args, **kwargs)
 
-    def load_checkpoint(self, *args, **kwargs):
+    def load_checkpoint(self, filename: str, *args, **kwargs):
         """Load a checkpoint; see :meth:`mmengine.runner.Runner.load_checkpoint`."""
+        self.loaded = filename
         with safe_loading():
-            return super().load_checkpoint(*args, **kwargs)
+            return super().load_checkpoint(filename, *args, **kwargs)
 
-    def resume(self, *args, **kwargs):
+    def resume(self, filename: str, *args, **kwargs):
         """Resume from a checkpoint; see :meth:`mmengine.runner.Runner.resume`."""
-        with safe_loading():
-            return super().resume(*args, **kwargs)
+        self.loaded, self.resuming = filename, True
+        try:
+            with safe_loading():
+                super().resume(filename, *args, **kwargs)
+        finally:
+            self.resuming = False
+        self.resumed = True
 
     def load_or_resume(self) -> None:
-        """Load or resume according to the config; see :meth:`mmengine.runner.Runner.load_or_resume`.
-
-        ``resume`` may name a checkpoint. With ``'auto'``, the last checkpoint is resumed; if there is none yet, the run
-        starts from ``load_from``.
-        """
-        if not self._has_loaded and self._resume:
-            if self._resume == 'auto' or (self._resume is True and self._load_from is None):
-                last = last_checkpoint(self.work_dir, checkpoint_folder(self))
-                self.logger.info(f'Resuming from the last checkpoint {last}' if last else
-                                 f'There is no checkpoint in {self.work_dir} yet to resume from')
-                self._load_from, self._resume = last or self._load_from, bool(last)
-            elif isinstance(self._resume, str):
-                self._load_from, self._resume = self._resume, True
-        with safe_loading():
-            super().load_or_resume()
+        """Load or resume according to the config, unless a checkpoint was loaded already."""
+        if self.loaded is not None:
+            return
+        load_from, resume = self._start
+        if resume == 'auto' or (resume is True and load_from is None):
+            resume = last_checkpoint(self.work_dir, checkpoint_folder(self))
+            self.logger.info(f'Resuming from the last checkpoint {resume}' if resume else
+                             f'There is no checkpoint in {self.work_dir} yet to resume from')
+        elif resume:
+            resume = resume if isinstance(resume, str) else load_from
+        if resume:
+            self.resume(resume)
+        elif load_from is not None:
+            self.load_checkpoint(load_from)
 
 
 def checkpoint_folder(runner) -> str:

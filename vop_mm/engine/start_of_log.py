@@ -1,4 +1,5 @@
 """Log messages and checks before the first step: environment, trainable parameters, likely mistakes."""
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import _ParamScheduler
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
 from vop_mm.version import __version__
@@ -134,6 +135,43 @@ def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | 
             logger.warning(f'{name} goes until step {last:,} ({last / steps:g} epochs), training until step '
                            f'{loop.max_iters:,} ({loop.max_iters / steps:g} epochs): train_cfg.max_epochs alone '
                            'stretches schedules that nobody set beside it')
+
+
+def log_global_batch(logger: MMLogger, asked: float, rate: float, auto_scale_lr: dict | None, world_size: int,
+                     batch_size: int, accumulated: int) -> None:
+    """Log the global batch size, and warn if the learning rate was meant for another one.
+
+    Args:
+        logger (MMLogger): The logger.
+        asked (float): Learning rate in the config.
+        rate (float): Initial learning rate of the optimizer.
+        auto_scale_lr (dict, optional): Entry of the config with ``base_batch_size``.
+        world_size (int): Number of processes.
+        batch_size (int): Number of pairs per process.
+        accumulated (int): Number of steps in one update.
+    """
+    batch = world_size * batch_size * accumulated
+    logger.info(f'Global batch {batch}: {world_size} processes with {batch_size} pairs, {accumulated} steps '
+                f'accumulated; effective learning rate {rate:g}'
+                + (f' ({asked:g} in the config)' if rate != asked else ''))
+    meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
+    if batch != meant_for and not auto_scale_lr.get('enable'):
+        logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is {batch}: pass '
+                       '--auto-scale-lr, or change train_dataloader.batch_size')
+
+
+def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> None:
+    """Log how often each caption will be seen, and in how many updates; nothing for a loop that counts steps.
+
+    Args:
+        logger (MMLogger): The logger.
+        loop (BaseLoop): The training loop.
+        accumulated (int): Number of steps in one update.
+    """
+    if isinstance(loop, EpochBasedTrainLoop):
+        updates = math.ceil(len(loop.dataloader) / accumulated)
+        logger.info(f'{loop.max_epochs} caption-epochs over {len(loop.dataloader.dataset):,} pairs of video and '
+                    f'caption, {updates:,} updates in each')
 
 
 def _ranges(numbers: list[int]) -> str:

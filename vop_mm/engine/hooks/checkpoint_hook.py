@@ -67,8 +67,8 @@ class TrainableCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check that a loaded checkpoint matches the model and can be resumed from, and restore MMEngine's objects."""
-        with naming(runner._load_from):
-            if runner._resume and not runner._has_loaded:
+        with naming(runner.loaded):
+            if runner.resuming:
                 check_resumable(checkpoint, runner)
             match(checkpoint, _model(runner))
             unpack(checkpoint)

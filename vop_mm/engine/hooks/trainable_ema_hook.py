@@ -5,7 +5,6 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import HOOKS
@@ -43,16 +42,7 @@ class TrainableEMAHook(Hook):
         self._swapped = False
 
     def before_train(self, runner) -> None:
-        """Start from the current parameters, or from a resumed average.
-
-        Args:
-            runner (Runner): The runner.
-
-        Raises:
-            ValueError: The model is sharded (FSDP): averages of shards are not gathered for checkpoints.
-        """
-        if isinstance(runner.model, FullyShardedDataParallel):
-            raise ValueError('TrainableEMAHook doesn\'t work with FSDP: take it out of custom_hooks')
+        """Start from the current parameters, or from a resumed average."""
         start = self._other or _parameters(runner)
         self._other = {name: start[name].detach().to(p.device, p.dtype, copy=True)
                          for name, p in _parameters(runner).items()}
@@ -82,10 +72,10 @@ class TrainableEMAHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the average from a checkpoint to resume from, and restore the parameters."""
-        if runner._resume and 'not_averaged' in checkpoint:
+        if runner.resuming and 'not_averaged' in checkpoint:
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')
-            with naming(runner._load_from):
+            with naming(runner.loaded):
                 match(checkpoint, _model(runner))  # the checkpoint hook has already checked the average
 
     @torch.no_grad()
