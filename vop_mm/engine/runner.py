@@ -49,8 +49,6 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
         super().setup_env(env_cfg)
 
     def _log_env(self, env_cfg: dict) -> None:
-        if self.cfg.get('log_level') == 'DEBUG':
-            super()._log_env(env_cfg)
         log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.launcher, self.world_size)
 
     def get_hooks_info(self) -> str:

@@ -25,7 +25,7 @@ from .checkpoint import CheckpointError, load_from_local_safely, read_checkpoint
 _MAX_DOWNLOAD = 32 << 30  # bytes
 _STALLED = 30  # seconds without data
 _MAX_NAME = 4096
-_lock, _runs, _replaced = threading.Lock(), 0, {}
+_lock, _runs, _replaced = threading.Lock(), 0, None
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def safe_loading() -> Iterator[None]:
     global _runs, _replaced
     with _lock:
         if not _runs:
-            _replaced, CheckpointLoader._schemes = CheckpointLoader._schemes, {'': load_from_anywhere}
+            _replaced = _replace_loaders({'': load_from_anywhere})
         _runs += 1
     try:
         yield
@@ -42,7 +42,12 @@ def safe_loading() -> Iterator[None]:
         with _lock:
             _runs -= 1
             if not _runs:
-                CheckpointLoader._schemes = _replaced
+                _replace_loaders(_replaced)
+
+
+def _replace_loaders(loaders: dict) -> dict:
+    replaced, CheckpointLoader._schemes = CheckpointLoader._schemes, loaders
+    return replaced
 
 
 def load_from_anywhere(filename: str, map_location=None) -> dict:

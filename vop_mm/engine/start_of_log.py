@@ -8,8 +8,8 @@ import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.optim import _ParamScheduler
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.utils.dl_utils import collect_env
 from torch import nn
 
 from vop_mm.version import __version__
@@ -17,7 +17,7 @@ from vop_mm.version import __version__
 
 def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | None, launcher: str,
                     world_size: int) -> None:
-    """Log the environment in a few lines; the whole config is in the work directory.
+    """Log the environment in a few lines, or in full if the config's ``log_level`` is ``'DEBUG'``.
 
     Args:
         logger (MMLogger): The logger.
@@ -31,6 +31,9 @@ def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | No
     logger.info(f'vop_mm {__version__}, Python {platform.python_version()}, torch {torch.__version__}, mmengine '
                 f'{mmengine.__version__}; {platform.machine()}, {device}')
     logger.info(f'Distributed launcher: {launcher}, processes: {world_size}, seed: {seed}')
+    if cfg.get('log_level') == 'DEBUG':
+        logger.debug('System environment:\n' + '\n'.join(f'{key}: {value}' for key, value in collect_env().items()))
+        logger.debug(f'Config:\n{cfg.pretty_text}')
     if cfg.filename is not None:
         logger.info(f'Config: {cfg.filename}, with all its values in {Path(work_dir) / Path(cfg.filename).name}')
 
@@ -113,7 +116,7 @@ def check_loop(logger: MMLogger, loop: BaseLoop, validates: bool) -> None:
                        f'behind the last {unit}, {length}')
 
 
-def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | dict, loop: BaseLoop) -> None:
+def warn_of_schedules(logger: MMLogger, schedulers: Sequence | dict, loop: BaseLoop) -> None:
     """Warn if schedules do not end with training.
 
     Args:

@@ -37,8 +37,6 @@ class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
         return super().from_cfg(cfg)
 
     def _log_env(self) -> None:
-        if self.cfg.get('log_level') == 'DEBUG':
-            super()._log_env()
         log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.strategy.launcher, self.world_size)
 
     def get_hooks_info(self) -> str:
