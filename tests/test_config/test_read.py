@@ -39,5 +39,5 @@ def test_what_trains_takes_a_checkpoint():
 
 
 def test_a_config_without_a_model_has_no_model_to_give():
-    with pytest.raises(ValueError, match='msrvtt.py names no model'):
+    with pytest.raises(ValueError, match='msrvtt.py has no model'):
         init_model('configs/_base_/datasets/msrvtt.py')

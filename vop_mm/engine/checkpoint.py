@@ -118,11 +118,11 @@ def _problem(checkpoint) -> str | None:
         if key not in checkpoint:
             continue
         if not isinstance(checkpoint[key], dict):
-            return f'its {key} is none'
+            return f'its {key} is not a dict'
         checkpoint[key] = OrderedDict(checkpoint[key])  # without its attributes, which torch treats as options
         for name, value in checkpoint[key].items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-                return f'its {key} holds {name!r:.80}, which is no tensor with a name'
+                return f'its {key} holds {name!r:.80}, which is not a named tensor'
     meta = checkpoint['meta'] = checkpoint.get('meta') or {}
     try:
         check_plain(meta, 'meta', leaves=(torch.Tensor, ), max_nodes=100_000, max_string=1_000_000, bounded=False)
@@ -133,9 +133,9 @@ def _problem(checkpoint) -> str | None:
     clip = (made_on.get('clip') or {}) if isinstance(made_on, dict) else None
     if not isinstance(clip, dict) or clip and not (isinstance(clip.get('arch'), str)
                                                    and isinstance(clip.get('fingerprint'), str)):
-        return 'its metadata are of another form'
+        return 'its metadata is malformed'
     if not isinstance(meta.get('cfg', ''), str):
-        return 'its config is no text'
+        return 'its config is not a string'
     return None
 
 
@@ -148,8 +148,8 @@ def _check_hash(file: BinaryIO, name: str) -> None:
     while chunk := file.read(1 << 20):
         digest.update(chunk)
     if not digest.hexdigest().startswith(wanted[1].lower()):
-        raise CheckpointError(f'{name} is refused: its SHA-256 begins with {digest.hexdigest()[:8]}, not as its name '
-                              f'says with {wanted[1]}: it is damaged, or was changed or renamed')
+        raise CheckpointError(f'{name} is refused: its SHA-256 begins with {digest.hexdigest()[:8]}, its name '
+                              f'says {wanted[1]}: it was damaged, changed or renamed')
 
 
 def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:

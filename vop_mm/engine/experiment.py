@@ -38,13 +38,13 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     """
     options = parse_options(options or [])
     if 'launcher' in options:
-        raise ValueError('launcher is no option of the config: start the processes with --launcher')
+        raise ValueError('launcher can\'t be set in the config: use --launcher')
     if work_dir and 'work_dir' in options:
-        raise ValueError(f'work_dir={options["work_dir"]}, and the folder is {work_dir} already: name one of them')
+        raise ValueError(f'two work directories, work_dir={options["work_dir"]} and {work_dir}: give only one')
     frames_from = options.pop('frames_from', None)
     cfg = read_config(path, options)
     if 'model' not in cfg:
-        raise ValueError(f'{path} names no model')
+        raise ValueError(f'{path} has no model')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
@@ -73,15 +73,15 @@ def use_stored_frames(cfg: Config, folder: str) -> None:
     splits = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
     stores = {split: os.path.join(folder, split) for split in splits if (Path(folder) / split).is_dir()}
     if not stores:
-        raise FileNotFoundError(f'no frames of {cfg.filename} are stored in {folder}: tools/data/cache_frames.py makes '
-                                'them')
+        raise FileNotFoundError(f'no stored frames of {cfg.filename} in {folder}: create them with '
+                                'tools/data/cache_frames.py')
     for split, store in stores.items():
         dataset = cfg[f'{split}_dataloader'].dataset
         read, *rest = dataset.pipeline
         split_pipeline(dataset.pipeline)
         dataset.pipeline = [dict(read, store=store), *rest]
-    print(f'frames come from {", ".join(stores.values())}'
-          + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
+    print(f'using stored frames from {", ".join(stores.values())}'
+          + ''.join(f'; decoding {split}' for split in splits if split not in stores))
 
 
 def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
@@ -95,9 +95,9 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
         ValueError: The config trains nothing, or float16 was requested without a GPU.
     """
     if cfg.get('optim_wrapper') is None:
-        raise ValueError('--amp is for training, and this config trains nothing')
+        raise ValueError('--amp applies to training, but this config does not train')
     if dtype == 'float16' and not torch.cuda.is_available():
-        raise ValueError('--amp-dtype float16 needs a GPU, and there is none here: bfloat16 runs on a CPU too')
+        raise ValueError('--amp-dtype float16 requires a GPU; bfloat16 also runs on a CPU')
     # bfloat16 has float32's range: no loss scaling, and it runs on a CPU too
     cfg.optim_wrapper.type = 'AmpOptimWrapper' if dtype == 'float16' else 'AutocastOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
@@ -158,7 +158,7 @@ def evaluate(config: str, checkpoint: str | None = None, options: list[str] | No
     cfg = load_config(config, options, work_dir, launcher)
     require_checkpoint(cfg, checkpoint, 'to evaluate')
     if any(option.startswith(('load_from=', 'resume=')) for option in options or []):
-        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
+        raise ValueError('load_from and resume apply to training: give the checkpoint as the second argument')
     cfg.load_from, cfg.resume = checkpoint, False
     cfg.test_evaluator.update({name: value for name, value in metric.items() if value})
     runner = build_runner(cfg, ['test'])

@@ -35,7 +35,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         model = getattr(model, 'module', model)
         trainable = trainable_parameters(model)
         if not trainable:
-            raise ValueError('nothing trains in this model: evaluate it with tools/test.py')
+            raise ValueError('the model has no trainable parameters: evaluate it with tools/test.py')
         optimizer_cfg = self.optimizer_cfg.copy()
         if self.paramwise_cfg:
             self._check_rules(list(trainable))
@@ -45,18 +45,18 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optimizer = OPTIMIZERS.build(optimizer_cfg)
         for key, rule in self.paramwise_cfg.get('custom_keys', {}).items() if self.paramwise_cfg else ():
             if unknown := rule.keys() - {'lr_mult', 'decay_mult', *optimizer.defaults}:
-                raise ValueError(f'paramwise_cfg.custom_keys has {sorted(unknown)[0]!r} for {key!r}: it takes lr_mult, '
-                                 f'decay_mult, and settings of {type(optimizer).__name__}')
+                raise ValueError(f'unknown setting {sorted(unknown)[0]!r} of {key!r} in paramwise_cfg.custom_keys; it '
+                                 f'takes lr_mult, decay_mult, and settings of {type(optimizer).__name__}')
         wrapper_cfg = self.optim_wrapper_cfg.copy()
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
     def _check_rules(self, trainable: list[str]) -> None:
         unknown = sorted(self.paramwise_cfg.keys() - set(_RULES))
         if unknown:
-            raise ValueError(f'paramwise_cfg has no {unknown[0]!r}: it takes {", ".join(_RULES)}')
+            raise ValueError(f'unknown rule {unknown[0]!r} in paramwise_cfg; the rules are {", ".join(_RULES)}')
         for key in self.paramwise_cfg.get('custom_keys', {}):
             if not any(key in name for name in trainable):
-                raise ValueError(f'paramwise_cfg.custom_keys names {key!r}, which is in no name of what trains: '
+                raise ValueError(f'no trainable parameter matches {key!r} of paramwise_cfg.custom_keys; they are '
                                  f'{", ".join(trainable[:3])}{", ..." if len(trainable) > 3 else ""}')
 
     def _groups(self, model: nn.Module) -> list[dict]:

@@ -70,7 +70,7 @@ def load_from_anywhere(filename: str, map_location=None) -> dict:
             _download(filename, file)
             checkpoint = read_checkpoint(file, re.split('[?#]', filename)[0], map_location)
     elif re.match(r'[\w.:+-]+://', filename):
-        raise CheckpointError(f'{filename} is refused: checkpoints are files, or come by http(s); download it first')
+        raise CheckpointError(f'{filename} is refused: only files and http(s) URLs are supported; download it first')
     else:
         checkpoint = load_from_local_safely(filename, map_location)
     checkpoint['meta'].pop('config', None)  # MMEngine executes it as Python when resuming
@@ -100,8 +100,8 @@ def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
     try:
         open_below(folder, name).close()
     except (OSError, ValueError):
-        raise CheckpointError(f'{noted} is refused: it names {text!r:.200}, and there is no such file in {folder}; '
-                              'name the checkpoint: --resume FILE') from None
+        raise CheckpointError(f'{noted} is refused: it names {text!r:.200}, which is not a file in {folder}; '
+                              'give the checkpoint: --resume FILE') from None
     return os.path.join(folder, name)
 
 
@@ -166,7 +166,7 @@ class SafeLoading:
         if resume == 'auto' or (resume is True and load_from is None):
             resume = last_checkpoint(self.work_dir, checkpoint_folder(self))
             self.logger.info(f'Resuming from the last checkpoint {resume}' if resume else
-                             f'There is no checkpoint in {self.work_dir} yet to resume from')
+                             f'No checkpoint to resume from in {self.work_dir}')
         elif resume:
             resume = resume if isinstance(resume, str) else load_from
         if resume:
@@ -194,7 +194,7 @@ def _download(url: str, file: BinaryIO) -> None:
     try:
         with opener.open(url, timeout=_STALLED) as answer:
             if url.startswith('https:') and not answer.geturl().startswith('https:'):
-                raise CheckpointError(f'{url} is refused: it leads to {answer.geturl()}, which is not encrypted')
+                raise CheckpointError(f'{url} is refused: it redirects to {answer.geturl()}, which is not encrypted')
             while chunk := answer.read(1 << 20):
                 file.write(chunk)
                 if file.tell() > _MAX_DOWNLOAD:

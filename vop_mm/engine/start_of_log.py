@@ -89,10 +89,10 @@ def layers_without_prompts(model: nn.Module, cfg: Config) -> list[str]:
         prompted = {layer for provider in providers for layer in getattr(provider, 'layers', range(len(blocks)))}
         bare = [layer for layer in range(len(blocks)) if layer not in prompted]
         if providers and bare:
-            promise = ', of which its method promises prompts in all' if cfg.get('prompts_in_all_layers') else ''
-            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {backbone.arch_name}{promise}, have '
-                         f'no prompt: give them some in model.{key}, or say prompts_in_all_layers=False if that is '
-                         'meant')
+            promise = ', but the method requires prompts in all layers' if cfg.get('prompts_in_all_layers') else ''
+            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {backbone.arch_name} have no prompt'
+                         f'{promise}: add prompts in model.{key}, or set prompts_in_all_layers=False if this is '
+                         'intended')
     return found
 
 
@@ -108,12 +108,13 @@ def check_loop(logger: MMLogger, loop: BaseLoop, validates: bool) -> None:
         ValueError: The training split doesn't fill a batch, and incomplete batches are dropped.
     """
     if len(loop.dataloader) == 0:
-        raise ValueError(f'the training split has {len(loop.dataloader.dataset)} pairs of video and caption, of which '
-                         f'no process gets a batch of {loop.dataloader.batch_size}: lower train_dataloader.batch_size')
+        raise ValueError(f'the training split has {len(loop.dataloader.dataset)} pairs of video and caption, too few '
+                         f'for a batch of {loop.dataloader.batch_size} in each process: lower '
+                         'train_dataloader.batch_size')
     unit, length = ('iteration', loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else ('epoch', loop.max_epochs)
     if validates and loop.val_begin > length:
-        logger.warning(f'Nothing is validated, and no best checkpoint kept: train_cfg.val_begin={loop.val_begin} lies '
-                       f'behind the last {unit}, {length}')
+        logger.warning(f'No validation and no best checkpoint: train_cfg.val_begin={loop.val_begin} is after the last '
+                       f'{unit}, {length}')
 
 
 def warn_of_schedules(logger: MMLogger, schedulers: Sequence | dict, loop: BaseLoop) -> None:
@@ -135,9 +136,9 @@ def warn_of_schedules(logger: MMLogger, schedulers: Sequence | dict, loop: BaseL
             if until >= last:
                 last, name = until, type(scheduler).__name__
         if group and last != loop.max_iters:
-            logger.warning(f'{name} goes until step {last:,} ({last / steps:g} epochs), training until step '
-                           f'{loop.max_iters:,} ({loop.max_iters / steps:g} epochs): train_cfg.max_epochs alone '
-                           'stretches schedules that nobody set beside it')
+            logger.warning(f'{name} ends at step {last:,} ({last / steps:g} epochs), training at step '
+                           f'{loop.max_iters:,} ({loop.max_iters / steps:g} epochs): train_cfg.max_epochs adjusts only '
+                           'schedules that are not set explicitly')
 
 
 def log_global_batch(logger: MMLogger, asked: float, rate: float, auto_scale_lr: dict | None, world_size: int,

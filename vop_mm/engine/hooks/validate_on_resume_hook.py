@@ -23,5 +23,5 @@ class ValidateOnResumeHook(Hook):
             return
         loop._decide_current_val_interval()
         if loop.epoch >= loop.val_begin and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs):
-            runner.logger.info(f'epoch {loop.epoch} is validated again')
+            runner.logger.info(f'Validating epoch {loop.epoch} again')
             runner.val_loop.run()
