@@ -1,6 +1,5 @@
 """MMEngine's runner, adapted to models that are mostly or entirely frozen."""
 import os
-from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
@@ -11,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vop_mm.registry import RUNNERS
+from vop_mm.utils.dist import init_gloo
 
 from .locked_training import LockedTraining
 from .safe_loading import SafeLoading
@@ -43,7 +43,6 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up processes; see :meth:`mmengine.runner.Runner.setup_env`."""
         if self.distributed and not torch_dist.is_initialized() and not torch.cuda.is_available():
             init_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
@@ -52,41 +51,34 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
         log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.launcher, self.world_size)
 
     def get_hooks_info(self) -> str:
-        """Return the names of the hooks, in one line."""
         return ', '.join(type(hook).__name__ for hook in self.hooks)
 
     @staticmethod
     def build_dataloader(*args, **kwargs) -> DataLoader:
-        """Build a data loader and check its shared memory; see :meth:`mmengine.runner.Runner.build_dataloader`."""
         loader = Runner.build_dataloader(*args, **kwargs)
         check_shared_memory(loader)
         return loader
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model and log its trainable parameters; see :meth:`mmengine.runner.Runner.build_model`."""
         model = super().build_model(model)
         log_what_trains(self.logger, model, self.cfg)
         return model
 
     def train(self) -> nn.Module:
-        """Train; see :meth:`mmengine.runner.Runner.train`."""
         refuse_layers_without_prompts(self.model, self.cfg)
         return super().train()
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training loop and check its length; see :meth:`mmengine.runner.Runner.build_train_loop`."""
         loop = super().build_train_loop(loop)
         check_loop(self.logger, loop, self.cfg.get('val_cfg') is not None)
         return loop
 
     def build_param_scheduler(self, scheduler: list | dict) -> list | dict:
-        """Build the schedulers and check where they end; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
         schedulers = super().build_param_scheduler(scheduler)
         warn_of_schedules(self.logger, schedulers, self.train_loop)
         return schedulers
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model if several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
         trains = any(p.requires_grad for p in model.parameters())
         if is_model_wrapper(model) or not self.distributed or (trains and model_wrapper_cfg is not None):
             return super().wrap_model(model_wrapper_cfg, model)
@@ -104,9 +96,8 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        """Build the evaluator and pass it the model's head; see :meth:`mmengine.runner.Runner.build_evaluator`."""
         evaluator = super().build_evaluator(evaluator)
-        give_head(evaluator, self.model.module if is_model_wrapper(self.model) else self.model)
+        give_head(evaluator, getattr(self.model, 'module', self.model))
         return evaluator
 
     def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
@@ -129,28 +120,3 @@ def give_head(evaluator: Evaluator, model: nn.Module) -> None:
     for metric in evaluator.metrics:
         if hasattr(metric, 'use_head') and hasattr(model, 'head'):
             metric.use_head(model.head)
-
-
-def init_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Set up communication over gloo for the processes of a launcher, if there is no CUDA.
-
-    Args:
-        launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        timeout (float, optional): Seconds to wait for other processes; None is torch's default.
-    """
-    if launcher == 'slurm':
-        _take_environment_from_slurm()
-    torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
-
-
-def _take_environment_from_slurm() -> None:
-    """Set the variables of torch's environment setup from Slurm's; the launch script sets MASTER_ADDR."""
-    os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
-    os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
-    os.environ.setdefault('LOCAL_RANK', os.environ['SLURM_LOCALID'])
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in os.environ:
-        import subprocess
-        nodes = subprocess.run(['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']], capture_output=True,
-                               text=True, check=True)
-        os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]

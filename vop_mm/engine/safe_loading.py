@@ -128,28 +128,23 @@ class SafeLoading:
         self._start = load_from, resume
 
     def train(self, *args, **kwargs):
-        """Train; see :meth:`mmengine.runner.Runner.train`."""
         with safe_loading():
             return super().train(*args, **kwargs)
 
     def val(self, *args, **kwargs):
-        """Validate; see :meth:`mmengine.runner.Runner.val`."""
         with safe_loading():
             return super().val(*args, **kwargs)
 
     def test(self, *args, **kwargs):
-        """Test; see :meth:`mmengine.runner.Runner.test`."""
         with safe_loading():
             return super().test(*args, **kwargs)
 
     def load_checkpoint(self, filename: str, *args, **kwargs):
-        """Load a checkpoint; see :meth:`mmengine.runner.Runner.load_checkpoint`."""
         self.loaded = filename
         with safe_loading():
             return super().load_checkpoint(filename, *args, **kwargs)
 
     def resume(self, filename: str, *args, **kwargs):
-        """Resume from a checkpoint; see :meth:`mmengine.runner.Runner.resume`."""
         self.loaded, self.resuming = filename, True
         try:
             with safe_loading():

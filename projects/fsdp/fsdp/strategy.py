@@ -15,9 +15,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
 from vop_mm.engine.checkpoint import trainable_shapes
-from vop_mm.engine.runner import init_gloo
 from vop_mm.engine.start_of_log import log_global_batch
 from vop_mm.registry import STRATEGIES
+from vop_mm.utils.dist import init_gloo
 from vop_mm.utils.files import atomic_write
 
 _WRAPPED = '_fsdp_wrapped_module.'

@@ -48,17 +48,7 @@ class BufferedRuntimeInfoHook(RuntimeInfoHook):
             wrapper.clip_func = clip_and_buffer
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Buffer the values of the step, and fetch all of them if it is logged.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Index of the batch.
-            data_batch (dict, optional): Ignored.
-            outputs (dict, optional): Losses.
-
-        Raises:
-            FloatingPointError: A loss is infinite or NaN.
-        """
+        """Buffer the values of the step, and fetch all of them if the step is logged."""
         self._pending += [(f'train/{key}', _copy(value)) for key, value in (outputs or {}).items()]
         self._steps += [(runner.epoch, batch_idx)] * ('loss' in (outputs or {}))
         if len(self._pending) >= _MAX_PENDING or any(
@@ -66,16 +56,14 @@ class BufferedRuntimeInfoHook(RuntimeInfoHook):
             self.flush(runner)
 
     def after_train_epoch(self, runner) -> None:
-        """Fetch all values; raises as :meth:`after_train_iter`."""
         self.flush(runner)
 
     def before_val(self, runner) -> None:
-        """Fetch all values; raises as :meth:`after_train_iter`."""
         self.flush(runner)
         super().before_val(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Fetch all values and add them to the checkpoint; raises as :meth:`after_train_iter`."""
+        """Fetch all values and add them to the checkpoint."""
         if self._pending:
             self.flush(runner)
             checkpoint['message_hub'] = runner.message_hub.state_dict()

@@ -3,8 +3,7 @@ from collections import OrderedDict
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import HOOKS
@@ -55,11 +54,9 @@ class TrainableEMAHook(Hook):
                 self._other[name].lerp_(parameter, self.momentum)
 
     def before_val_epoch(self, runner) -> None:
-        """Put the average into the model."""
         self._swap(runner)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
-        """Put the parameters back."""
         self._swap(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -76,7 +73,8 @@ class TrainableEMAHook(Hook):
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')
             with naming(runner.loaded):
-                match(checkpoint, _model(runner))  # the checkpoint hook has already checked the average
+                # the checkpoint hook has already checked the average
+                match(checkpoint, getattr(runner.model, 'module', runner.model))
 
     @torch.no_grad()
     def _swap(self, runner) -> None:
@@ -90,8 +88,4 @@ class TrainableEMAHook(Hook):
 
 
 def _parameters(runner) -> dict[str, Tensor]:
-    return trainable_parameters(_model(runner))
-
-
-def _model(runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return trainable_parameters(getattr(runner.model, 'module', runner.model))
