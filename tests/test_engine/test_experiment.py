@@ -39,6 +39,6 @@ def test_float16_is_for_gpus(monkeypatch, gpu):
         use_amp(cfg, 'float16')
         assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.dtype == 'float16'
     else:
-        with pytest.raises(ValueError, match='float16 needs a GPU'):
+        with pytest.raises(ValueError, match='float16 requires a GPU'):
             use_amp(cfg, 'float16')
         assert cfg.optim_wrapper.type == 'OptimWrapper'
