@@ -1,5 +1,5 @@
-"""What setup.py asks for, and what goes into a wheel."""
-import importlib.util
+"""What the package asks for, and what goes into a wheel."""
+import re
 import shutil
 import subprocess
 import sys
@@ -9,19 +9,13 @@ from pathlib import Path
 
 import packaging
 import pytest
+from packaging.requirements import Requirement
 
 import vop_mm
+from tools import _requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip('setuptools')
-
-
-@pytest.fixture(scope='module')
-def setup_py():
-    spec = importlib.util.spec_from_file_location('vop_mm_setup', ROOT / 'setup.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +25,7 @@ def wheel(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp('wheel')
     source = tmp_path / 'source'
     source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE'):
+    for name in ('pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md'):
         shutil.copy(ROOT / name, source)
     for name in ('vop_mm', 'requirements', 'tests/test_utils'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
@@ -65,47 +59,55 @@ def test_wheel_metadata(wheel):
     assert metadata['Version'] == vop_mm.__version__
     assert set(metadata['Requires-Python'].split(',')) == {'>=3.10', '<3.14'}
     assert metadata['License'] == 'Apache-2.0' or metadata['License-Expression'] == 'Apache-2.0'
-    assert {'runtime', 'optional', 'tests', 'docs', 'all'} == set(metadata.get_all('Provides-Extra'))
+    assert {'optional', 'tests', 'docs', 'all'} == set(metadata.get_all('Provides-Extra'))
 
 
-def test_guard_of_an_installed_package_reads_its_metadata(wheel, tmp_path, setup_py):
+def test_requirements_are_those_of_the_files(wheel):
+    found = list(map(Requirement, metadata_of(wheel).get_all('Requires-Dist')))
+    for extra, files in (('', ['runtime']), ('optional', ['optional']), ('tests', ['optional', 'tests']),
+                         ('docs', ['docs']), ('all', ['optional', 'tests', 'docs'])):
+        own = [one for one in found if (re.search('extra == "(.*?)"', str(one.marker)) or ['', ''])[1] == extra]
+        expected = [Requirement(line) for file in files for line in _requirements.read(file)]
+        assert sorted((one.name, one.specifier) for one in own) == sorted((one.name, one.specifier) for one in expected)
+
+
+def test_guard_of_an_installed_package_reads_its_metadata(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     (tmp_path / 'packaging').symlink_to(Path(packaging.__file__).parent)
     done = subprocess.run([sys.executable, '-E', '-S', '-c', 'import vop_mm'], capture_output=True, text=True,
                           cwd=tmp_path)
-    for line in setup_py.read_requirements('runtime'):
-        name = setup_py.Requirement(line).name
+    for line in _requirements.read('runtime'):
+        name = Requirement(line).name
         assert name == 'packaging' or f'  - {name}: found none' in done.stderr
+    assert 'faiss' not in done.stderr
 
 
-def test_requirements_are_read_without_comments(setup_py):
-    tests = setup_py.read_requirements('tests')
-    assert any(line.startswith('lmdb>=') for line in tests)  # by `-r optional.txt`
-    assert not [line for line in tests if '#' in line or line.startswith('-')]
+def test_requirements_are_read_without_comments():
+    assert any(line.startswith('lmdb>=') for line in _requirements.read('optional'))
+    assert not [line for line in _requirements.read('runtime') if '#' in line]
 
 
 LINES = ['mmcv-lite>=2.0.1,<2.2.0', 'torch>=2.1,<3', 'torchvision>=0.16,<1', 'numpy>=1.23']
-FULL = ['mmcv<2.2.0,>=2.0.1', *LINES[1:]]
 
 
-@pytest.mark.parametrize(('installed', 'mmcv', 'fitted'), [
-    ({}, '', LINES),
-    ({'mmcv': '2.1.0'}, '', FULL),
-    ({'mmcv': '2.2.0'}, '', LINES),   # out of range: the guard says what to do
-    ({'mmcv': '1.7.2'}, '', LINES),
-    ({'mmcv': '2.1.0'}, 'lite', LINES),
-    ({}, 'full', FULL),
-    ({'torch': '2.9.1+cu130', 'torchvision': '0.24.1'}, '', LINES),
-    ({'torch': '2.9.1+cu130'}, '', [*LINES, 'torch==2.9.1']),
-    ({'torch': '2.6.0a0+git1'}, '', [*LINES, 'torch==2.6.0a0']),
-    ({'torch': '1.13.1'}, '', LINES),  # out of range: to be replaced
-    ({'torch': '2.1.2', 'torchvision': '0.16.2'}, '', [*LINES, 'numpy<2']),
+@pytest.mark.parametrize(('installed', 'fitted'), [
+    ({}, LINES),
+    ({'mmcv': '2.1.0'}, LINES[1:]),
+    ({'mmcv': '2.2.0'}, LINES),   # out of range: the guard says what to do
+    ({'mmcv': '1.7.2'}, LINES),
+    ({'torch': '2.9.1+cu130', 'torchvision': '0.24.1'}, LINES),
+    ({'torch': '2.9.1+cu130'}, [*LINES, 'torch==2.9.1']),
+    ({'torch': '2.6.0a0+git1'}, [*LINES, 'torch==2.6.0a0']),
+    ({'torch': '1.13.1'}, LINES),  # out of range: to be replaced
+    ({'torch': '2.1.2', 'torchvision': '0.16.2'}, [*LINES, 'numpy<2']),
 ])
-def test_what_is_installed_is_left_alone(setup_py, installed, mmcv, fitted):
-    assert setup_py.fit_to_environment(LINES, installed, mmcv) == fitted
+def test_what_is_installed_is_left_alone(installed, fitted):
+    assert _requirements.fit(LINES, installed) == fitted
 
 
-def test_extra_keeps_the_ranges_as_they_are(wheel, setup_py):
-    of_extra = [line for line in metadata_of(wheel).get_all('Requires-Dist') if line.endswith('extra == "runtime"')]
-    assert len(of_extra) == len(setup_py.read_requirements('runtime'))
+def test_requirements_of_this_environment(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / 'tools/_requirements.py'), 'docs'], capture_output=True,
+                          text=True, cwd=tmp_path, check=True)
+    found = {Requirement(line).name for line in done.stdout.splitlines()}
+    assert {'mmengine', 'torch', 'markdown-it-py'} <= found and 'faiss-cpu' not in found

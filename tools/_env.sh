@@ -7,9 +7,9 @@
 #   - An active virtual environment (VIRTUAL_ENV) or conda environment other than `base` is used unchanged; otherwise
 #     `.venv` in the clone, which the first call creates with the first supported Python among $PYTHON, python3.11,
 #     3.12, 3.13, 3.10, python3 and python.
-#   - pip runs if nothing is installed yet, if setup.py, pyproject.toml or requirements/ have changed, or if the version
+#   - pip runs if nothing is installed yet, if pyproject.toml or requirements/ have changed, or if the version
 #     guard reports something missing; otherwise the network is not used, and this takes a second.
-#   - An installed torch with a supported version is kept (see setup.py).
+#   - An installed torch and a full mmcv are kept if their versions are supported (see tools/_requirements.py).
 # The working directory does not change. On failure, one line on stderr gives the reason, and the sourcing script exits
 # (in an interactive shell, `source` returns 1). Works with `set -euo pipefail` and reads nothing from stdin.
 
@@ -60,19 +60,21 @@ _vop_activate() {
         _vop_fail "$(python --version 2>&1) of $env is not 3.10, 3.11, 3.12 or 3.13; deactivate it, or make another"
 }
 
+_vop_pip() { python -m pip install --no-input --disable-pip-version-check --progress-bar off "$@" < /dev/null; }
+
 _vop_install() {
     local prefix stamp wanted log
     prefix="$(python -c 'import sys; print(sys.prefix)')"
     stamp="$prefix/.vop_mm_installed"
-    wanted="$(cd "$_vop_root" && { echo "$_vop_root"; cat setup.py pyproject.toml vop_mm/version.py requirements/*.txt; } |
+    wanted="$(cd "$_vop_root" && { echo "$_vop_root"; cat pyproject.toml vop_mm/version.py requirements/*.txt; } |
               python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ] && (cd "$_vop_root" && python -c 'import vop_mm') 2> /dev/null; then
         return 0
     fi
     _vop_say "installing into $prefix (a new environment: some minutes, 6 GB)"
     rm -f "$stamp"
-    python -m pip install --no-input --disable-pip-version-check --progress-bar off \
-        -e "$_vop_root[optional,tests]" < /dev/null || { _vop_fail 'pip failed, see above'; return 1; }
+    { _vop_pip -r <(python "$_vop_root/tools/_requirements.py" optional tests) && _vop_pip --no-deps -e "$_vop_root"; } ||
+        { _vop_fail 'pip failed, see above'; return 1; }
     # checked again: an installed package may have an unsupported version
     (cd "$_vop_root" && python -c 'import vop_mm') || { _vop_fail 'the environment does not fit, see above'; return 1; }
     echo "$wanted" > "$stamp"

@@ -2,7 +2,7 @@
 
     python tools/test.py CONFIG [CHECKPOINT]
 
-A config that trains nothing needs no checkpoint.
+A config that does not train needs no checkpoint.
 """
 import argparse
 import os
@@ -13,7 +13,7 @@ from vop_mm.utils.cli import add_common_arguments, run_cli
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a text-video retrieval model on its test split.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', nargs='?', help='what training wrote; none for a config that trains nothing')
+    parser.add_argument('checkpoint', nargs='?', help='trained checkpoint; none for a config that does not train')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--json', metavar='FILE', help='write the metrics here as well')
     parser.add_argument('--dump', metavar='FILE.npz', help='write embeddings and ids here, to be scored again later')

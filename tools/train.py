@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser, '--launcher', '--local-rank', '--local_rank')
     args = parser.parse_args()
     if args.amp_dtype and not args.amp:
-        parser.error('--amp-dtype is of --amp')
+        parser.error('--amp-dtype requires --amp')
     return args
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if args.resume:
         if cfg.get('train_cfg') is None:
-            raise ValueError('--resume is for training, and this config trains nothing')
+            raise ValueError('--resume applies to training, but this config does not train')
         cfg.resume = args.resume
     if args.amp:
         use_amp(cfg, args.amp_dtype or 'bfloat16')
@@ -53,7 +53,7 @@ def main() -> int:
 
     runner = build_runner(cfg)
     if cfg.get('train_cfg') is None:  # zero-shot: there is nothing to train
-        runner.logger.info(f'{Path(args.config).name} trains nothing: evaluating it')
+        runner.logger.info(f'{Path(args.config).name} has nothing to train: evaluating it')
         runner.test()
     else:
         runner.train()

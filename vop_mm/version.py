@@ -1,4 +1,4 @@
-"""Version of vop_mm and supported Python versions; ``setup.py`` and ``tools/_env.sh`` read it without the package."""
+"""Version of vop_mm and supported Python versions; the build and ``tools/_env.sh`` read it without the package."""
 
 __version__ = '0.1.0'
 

@@ -2,13 +2,14 @@ default_scope = 'vop_mm'
 runner_type = 'RetrievalRunner'
 
 default_hooks = dict(
+    # fetches losses when they are logged or saved; stops at one that is infinite or NaN
+    runtime_info=dict(type='BufferedRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # the last checkpoint to resume from, and the best one by the dev split
     checkpoint=dict(type='TrainableCheckpointHook', interval=1, max_keep_ckpts=2, save_best='t2v/R1'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    invalid_loss=dict(type='CheckInvalidLossHook'),
     validate_on_resume=dict(type='ValidateOnResumeHook'))
 custom_hooks = [dict(type='SetEpochHook'), dict(type='UnreadableVideoHook')]
 

@@ -72,7 +72,7 @@ def test_one_that_is_like_no_other():
     'optim_wrapper.accumulative_counts=2', 'optim_wrapper.clip_grad.max_norm=1.', 'optim_wrapper.optimizer.fused=True',
     'optim_wrapper.paramwise_cfg.bias_lr_mult=2.', 'optim_wrapper.type=AmpOptimWrapper', 'resume=True', 'load_from=x',
     'find_unused_parameters=True', 'model_wrapper_cfg.type=MMDistributedDataParallel', 'experiment_name=x',
-    'strategy.type=RetrievalFSDPStrategy', 'default_hooks.ema.type=TrainableEMAHook', 'default_hooks.checkpoint=None',
+    'strategy.type=DDPStrategy', 'default_hooks.ema.type=TrainableEMAHook', 'default_hooks.checkpoint=None',
     'default_hooks.checkpoint.save_last=False', 'custom_hooks.1.max_share=0.5', 'custom_hooks.0.priority=LOW',
     'train_dataloader.pin_memory=True', 'train_dataloader.prefetch_factor=4', 'train_dataloader.dataset.indices=4',
     'train_dataloader.num_batch_per_epoch=2', 'train_dataloader.sampler.seed=3', 'train_cfg.val_begin=2',

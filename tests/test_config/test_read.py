@@ -42,7 +42,7 @@ def test_what_trains_takes_a_checkpoint():
 
 
 def test_a_config_without_a_model_has_no_model_to_give():
-    with pytest.raises(ValueError, match='msrvtt.py names no model'):
+    with pytest.raises(ValueError, match='msrvtt.py has no model'):
         init_model('configs/_base_/datasets/msrvtt.py')
 
 
@@ -66,3 +66,12 @@ def test_an_option_of_an_evaluator_concerns_the_first_of_several_metrics():
         dict(type='RetrievalMetric', ties='mean'), dict(type='PairAccuracy')]
     assert cfg.val_evaluator[1].prefix == 'x'
     assert read_config(CONFIG, ['test_evaluator.ties=mean']).test_evaluator.ties == 'mean'
+
+
+def test_a_config_of_an_older_run_checks_losses_in_the_new_way(tmp_path):
+    cfg = read_config(CONFIG)
+    cfg.default_hooks.pop('runtime_info')
+    cfg.default_hooks.invalid_loss = dict(type='CheckInvalidLossHook')
+    (tmp_path / 'old.py').write_text(cfg.dump())
+    hooks = read_config(tmp_path / 'old.py', ['default_hooks.logger.interval=3']).default_hooks
+    assert hooks.runtime_info.type == 'BufferedRuntimeInfoHook' and 'invalid_loss' not in hooks

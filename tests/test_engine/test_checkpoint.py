@@ -172,7 +172,7 @@ def test_a_published_file_is_compared_with_its_name(tmp_path):
         load_trainable(build(), path)
         other = tmp_path / f'mine-{int(digits, 16) ^ 1:08x}{ending}'
         other.write_bytes(content)
-        with pytest.raises(CheckpointError, match=f'SHA-256 begins with {digits}, not as its name says with .*damaged'):
+        with pytest.raises(CheckpointError, match=f'SHA-256 begins with {digits}, its name says .*damaged'):
             load_from_local_safely(other)
         for name in (f'{other.stem} (1)', f'{other.stem}(12)', other.stem.upper()):  # a browser's second, a FAT disk's
             (tmp_path / f'{name}{ending}').write_bytes(content)

@@ -1,22 +1,20 @@
 """A training loop doesn't wait for the device but when it logs: counted in real runs, and shown where it can't be."""
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner
 
 from tests.device_reads import DeviceReads
 from tests.ranks import on_ranks
 from tests.test_models.test_methods import FRAMES, METHODS, build
 from tests.test_tools.test_train import TRAIN, options, scalars
 from tests.tools import run_tool
-from vop_mm.engine.log_processor import RetrievalLogProcessor
-from vop_mm.engine.message_hub import DeferredMessageHub
-from vop_mm.engine.runner import RetrievalRunner
+from vop_mm.engine.hooks import BufferedRuntimeInfoHook
 from vop_mm.registry import HOOKS
 from vop_mm.structures import VideoTextDataSample
 
@@ -55,15 +53,11 @@ def with_this_module():
     """In the tool's process: what is registered above is known there."""
 
 
-def as_mmengine_does():
-    RetrievalRunner.build_message_hub = Runner.build_message_hub
-
-
-def train(work_dir, data, before=with_this_module, **changes):
+def train(work_dir, data, **changes):
     """Reads of every step and batch; log lines; the checkpoint's histories."""
     hooks = [*HOOKS_OF_A_RUN, dict(type='CountReads', file=str(work_dir / 'reads.json'))]
     changes = {**CHANGES, 'custom_hooks': json.dumps(hooks), **changes}
-    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *options(data, **changes), before=before)
+    done = run_tool('tools/train.py', TRAIN, '--work-dir', work_dir, *options(data, **changes), before=with_this_module)
     assert done.returncode == 0, done.stderr
     history = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['message_hub']['log_scalars']
     return (json.loads((work_dir / 'reads.json').read_text()),
@@ -72,21 +66,21 @@ def train(work_dir, data, before=with_this_module, **changes):
 
 
 @pytest.fixture(scope='module')
-def deferred(small_demo, tmp_path_factory):
-    return train(tmp_path_factory.mktemp('deferred'), small_demo)
+def buffered(small_demo, tmp_path_factory):
+    return train(tmp_path_factory.mktemp('buffered'), small_demo)
 
 
-def test_between_two_logs_no_step_reads_the_device(deferred):
-    reads, lines, _ = deferred
+def test_between_two_logs_no_step_reads_the_device(buffered):
+    reads, lines, _ = buffered
     logged = [(i + 1) % INTERVAL == 0 for i in range(STEPS)]
     assert len(lines) == sum(logged) == 2
     assert reads['train'] == [1 if at_log else 0 for at_log in logged]
 
 
-def test_what_is_logged_and_saved_is_what_mmengines_own_hub_keeps(deferred, small_demo, tmp_path):
-    reads, lines, history = train(tmp_path, small_demo, before=as_mmengine_does)
+def test_what_is_logged_and_saved_is_what_mmengines_own_hook_keeps(buffered, small_demo, tmp_path):
+    reads, lines, history = train(tmp_path, small_demo, **{'default_hooks.runtime_info.type': 'RuntimeInfoHook'})
     assert all(count >= 1 for count in reads['train'])  # it waits at every step
-    assert lines == deferred[1] and history == deferred[2]
+    assert lines == buffered[1] and history == buffered[2]
     assert set(history) == {'train/lr', 'train/loss', 'train/grad_norm'}
     assert [len(history[name]['values']) for name in ('train/loss', 'train/grad_norm')] == [STEPS, STEPS // 2]
 
@@ -108,16 +102,8 @@ def test_a_loss_that_is_not_a_number_between_two_logs_is_found_before_anything_i
         assert torch.load(path, weights_only=True)['meta']['epoch'] == 1
 
 
-def test_features_of_a_batch_come_back_together(deferred):
-    assert deferred[0]['val'] == [3]  # 12 videos in one batch: those of videos, of texts, and whose these are
-
-
-def test_a_log_line_says_a_gpus_memory_without_a_read(monkeypatch):
-    reset = []
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda: 300 * 2**20 + 5)
-    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda: reset.append(True))
-    assert RetrievalLogProcessor()._get_max_memory(None) == 300 and reset
+def test_features_of_a_batch_come_back_together(buffered):
+    assert buffered[0]['val'] == [3]  # 12 videos in one batch: those of videos, of texts, and whose these are
 
 
 # -- one step ----------------------------------------------------------------------------------------------------------
@@ -141,21 +127,23 @@ def optimizer(model):
         type='OptimWrapper', constructor='TrainableOptimWrapperConstructor', optimizer=dict(type='AdamW', lr=1e-3),
         clip_grad=dict(max_norm=1.)))
     wrapper.initialize_count_status(model, 0, 100)
-    return wrapper
+    hook = BufferedRuntimeInfoHook()
+    hook.buffer_norms(wrapper)
+    return wrapper, hook
 
 
 @pytest.mark.parametrize('short_videos', ['repeat', 'mask'])
 @pytest.mark.parametrize('method', sorted(set(METHODS) - {'zero_shot'}))
 def test_a_step_of_any_method_needs_no_value_of_the_device(method, short_videos):
     """On the meta device there are no values: whoever asks for one gets an error."""
-    hub = DeferredMessageHub.get_instance(f'{method} {short_videos}')  # the optimizer's wrapper finds it
     model = build(method, dtype=torch.float32,
                   data_preprocessor=dict(type='VideoTextPreprocessor', short_videos=short_videos)).train().to('meta')
-    wrapper = optimizer(model)
-    for _ in range(2):
-        hub.update_scalar('train/loss', model.train_step(collated(), wrapper)['loss'])
+    wrapper, hook = optimizer(model)
+    run = SimpleNamespace(hooks=[], epoch=0)
+    for i in range(2):
+        hook.after_train_iter(run, i, outputs=model.train_step(collated(), wrapper))
     with pytest.raises(NotImplementedError):
-        hub.fetch()
+        hook.flush(run)
 
 
 def test_the_meta_device_would_show_it():
@@ -166,10 +154,9 @@ def test_the_meta_device_would_show_it():
 
 
 def reads_of_ranks():
-    DeferredMessageHub.get_instance('ranks')
     retriever = build('vop_f_c', dtype=torch.float32).train()
     model = MMDistributedDataParallel(retriever, broadcast_buffers=False)
-    wrapper = optimizer(model)
+    wrapper, _ = optimizer(model)
     with DeviceReads(model) as reads:
         for _ in range(2):
             model.train_step(collated(), wrapper)
@@ -185,9 +172,8 @@ def test_nor_does_a_step_of_several_processes():
 @pytest.mark.parametrize('method', sorted(set(METHODS) - {'zero_shot'}))
 def test_nothing_waits_for_a_real_gpu(method):
     """CUDA itself says when it has to wait."""
-    DeferredMessageHub.get_instance(f'{method} on a GPU')
     model = build(method, dtype=torch.float32).train().cuda()
-    wrapper = optimizer(model)
+    wrapper, _ = optimizer(model)
     model.train_step(collated(), wrapper)
     try:
         torch.cuda.set_sync_debug_mode('error')

@@ -27,7 +27,7 @@ def test_amp_needs_something_to_train():
     cfg = Config.fromfile(CONFIG)
     use_amp(cfg)
     assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.optim_wrapper.dtype == 'bfloat16'
-    with pytest.raises(ValueError, match='trains nothing'):
+    with pytest.raises(ValueError, match='does not train'):
         use_amp(Config.fromfile('configs/baselines/zero_shot_msrvtt.py'))
 
 
@@ -39,6 +39,6 @@ def test_float16_is_for_gpus(monkeypatch, gpu):
         use_amp(cfg, 'float16')
         assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.dtype == 'float16'
     else:
-        with pytest.raises(ValueError, match='float16 needs a GPU'):
+        with pytest.raises(ValueError, match='float16 requires a GPU'):
             use_amp(cfg, 'float16')
         assert cfg.optim_wrapper.type == 'OptimWrapper'

@@ -37,7 +37,7 @@ def test_float16_without_a_gpu_is_refused(small_demo, tmp_path):
     done = run_tool('tools/train.py', TRAIN, '--work-dir', tmp_path, '--amp', '--amp-dtype', 'float16',
                     *options(small_demo))
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert 'error: ' in done.stderr and 'float16 needs a GPU' in done.stderr
+    assert 'error: ' in done.stderr and 'float16 requires a GPU' in done.stderr
 
 
 @pytest.mark.parametrize('change', [{'model.recompute': True}, {'model.backbone.compile': '{"backend": "aot_eager"}'}],

@@ -121,7 +121,7 @@ def test_measures_the_loop_on_data_of_ones_own(small_demo, tmp_path):
 @pytest.mark.parametrize(('args', 'says'), [
     ([DEMO, '--steps', '1'], '--steps must be at least 2'), (['configs/none.py'], 'config not found'),
     (['configs/baselines/zero_shot_demo.py'], 'trains nothing'),
-    ([DEMO, '--frames-from', 'nowhere'], 'no frames of')])
+    ([DEMO, '--frames-from', 'nowhere'], 'no stored frames of')])
 def test_bad_input_is_one_line(args, says):
     done = run_tool(BENCHMARK, 'loop', *args)
     assert done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr

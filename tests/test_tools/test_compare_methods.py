@@ -31,13 +31,13 @@ def test_runs_each_config_with_each_seed_once(demo_folder):
 
     before = (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns
     again = run_tool(TOOL, *arguments, '2', cwd=demo_folder)
-    assert again.returncode == 0 and again.stdout.count('is there: ') == 4
+    assert again.returncode == 0 and again.stdout.count('already finished: ') == 4
     assert (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns == before
     assert (tmp_path / 'table.md').read_text() == table
 
     # results of another config are not passed off as this one's
     other = run_tool(TOOL, *arguments, '3', cwd=demo_folder)
-    assert other.returncode == 1 and 'vop_demo/seed_0 holds a run of another config' in other.stderr
+    assert other.returncode == 1 and 'vop_demo/seed_0 contains a run of another version of' in other.stderr
     assert (tmp_path / 'table.md').read_text() == table
 
 

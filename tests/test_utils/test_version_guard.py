@@ -145,7 +145,8 @@ def test_an_empty_environment_is_told_what_to_do():
     # -S: no site-packages
     done = subprocess.run([sys.executable, '-E', '-S', '-c', 'import vop_mm'], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
-    assert done.stderr.endswith("  - packaging: found none; pip install -e . in the folder of vop_mm's setup.py\n")
+    says = "  - packaging: found none; pip install -e . in the folder of vop_mm's pyproject.toml\n"
+    assert done.stderr.endswith(says)
 
 
 def test_an_environment_with_nothing_but_packaging_gets_the_whole_list(tmp_path):

@@ -58,6 +58,10 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
     elif Path(config).is_file():
         cfg = _with_current_names(Config.fromfile(config, import_custom_modules=False))
         options = {_of_first_metric(key, cfg): value for key, value in options.items()}
+        hooks = cfg.get('default_hooks') or {}
+        if (hooks.get('invalid_loss') or {}).get('type') == 'CheckInvalidLossHook':  # its successor does more
+            hooks.pop('invalid_loss')
+            hooks.setdefault('runtime_info', dict(type='BufferedRuntimeInfoHook'))
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')

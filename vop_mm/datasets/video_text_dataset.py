@@ -75,7 +75,7 @@ class VideoTextDataset(BaseDataset):
                              f'got {on_unreadable!r}')
         self.backend_args, self.max_replacements = backend_args, max_replacements
         self.check_files = check_files
-        self._clock = SharedClock(seed)
+        self._clock, self._videos = SharedClock(seed), data_prefix.get('video', '')
         # built here: MMEngine looks names up in the default scope, which a script may not have set
         pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, pipeline=pipeline, test_mode=test_mode, **kwargs)
@@ -122,11 +122,11 @@ class VideoTextDataset(BaseDataset):
         """Return metainfo and entries, see :func:`read_annotation`, and the source of the videos."""
         return *read_annotation(self.ann_file), VideoSource(self.data_prefix.get('video', ''), self.backend_args)
 
-    def _join_prefix(self) -> None:
-        video = self.data_prefix.get('video', '')
-        super()._join_prefix()
-        if is_address(video):  # MMEngine handles only some schemes
-            self.data_prefix['video'] = video
+    def full_init(self) -> None:
+        """Load the annotation; see :meth:`mmengine.dataset.BaseDataset.full_init`."""
+        if is_address(self._videos):  # MMEngine joins addresses of unknown schemes with the folder of the dataset
+            self.data_prefix['video'] = self._videos
+        super().full_init()
 
     def _locate(self, index: int, entry: dict) -> str:
         """Return the path of a video, or its name in the source."""

@@ -118,11 +118,11 @@ def _problem(checkpoint) -> str | None:
         if key not in checkpoint:
             continue
         if not isinstance(checkpoint[key], dict):
-            return f'its {key} is none'
+            return f'its {key} is not a dict'
         checkpoint[key] = OrderedDict(checkpoint[key])  # without its attributes, which torch treats as options
         for name, value in checkpoint[key].items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-                return f'its {key} holds {name!r:.80}, which is no tensor with a name'
+                return f'its {key} holds {name!r:.80}, which is not a named tensor'
     meta = checkpoint['meta'] = checkpoint.get('meta') or {}
     try:
         check_plain(meta, 'meta', leaves=(torch.Tensor, ), max_nodes=100_000, max_string=1_000_000, bounded=False)
@@ -133,9 +133,9 @@ def _problem(checkpoint) -> str | None:
     clip = (made_on.get('clip') or {}) if isinstance(made_on, dict) else None
     if not isinstance(clip, dict) or clip and not (isinstance(clip.get('arch'), str)
                                                    and isinstance(clip.get('fingerprint'), str)):
-        return 'its metadata are of another form'
+        return 'its metadata is malformed'
     if not isinstance(meta.get('cfg', ''), str):
-        return 'its config is no text'
+        return 'its config is not a string'
     return None
 
 
@@ -148,8 +148,8 @@ def _check_hash(file: BinaryIO, name: str) -> None:
     while chunk := file.read(1 << 20):
         digest.update(chunk)
     if not digest.hexdigest().startswith(wanted[1].lower()):
-        raise CheckpointError(f'{name} is refused: its SHA-256 begins with {digest.hexdigest()[:8]}, not as its name '
-                              f'says with {wanted[1]}: it is damaged, or was changed or renamed')
+        raise CheckpointError(f'{name} is refused: its SHA-256 begins with {digest.hexdigest()[:8]}, its name '
+                              f'says {wanted[1]}: it was damaged, changed or renamed')
 
 
 def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
@@ -166,7 +166,7 @@ def pack(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
     """
     state = checkpoint['state_dict']
     checkpoint['state_dict'] = OrderedDict((name, state[name].detach().cpu().clone())
-                                           for name in _shapes(model) if name in state)
+                                           for name in trainable_shapes(model) if name in state)
     meta = checkpoint['meta']
     dataset = (meta.get('dataset_meta') or {}).get('dataset')
     checkpoint['meta'] = _plain({**meta, _META_KEY: describe(model, cfg, dataset)})
@@ -208,6 +208,7 @@ def unpack(checkpoint: dict) -> None:
             hub['log_scalars'] = OrderedDict(
                 (key, HistoryBuffer(item['values'], item['counts'], item['max_length']))
                 for key, item in hub['log_scalars'].items())
+            hub['resumed_keys'] = dict.fromkeys([*hub['log_scalars'], *hub['runtime_info']], True)  # all that is saved
         except (TypeError, AttributeError, LookupError, ValueError, AssertionError, RuntimeError):
             raise CheckpointError('the history of values in the checkpoint is damaged') from None
 
@@ -227,7 +228,7 @@ def match(checkpoint: dict, model: nn.Module) -> None:
     if clip and clip['arch'] != model.backbone.arch_name:
         raise CheckpointError(f'the checkpoint was made on CLIP {clip["arch"]}, this model has '
                               f'{model.backbone.arch_name}')
-    found, wanted = checkpoint['state_dict'], _shapes(model)
+    found, wanted = checkpoint['state_dict'], trainable_shapes(model)
     for name in [name for name in found if name.startswith('clip.')]:  # the older name of the backbone
         found['backbone.' + name.removeprefix('clip.')] = found.pop(name)
     # a VoP^F checkpoint older than prompt scopes has a single table for all layers
@@ -270,18 +271,13 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= 80 else f'{name!r:.80}'
 
 
-def keep_identity(model: nn.Module) -> None:
-    """Record what a checkpoint of this model contains, before the model is sharded.
-
-    Shards have other names and shapes; :func:`pack` and :func:`match` use the recorded ones.
+def trainable_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of a model's trainable tensors: what a checkpoint of it holds.
 
     Args:
-        model (TextVideoRetriever): Model that is not wrapped yet.
+        model (TextVideoRetriever): The model. If its parameters were split over processes, its attribute
+            ``whole_shapes`` holds the shapes from before.
     """
-    model.whole_shapes = _shapes(model)
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     if hasattr(model, 'whole_shapes'):
         return model.whole_shapes
     return {name: value.shape for name, value in trainable_state_dict(model).items()}

@@ -38,9 +38,9 @@ def load_config(path: str | Path, options: list[str] | None = None, work_dir: st
     """
     options = parse_options(options or [])
     if 'launcher' in options:
-        raise ValueError('launcher is no option of the config: start the processes with --launcher')
+        raise ValueError('launcher can\'t be set in the config: use --launcher')
     if work_dir and 'work_dir' in options:
-        raise ValueError(f'work_dir={options["work_dir"]}, and the folder is {work_dir} already: name one of them')
+        raise ValueError(f'two work directories, work_dir={options["work_dir"]} and {work_dir}: give only one')
     frames_from = options.pop('frames_from', None)
     cfg = read_config(path, options)
     if 'model' not in cfg:
@@ -73,15 +73,15 @@ def use_stored_frames(cfg: Config, folder: str) -> None:
     splits = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
     stores = {split: os.path.join(folder, split) for split in splits if (Path(folder) / split).is_dir()}
     if not stores:
-        raise FileNotFoundError(f'no frames of {cfg.filename} are stored in {folder}: tools/data/cache_frames.py makes '
-                                'them')
+        raise FileNotFoundError(f'no stored frames of {cfg.filename} in {folder}: create them with '
+                                'tools/data/cache_frames.py')
     for split, store in stores.items():
         dataset = cfg[f'{split}_dataloader'].dataset
         read, *rest = dataset.pipeline
         split_pipeline(dataset.pipeline)
         dataset.pipeline = [dict(read, store=store), *rest]
-    print(f'frames come from {", ".join(stores.values())}'
-          + ''.join(f'; {split} is decoded' for split in splits if split not in stores))
+    print(f'using stored frames from {", ".join(stores.values())}'
+          + ''.join(f'; decoding {split}' for split in splits if split not in stores))
 
 
 def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
@@ -95,9 +95,9 @@ def use_amp(cfg: Config, dtype: str = 'bfloat16') -> None:
         ValueError: The config trains nothing, or float16 was requested without a GPU.
     """
     if cfg.get('optim_wrapper') is None:
-        raise ValueError('--amp is for training, and this config trains nothing')
+        raise ValueError('--amp applies to training, but this config does not train')
     if dtype == 'float16' and not torch.cuda.is_available():
-        raise ValueError('--amp-dtype float16 needs a GPU, and there is none here: bfloat16 runs on a CPU too')
+        raise ValueError('--amp-dtype float16 requires a GPU; bfloat16 also runs on a CPU')
     # bfloat16 has float32's range: no loss scaling, and it runs on a CPU too
     cfg.optim_wrapper.type = 'AmpOptimWrapper' if dtype == 'float16' else 'AutocastOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
@@ -125,24 +125,21 @@ def build_runner(cfg: Config, splits: Sequence[str] = ()) -> Runner:
             training, or to the test split if the config trains nothing.
 
     Returns:
-        Runner: Ready to ``train()`` or ``test()``. In a single process, the config's ``strategy`` is ignored because
-        there is nothing to shard.
+        Runner: Ready to ``train()`` or ``test()``.
 
     Raises:
         FileNotFoundError: A checkpoint, CLIP weights or a vocabulary is missing.
         AnnotationError: The annotation of a split is missing.
-        ValueError: The config has a ``strategy`` but no runner type that supports it.
+        ValueError: The config has a ``strategy``, which its runner does not support.
     """
     register_all_modules()
     from vop_mm.registry import RUNNERS
     require_files(cfg, splits or (('test',) if cfg.get('train_cfg') is None else ('train', 'val')))
-    if cfg.get('strategy') and not issubclass(RUNNERS.get(cfg.get('runner_type')) or Runner, FlexibleRunner):
-        raise ValueError('strategy is of runner_type=FlexibleRetrievalRunner alone')
-    if cfg.get('strategy') and cfg.launcher == 'none':
-        cfg.pop('strategy')
-        cfg.runner_type = 'RetrievalRunner'
+    cfg.setdefault('runner_type', 'RetrievalRunner')
+    if cfg.get('strategy') and not issubclass(RUNNERS.get(cfg.runner_type) or Runner, FlexibleRunner):
+        raise ValueError(f'{cfg.runner_type} takes no strategy: set runner_type to a subclass of FlexibleRunner')
     share_temporary_folder()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg)
 
 
 def evaluate(config: str, checkpoint: str | None = None, options: list[str] | None = None, work_dir: str | None = None,
@@ -161,7 +158,7 @@ def evaluate(config: str, checkpoint: str | None = None, options: list[str] | No
     cfg = load_config(config, options, work_dir, launcher)
     require_checkpoint(cfg, checkpoint, 'to evaluate')
     if any(option.startswith(('load_from=', 'resume=')) for option in options or []):
-        raise ValueError('load_from and resume are for training: name the checkpoint behind the config')
+        raise ValueError('load_from and resume apply to training: give the checkpoint as the second argument')
     cfg.load_from, cfg.resume = checkpoint, False
     first_metric(cfg).update({name: value for name, value in metric.items() if value})
     runner = build_runner(cfg, ['test'])

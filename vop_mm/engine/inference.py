@@ -40,7 +40,7 @@ def init_model(config: str | Path | Config, checkpoint: str | Path | None = None
 
     cfg = read_config(config, cfg_options)
     if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename or "the config"} names no model')
+        raise ValueError(f'{cfg.filename or "the config"} has no model')
     require_file(checkpoint)
     model = MODELS.build(cfg.model)
     if checkpoint is not None:

@@ -42,4 +42,4 @@ def _lock(work_dir: str) -> AbstractContextManager:
     if not is_main_process():
         return nullcontext()
     return locked(osp.join(work_dir, 'train.lock'), f'another training is running in {work_dir}: wait for it to end, '
-                  'or name another work directory (--work-dir)')
+                  'or choose another work directory (--work-dir)')

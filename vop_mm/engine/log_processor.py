@@ -1,7 +1,6 @@
 """Log lines that describe what was evaluated."""
 import re
 
-import torch
 from mmengine.runner import LogProcessor, Runner
 
 from vop_mm.evaluation.metrics.retrieval_metric import what_was_evaluated
@@ -29,11 +28,3 @@ class RetrievalLogProcessor(LogProcessor):
         head = re.match(r'Epoch\(\w+\) *(\[[^\]]*\] *)+', line)
         end = head.end() if head else 0
         return tag, f'{line[:end]}{", ".join(evaluated)}  {line[end:]}'
-
-    def _get_max_memory(self, runner: Runner) -> int:
-        # MMEngine's version sends the number to the GPU and waits for it to come back
-        if not torch.cuda.is_available():
-            return super()._get_max_memory(runner)
-        memory = torch.cuda.max_memory_allocated() // 2**20
-        torch.cuda.reset_peak_memory_stats()
-        return memory

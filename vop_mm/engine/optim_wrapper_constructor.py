@@ -1,10 +1,9 @@
 """Optimizer constructor that passes only trainable parameters to the optimizer."""
 import logging
 from collections import Counter
-from functools import partial
 
 from mmengine.logging import MMLogger
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
 from vop_mm.models.tuning import trainable_parameters
@@ -18,8 +17,7 @@ _RULES = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', '
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Constructor of an optimizer over the trainable parameters; MMEngine's default includes the frozen ones.
 
-    With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line. If gradients
-    are clipped, their norm is logged without waiting for the device.
+    With ``paramwise_cfg``, MMEngine's rules determine the parameter groups, which are logged in one line.
 
     Raises:
         ValueError: Nothing trains, ``paramwise_cfg`` has an unknown rule, or a rule for parameters that don't train.
@@ -37,7 +35,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         model = getattr(model, 'module', model)
         trainable = trainable_parameters(model)
         if not trainable:
-            raise ValueError('nothing trains in this model: evaluate it with tools/test.py')
+            raise ValueError('the model has no trainable parameters: evaluate it with tools/test.py')
         optimizer_cfg = self.optimizer_cfg.copy()
         if self.paramwise_cfg:
             self._check_rules(list(trainable))
@@ -47,20 +45,18 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optimizer = OPTIMIZERS.build(optimizer_cfg)
         for key, rule in self.paramwise_cfg.get('custom_keys', {}).items() if self.paramwise_cfg else ():
             if unknown := rule.keys() - {'lr_mult', 'decay_mult', *optimizer.defaults}:
-                raise ValueError(f'paramwise_cfg.custom_keys has {sorted(unknown)[0]!r} for {key!r}: it takes lr_mult, '
-                                 f'decay_mult, and settings of {type(optimizer).__name__}')
+                raise ValueError(f'unknown setting {sorted(unknown)[0]!r} of {key!r} in paramwise_cfg.custom_keys; it '
+                                 f'takes lr_mult, decay_mult, and settings of {type(optimizer).__name__}')
         wrapper_cfg = self.optim_wrapper_cfg.copy()
-        wrapper = OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
-        wrapper._clip_grad = partial(_clip_grad, wrapper)
-        return wrapper
+        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
     def _check_rules(self, trainable: list[str]) -> None:
         unknown = sorted(self.paramwise_cfg.keys() - set(_RULES))
         if unknown:
-            raise ValueError(f'paramwise_cfg has no {unknown[0]!r}: it takes {", ".join(_RULES)}')
+            raise ValueError(f'unknown rule {unknown[0]!r} in paramwise_cfg; the rules are {", ".join(_RULES)}')
         for key in self.paramwise_cfg.get('custom_keys', {}):
             if not any(key in name for name in trainable):
-                raise ValueError(f'paramwise_cfg.custom_keys names {key!r}, which is in no name of what trains: '
+                raise ValueError(f'no trainable parameter matches {key!r} of paramwise_cfg.custom_keys; they are '
                                  f'{", ".join(trainable[:3])}{", ..." if len(trainable) > 3 else ""}')
 
     def _groups(self, model: nn.Module) -> list[dict]:
@@ -80,12 +76,3 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 def _is_of_no_parameter(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not ('is skipped since its requires_grad' in message or message.startswith('paramwise_options'))
-
-
-def _clip_grad(wrapper: OptimWrapper) -> None:
-    # MMEngine's version waits for the gradient norm at every step, to log it. The message hub accepts the tensor as is.
-    parameters = [p for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
-    if parameters:
-        norm = wrapper.clip_func(parameters, **wrapper.clip_grad_kwargs)
-        if norm is not None:  # None if clipped by value
-            wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)

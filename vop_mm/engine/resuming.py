@@ -22,15 +22,15 @@ def check_resumable(checkpoint: dict, runner: Runner | None = None) -> None:
         CheckpointError: The checkpoint has no training state, or is damaged.
     """
     if 'optimizer' not in checkpoint:
-        raise CheckpointError('the checkpoint has no optimizer\'s state to go on with: resume from an epoch_N.pth')
+        raise CheckpointError('the checkpoint has no optimizer state: resume from an epoch_N.pth')
     runner = runner if isinstance(runner, Runner) else None
     optimizer = getattr(getattr(runner, 'optim_wrapper', None), 'optimizer', None)
     schedules = getattr(runner, 'param_schedulers', None)
-    for what, fits in (('what it notes of its run', _notes_fit(checkpoint)),
-                       ('the optimizer\'s state', _optimizer_fits(checkpoint['optimizer'], optimizer)),
-                       ('the state of its schedules', _schedules_fit(checkpoint.get('param_schedulers'), schedules))):
+    for what, fits in (('run information', _notes_fit(checkpoint)),
+                       ('optimizer state', _optimizer_fits(checkpoint['optimizer'], optimizer)),
+                       ('scheduler state', _schedules_fit(checkpoint.get('param_schedulers'), schedules))):
         if not fits:
-            raise CheckpointError(f'the checkpoint can not be resumed from: {what} is of another form')
+            raise CheckpointError(f'the checkpoint can not be resumed from: its {what} is malformed or does not fit')
 
 
 def _notes_fit(checkpoint: dict) -> bool:

@@ -51,7 +51,7 @@ def run_apart(config: str, folder: str | Path, options: list[str] | None = None,
     with locked(folder / 'run.lock', f'another process is running {config} in {folder}'):
         _claim(folder, cfg)
         if result.is_file():
-            print(f'    is there: {result}')
+            print(f'    already finished: {result}')
         else:
             run_in_process(partial(_run, config, folder, options, epochs, test), log, f'{config} in {folder}',
                            partial(next, _new_text(log) if verbose else _new_lines(folder)))
@@ -97,7 +97,7 @@ def refuse_options(options: list[str] | None, instead: dict[str, str]) -> None:
     for option in options or []:
         for key, own in instead.items():
             if option.startswith(f'{key}='):
-                raise ValueError(f'{option}: {own} says that here')
+                raise ValueError(f'{option}: use {own} instead')
 
 
 def _claim(folder: Path, cfg: Config) -> None:
@@ -110,7 +110,7 @@ def _claim(folder: Path, cfg: Config) -> None:
         with atomic_write(file, 'w') as out:
             out.write(text)
     elif file.read_text() != text:
-        raise ValueError(f'{folder} holds a run of another config than {cfg.filename} is now: remove it, or name '
+        raise ValueError(f'{folder} contains a run of another version of {cfg.filename}: remove it, or choose '
                          'another --out')
 
 

@@ -1,26 +1,29 @@
-"""MMEngine's runners, adapted to models that are mostly or entirely frozen."""
-import math
+"""MMEngine's runner, adapted to models that are mostly or entirely frozen."""
 import os
-from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
-from mmengine._strategy import BaseStrategy
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, FlexibleRunner, Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from vop_mm.registry import RUNNERS
+from vop_mm.utils.dist import init_gloo
 
 from .locked_training import LockedTraining
-from .message_hub import DeferredMessageHub
 from .safe_loading import SafeLoading
 from .shared_memory import check_shared_memory
-from .start_of_log import check_loop, log_environment, log_what_trains, refuse_layers_without_prompts, warn_of_schedules
+from .start_of_log import (
+    check_loop,
+    log_caption_epochs,
+    log_environment,
+    log_global_batch,
+    log_what_trains,
+    refuse_layers_without_prompts,
+    warn_of_schedules,
+)
 
 
 @RUNNERS.register_module()
@@ -34,63 +37,48 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
     * the log starts with the trainable parameters, the global batch size and warnings: about a learning rate meant for
       another batch size, a schedule that does not end with training, layers without a prompt. If the method promises
       prompts in all layers, layers without one are an error;
-    * values of training steps are fetched from the device when they are logged or saved, not at every step;
     * evaluation uses the similarity of the model's head;
     * checkpoints are read as data, wherever they come from (:mod:`vop_mm.engine.safe_loading`);
     * a second training in the same work directory is refused (:class:`LockedTraining`).
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up processes; see :meth:`mmengine.runner.Runner.setup_env`."""
         if self.distributed and not torch_dist.is_initialized() and not torch.cuda.is_available():
             init_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
-    def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
-        """Build the message hub; see :meth:`mmengine.runner.Runner.build_message_hub`."""
-        return DeferredMessageHub.get_instance(**{'name': self._experiment_name, **(message_hub or {})})
-
     def _log_env(self, env_cfg: dict) -> None:
-        if self.cfg.get('log_level') == 'DEBUG':
-            super()._log_env(env_cfg)
-        log_environment(self.logger, self.cfg, self.work_dir, self._seed, self._launcher, self._world_size)
+        log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.launcher, self.world_size)
 
     def get_hooks_info(self) -> str:
-        """Return the names of the hooks, in one line."""
         return ', '.join(type(hook).__name__ for hook in self.hooks)
 
     @staticmethod
     def build_dataloader(*args, **kwargs) -> DataLoader:
-        """Build a data loader and check its shared memory; see :meth:`mmengine.runner.Runner.build_dataloader`."""
         loader = Runner.build_dataloader(*args, **kwargs)
         check_shared_memory(loader)
         return loader
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model and log its trainable parameters; see :meth:`mmengine.runner.Runner.build_model`."""
         model = super().build_model(model)
         log_what_trains(self.logger, model, self.cfg)
         return model
 
     def train(self) -> nn.Module:
-        """Train; see :meth:`mmengine.runner.Runner.train`."""
         refuse_layers_without_prompts(self.model, self.cfg)
         return super().train()
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training loop and check its length; see :meth:`mmengine.runner.Runner.build_train_loop`."""
         loop = super().build_train_loop(loop)
-        check_loop(self.logger, loop, self._val_loop is not None)
+        check_loop(self.logger, loop, self.cfg.get('val_cfg') is not None)
         return loop
 
     def build_param_scheduler(self, scheduler: list | dict) -> list | dict:
-        """Build the schedulers and check where they end; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
         schedulers = super().build_param_scheduler(scheduler)
         warn_of_schedules(self.logger, schedulers, self.train_loop)
         return schedulers
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model if several processes train it; see :meth:`mmengine.runner.Runner.wrap_model`."""
         trains = any(p.requires_grad for p in model.parameters())
         if is_model_wrapper(model) or not self.distributed or (trains and model_wrapper_cfg is not None):
             return super().wrap_model(model_wrapper_cfg, model)
@@ -108,72 +96,18 @@ class RetrievalRunner(LockedTraining, SafeLoading, Runner):
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        """Build the evaluator and pass it the model's head; see :meth:`mmengine.runner.Runner.build_evaluator`."""
         evaluator = super().build_evaluator(evaluator)
-        give_head(evaluator, self.model.module if is_model_wrapper(self.model) else self.model)
+        give_head(evaluator, getattr(self.model, 'module', self.model))
         return evaluator
 
     def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate if requested (see :meth:`mmengine.runner.Runner.scale_lr`) and log the result."""
         asked = optim_wrapper.get_lr()['lr'][0]
         super().scale_lr(optim_wrapper, auto_scale_lr)
-        loader = self.train_dataloader
-        log_global_batch(self.logger, optim_wrapper, asked, auto_scale_lr, self.world_size, loader.batch_size)
-        log_caption_epochs(self.logger, self._train_loop, optim_wrapper._accumulative_counts)
-
-
-@RUNNERS.register_module()
-class FlexibleRetrievalRunner(LockedTraining, SafeLoading, FlexibleRunner):
-    """MMEngine's ``FlexibleRunner``, which delegates the model and its distribution to a ``strategy``.
-
-    Fetching of values, the start of the log, evaluation, reading of checkpoints and the lock on the work directory are
-    the same as in :class:`RetrievalRunner`.
-    """
-
-    def _log_env(self) -> None:
-        if self.cfg.get('log_level') == 'DEBUG':
-            super()._log_env()
-        log_environment(self.logger, self.cfg, self.work_dir, self.seed, self.strategy.launcher, self.world_size)
-
-    def get_hooks_info(self) -> str:
-        """Return the names of the hooks, in one line."""
-        return ', '.join(type(hook).__name__ for hook in self.hooks)
-
-    build_dataloader = staticmethod(RetrievalRunner.build_dataloader)
-
-    def build_strategy(self, *args, **kwargs) -> BaseStrategy:
-        """Build the strategy; its model and schedulers are checked as in :class:`RetrievalRunner`."""
-        strategy = super().build_strategy(*args, **kwargs)
-        build_model, build_param_scheduler = strategy.build_model, strategy.build_param_scheduler
-
-        def look_at_model(model: nn.Module | dict) -> nn.Module:
-            model = build_model(model)
-            log_what_trains(self.logger, model, self.cfg)
-            for loop in (self._val_loop, self._test_loop):
-                if isinstance(loop, BaseLoop):
-                    give_head(loop.evaluator, model)
-            if isinstance(self._train_loop, BaseLoop):
-                refuse_layers_without_prompts(model, self.cfg)
-            return model
-
-        def look_at_schedulers(*args, **kwargs) -> list | dict:
-            schedulers = build_param_scheduler(*args, **kwargs)
-            warn_of_schedules(self.logger, schedulers, self.train_loop)
-            return schedulers
-
-        strategy.build_model, strategy.build_param_scheduler = look_at_model, look_at_schedulers
-        return strategy
-
-    def build_message_hub(self, message_hub: dict | None = None) -> DeferredMessageHub:
-        """Build the message hub; see :meth:`mmengine.runner.Runner.build_message_hub`."""
-        return DeferredMessageHub.get_instance(**{'name': self.experiment_name, **(message_hub or {})})
-
-    def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Build the training loop and log its length; see :meth:`mmengine.runner.FlexibleRunner.build_train_loop`."""
-        loop = super().build_train_loop(loop)
-        check_loop(self.logger, loop, self._val_loop is not None)
-        log_caption_epochs(self.logger, loop, self.cfg.optim_wrapper.get('accumulative_counts', 1))
-        return loop
+        accumulated = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+        log_global_batch(self.logger, asked, optim_wrapper.get_lr()['lr'][0], auto_scale_lr, self.world_size,
+                         self.train_dataloader.batch_size, accumulated)
+        log_caption_epochs(self.logger, self.train_loop, accumulated)
 
 
 def give_head(evaluator: Evaluator, model: nn.Module) -> None:
@@ -186,66 +120,3 @@ def give_head(evaluator: Evaluator, model: nn.Module) -> None:
     for metric in evaluator.metrics:
         if hasattr(metric, 'use_head') and hasattr(model, 'head'):
             metric.use_head(model.head)
-
-
-def init_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Set up communication over gloo for the processes of a launcher, if there is no CUDA.
-
-    Args:
-        launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        timeout (float, optional): Seconds to wait for other processes; None is torch's default.
-    """
-    if launcher == 'slurm':
-        _take_environment_from_slurm()
-    torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
-
-
-def log_global_batch(logger: MMLogger, optim_wrapper: OptimWrapper, asked: float, auto_scale_lr: dict | None,
-                     world_size: int, batch_size: int) -> None:
-    """Log the global batch size, and warn if the learning rate was meant for another one.
-
-    Args:
-        logger (MMLogger): The logger.
-        optim_wrapper (OptimWrapper): Optimizer wrapper with the initial learning rate.
-        asked (float): Learning rate in the config.
-        auto_scale_lr (dict, optional): Entry of the config with ``base_batch_size``.
-        world_size (int): Number of processes.
-        batch_size (int): Number of pairs per process.
-    """
-    accumulated = optim_wrapper._accumulative_counts
-    batch = world_size * batch_size * accumulated
-    rate = optim_wrapper.get_lr()['lr'][0]
-    logger.info(f'Global batch {batch}: {world_size} processes with {batch_size} pairs, {accumulated} steps '
-                f'accumulated; effective learning rate {rate:g}'
-                + (f' ({asked:g} in the config)' if rate != asked else ''))
-    meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
-    if batch != meant_for and not auto_scale_lr.get('enable'):
-        logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is {batch}: pass '
-                       '--auto-scale-lr, or change train_dataloader.batch_size')
-
-
-def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> None:
-    """Log how often each caption will be seen, and in how many updates; nothing for a loop that counts steps.
-
-    Args:
-        logger (MMLogger): The logger.
-        loop (BaseLoop): The training loop.
-        accumulated (int): Number of steps in one update.
-    """
-    if isinstance(loop, EpochBasedTrainLoop):
-        updates = math.ceil(len(loop.dataloader) / accumulated)
-        logger.info(f'{loop.max_epochs} caption-epochs over {len(loop.dataloader.dataset):,} pairs of video and '
-                    f'caption, {updates:,} updates in each')
-
-
-def _take_environment_from_slurm() -> None:
-    """Set the variables of torch's environment setup from Slurm's; the launch script sets MASTER_ADDR."""
-    os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
-    os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
-    os.environ.setdefault('LOCAL_RANK', os.environ['SLURM_LOCALID'])
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in os.environ:
-        import subprocess
-        nodes = subprocess.run(['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']], capture_output=True,
-                               text=True, check=True)
-        os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]

@@ -25,7 +25,7 @@ from .checkpoint import CheckpointError, load_from_local_safely, read_checkpoint
 _MAX_DOWNLOAD = 32 << 30  # bytes
 _STALLED = 30  # seconds without data
 _MAX_NAME = 4096
-_lock, _runs, _replaced = threading.Lock(), 0, {}
+_lock, _runs, _replaced = threading.Lock(), 0, None
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def safe_loading() -> Iterator[None]:
     global _runs, _replaced
     with _lock:
         if not _runs:
-            _replaced, CheckpointLoader._schemes = CheckpointLoader._schemes, {'': load_from_anywhere}
+            _replaced = _replace_loaders({'': load_from_anywhere})
         _runs += 1
     try:
         yield
@@ -42,7 +42,12 @@ def safe_loading() -> Iterator[None]:
         with _lock:
             _runs -= 1
             if not _runs:
-                CheckpointLoader._schemes = _replaced
+                _replace_loaders(_replaced)
+
+
+def _replace_loaders(loaders: dict) -> dict:
+    replaced, CheckpointLoader._schemes = CheckpointLoader._schemes, loaders
+    return replaced
 
 
 def load_from_anywhere(filename: str, map_location=None) -> dict:
@@ -65,7 +70,7 @@ def load_from_anywhere(filename: str, map_location=None) -> dict:
             _download(filename, file)
             checkpoint = read_checkpoint(file, re.split('[?#]', filename)[0], map_location)
     elif re.match(r'[\w.:+-]+://', filename):
-        raise CheckpointError(f'{filename} is refused: checkpoints are files, or come by http(s); download it first')
+        raise CheckpointError(f'{filename} is refused: only files and http(s) URLs are supported; download it first')
     else:
         checkpoint = load_from_local_safely(filename, map_location)
     checkpoint['meta'].pop('config', None)  # MMEngine executes it as Python when resuming
@@ -95,55 +100,74 @@ def last_checkpoint(work_dir: str | Path, folder: str | Path) -> str | None:
     try:
         open_below(folder, name).close()
     except (OSError, ValueError):
-        raise CheckpointError(f'{noted} is refused: it names {text!r:.200}, and there is no such file in {folder}; '
-                              'name the checkpoint: --resume FILE') from None
+        raise CheckpointError(f'{noted} is refused: it names {text!r:.200}, which is not a file in {folder}; '
+                              'give the checkpoint: --resume FILE') from None
     return os.path.join(folder, name)
 
 
 class SafeLoading:
-    """Mixin for runners that read everything through :func:`load_from_anywhere`."""
+    """Mixin for runners that read everything through :func:`load_from_anywhere`.
+
+    Args:
+        load_from (str, optional): Checkpoint to start from. Defaults to None.
+        resume (bool | str): Resume from ``load_from``, or from the named checkpoint. ``'auto'``: from the last
+            checkpoint in the work directory; if there is none yet, start from ``load_from``. Defaults to False.
+        **kwargs: Arguments of MMEngine's runner.
+
+    Attributes:
+        loaded (str | None): Checkpoint that is being loaded or was loaded last.
+        resuming (bool): Training will continue from the checkpoint that is being loaded.
+        resumed (bool): Training continues from a checkpoint.
+    """
+
+    loaded: str | None = None
+    resuming = resumed = False
+
+    def __init__(self, *args, load_from: str | None = None, resume: bool | str = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._start = load_from, resume
 
     def train(self, *args, **kwargs):
-        """Train; see :meth:`mmengine.runner.Runner.train`."""
         with safe_loading():
             return super().train(*args, **kwargs)
 
     def val(self, *args, **kwargs):
-        """Validate; see :meth:`mmengine.runner.Runner.val`."""
         with safe_loading():
             return super().val(*args, **kwargs)
 
     def test(self, *args, **kwargs):
-        """Test; see :meth:`mmengine.runner.Runner.test`."""
         with safe_loading():
             return super().test(*args, **kwargs)
 
-    def load_checkpoint(self, *args, **kwargs):
-        """Load a checkpoint; see :meth:`mmengine.runner.Runner.load_checkpoint`."""
+    def load_checkpoint(self, filename: str, *args, **kwargs):
+        self.loaded = filename
         with safe_loading():
-            return super().load_checkpoint(*args, **kwargs)
+            return super().load_checkpoint(filename, *args, **kwargs)
 
-    def resume(self, *args, **kwargs):
-        """Resume from a checkpoint; see :meth:`mmengine.runner.Runner.resume`."""
-        with safe_loading():
-            return super().resume(*args, **kwargs)
+    def resume(self, filename: str, *args, **kwargs):
+        self.loaded, self.resuming = filename, True
+        try:
+            with safe_loading():
+                super().resume(filename, *args, **kwargs)
+        finally:
+            self.resuming = False
+        self.resumed = True
 
     def load_or_resume(self) -> None:
-        """Load or resume according to the config; see :meth:`mmengine.runner.Runner.load_or_resume`.
-
-        ``resume`` may name a checkpoint. With ``'auto'``, the last checkpoint is resumed; if there is none yet, the run
-        starts from ``load_from``.
-        """
-        if not self._has_loaded and self._resume:
-            if self._resume == 'auto' or (self._resume is True and self._load_from is None):
-                last = last_checkpoint(self.work_dir, checkpoint_folder(self))
-                self.logger.info(f'Resuming from the last checkpoint {last}' if last else
-                                 f'There is no checkpoint in {self.work_dir} yet to resume from')
-                self._load_from, self._resume = last or self._load_from, bool(last)
-            elif isinstance(self._resume, str):
-                self._load_from, self._resume = self._resume, True
-        with safe_loading():
-            super().load_or_resume()
+        """Load or resume according to the config, unless a checkpoint was loaded already."""
+        if self.loaded is not None:
+            return
+        load_from, resume = self._start
+        if resume == 'auto' or (resume is True and load_from is None):
+            resume = last_checkpoint(self.work_dir, checkpoint_folder(self))
+            self.logger.info(f'Resuming from the last checkpoint {resume}' if resume else
+                             f'No checkpoint to resume from in {self.work_dir}')
+        elif resume:
+            resume = resume if isinstance(resume, str) else load_from
+        if resume:
+            self.resume(resume)
+        elif load_from is not None:
+            self.load_checkpoint(load_from)
 
 
 def checkpoint_folder(runner) -> str:
@@ -165,7 +189,7 @@ def _download(url: str, file: BinaryIO) -> None:
     try:
         with opener.open(url, timeout=_STALLED) as answer:
             if url.startswith('https:') and not answer.geturl().startswith('https:'):
-                raise CheckpointError(f'{url} is refused: it leads to {answer.geturl()}, which is not encrypted')
+                raise CheckpointError(f'{url} is refused: it redirects to {answer.geturl()}, which is not encrypted')
             while chunk := answer.read(1 << 20):
                 file.write(chunk)
                 if file.tell() > _MAX_DOWNLOAD:

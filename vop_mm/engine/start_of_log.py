@@ -1,4 +1,5 @@
 """Log messages and checks before the first step: environment, trainable parameters, likely mistakes."""
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +8,8 @@ import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.optim import _ParamScheduler
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.utils.dl_utils import collect_env
 from torch import nn
 
 from vop_mm.version import __version__
@@ -16,7 +17,7 @@ from vop_mm.version import __version__
 
 def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | None, launcher: str,
                     world_size: int) -> None:
-    """Log the environment in a few lines; the whole config is in the work directory.
+    """Log the environment in a few lines, or in full if the config's ``log_level`` is ``'DEBUG'``.
 
     Args:
         logger (MMLogger): The logger.
@@ -30,6 +31,9 @@ def log_environment(logger: MMLogger, cfg: Config, work_dir: str, seed: int | No
     logger.info(f'vop_mm {__version__}, Python {platform.python_version()}, torch {torch.__version__}, mmengine '
                 f'{mmengine.__version__}; {platform.machine()}, {device}')
     logger.info(f'Distributed launcher: {launcher}, processes: {world_size}, seed: {seed}')
+    if cfg.get('log_level') == 'DEBUG':
+        logger.debug('System environment:\n' + '\n'.join(f'{key}: {value}' for key, value in collect_env().items()))
+        logger.debug(f'Config:\n{cfg.pretty_text}')
     if cfg.filename is not None:
         logger.info(f'Config: {cfg.filename}, with all its values in {Path(work_dir) / Path(cfg.filename).name}')
 
@@ -85,10 +89,10 @@ def layers_without_prompts(model: nn.Module, cfg: Config) -> list[str]:
         prompted = {layer for provider in providers for layer in getattr(provider, 'layers', range(len(blocks)))}
         bare = [layer for layer in range(len(blocks)) if layer not in prompted]
         if providers and bare:
-            promise = ', of which its method promises prompts in all' if cfg.get('prompts_in_all_layers') else ''
-            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {backbone.arch_name}{promise}, have '
-                         f'no prompt: give them some in model.{key}, or say prompts_in_all_layers=False if that is '
-                         'meant')
+            promise = ', but the method requires prompts in all layers' if cfg.get('prompts_in_all_layers') else ''
+            found.append(f'layers {_ranges(bare)} of the {len(blocks)} layers of {backbone.arch_name} have no prompt'
+                         f'{promise}: add prompts in model.{key}, or set prompts_in_all_layers=False if this is '
+                         'intended')
     return found
 
 
@@ -104,15 +108,16 @@ def check_loop(logger: MMLogger, loop: BaseLoop, validates: bool) -> None:
         ValueError: The training split doesn't fill a batch, and incomplete batches are dropped.
     """
     if len(loop.dataloader) == 0:
-        raise ValueError(f'the training split has {len(loop.dataloader.dataset)} pairs of video and caption, of which '
-                         f'no process gets a batch of {loop.dataloader.batch_size}: lower train_dataloader.batch_size')
+        raise ValueError(f'the training split has {len(loop.dataloader.dataset)} pairs of video and caption, too few '
+                         f'for a batch of {loop.dataloader.batch_size} in each process: lower '
+                         'train_dataloader.batch_size')
     unit, length = ('iteration', loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else ('epoch', loop.max_epochs)
     if validates and loop.val_begin > length:
-        logger.warning(f'Nothing is validated, and no best checkpoint kept: train_cfg.val_begin={loop.val_begin} lies '
-                       f'behind the last {unit}, {length}')
+        logger.warning(f'No validation and no best checkpoint: train_cfg.val_begin={loop.val_begin} is after the last '
+                       f'{unit}, {length}')
 
 
-def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | dict, loop: BaseLoop) -> None:
+def warn_of_schedules(logger: MMLogger, schedulers: Sequence | dict, loop: BaseLoop) -> None:
     """Warn if schedules do not end with training.
 
     Args:
@@ -131,9 +136,46 @@ def warn_of_schedules(logger: MMLogger, schedulers: Sequence[_ParamScheduler] | 
             if until >= last:
                 last, name = until, type(scheduler).__name__
         if group and last != loop.max_iters:
-            logger.warning(f'{name} goes until step {last:,} ({last / steps:g} epochs), training until step '
-                           f'{loop.max_iters:,} ({loop.max_iters / steps:g} epochs): train_cfg.max_epochs alone '
-                           'stretches schedules that nobody set beside it')
+            logger.warning(f'{name} ends at step {last:,} ({last / steps:g} epochs), training at step '
+                           f'{loop.max_iters:,} ({loop.max_iters / steps:g} epochs): train_cfg.max_epochs adjusts only '
+                           'schedules that are not set explicitly')
+
+
+def log_global_batch(logger: MMLogger, asked: float, rate: float, auto_scale_lr: dict | None, world_size: int,
+                     batch_size: int, accumulated: int) -> None:
+    """Log the global batch size, and warn if the learning rate was meant for another one.
+
+    Args:
+        logger (MMLogger): The logger.
+        asked (float): Learning rate in the config.
+        rate (float): Initial learning rate of the optimizer.
+        auto_scale_lr (dict, optional): Entry of the config with ``base_batch_size``.
+        world_size (int): Number of processes.
+        batch_size (int): Number of pairs per process.
+        accumulated (int): Number of steps in one update.
+    """
+    batch = world_size * batch_size * accumulated
+    logger.info(f'Global batch {batch}: {world_size} processes with {batch_size} pairs, {accumulated} steps '
+                f'accumulated; effective learning rate {rate:g}'
+                + (f' ({asked:g} in the config)' if rate != asked else ''))
+    meant_for = (auto_scale_lr or {}).get('base_batch_size', batch)
+    if batch != meant_for and not auto_scale_lr.get('enable'):
+        logger.warning(f'The learning rate {rate:g} was meant for a global batch of {meant_for}, this is {batch}: pass '
+                       '--auto-scale-lr, or change train_dataloader.batch_size')
+
+
+def log_caption_epochs(logger: MMLogger, loop: BaseLoop, accumulated: int) -> None:
+    """Log how often each caption will be seen, and in how many updates; nothing for a loop that counts steps.
+
+    Args:
+        logger (MMLogger): The logger.
+        loop (BaseLoop): The training loop.
+        accumulated (int): Number of steps in one update.
+    """
+    if isinstance(loop, EpochBasedTrainLoop):
+        updates = math.ceil(len(loop.dataloader) / accumulated)
+        logger.info(f'{loop.max_epochs} caption-epochs over {len(loop.dataloader.dataset):,} pairs of video and '
+                    f'caption, {updates:,} updates in each')
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -1,4 +1,8 @@
 """Distributed helpers."""
+import os
+import subprocess
+from datetime import timedelta
+
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
@@ -7,6 +11,30 @@ from torch import Tensor
 def world_size() -> int:
     """Return the number of processes, 1 without a process group."""
     return torch_dist.get_world_size() if torch_dist.is_available() and torch_dist.is_initialized() else 1
+
+
+def init_gloo(launcher: str, timeout: float | None = None) -> None:
+    """Set up communication over gloo for the processes of a launcher, if there is no CUDA.
+
+    Args:
+        launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        timeout (float, optional): Seconds to wait for other processes; None is torch's default.
+    """
+    if launcher == 'slurm':
+        _take_environment_from_slurm()
+    torch_dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+
+
+def _take_environment_from_slurm() -> None:
+    """Set the variables of torch's environment setup from Slurm's; the launch script sets MASTER_ADDR."""
+    os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
+    os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
+    os.environ.setdefault('LOCAL_RANK', os.environ['SLURM_LOCALID'])
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        nodes = subprocess.run(['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']], capture_output=True,
+                               text=True, check=True)
+        os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]
 
 
 def gather_with_grad(x: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ def check_environment() -> None:
     # with a wrong Python, its packages do not matter, and nothing else is reported
     problems = python_problems(sys.version_info[:3])
     if not problems and Requirement is None:
-        problems = ['packaging: found none; pip install -e . in the folder of vop_mm\'s setup.py']
+        problems = ['packaging: found none; pip install -e . in the folder of vop_mm\'s pyproject.toml']
     problems = problems or package_problems(runtime_requirements())
     if len(problems) > 1:
-        problems.append('or all of these at once: pip install -e . in the folder of vop_mm\'s setup.py')
+        problems.append('or all of these at once: pip install -e . in the folder of vop_mm\'s pyproject.toml')
     if problems:
         raise ImportError(f'vop_mm can not run in this environment ({sys.prefix}):\n'
                           + '\n'.join(f'  - {problem}' for problem in problems))
@@ -50,7 +50,7 @@ def runtime_requirements() -> list[Requirement]:
         list[Requirement]: Requirements; empty if vop_mm was copied without its metadata, so nothing can be checked.
     """
     source = _ROOT / 'requirements' / 'runtime.txt'
-    if source.is_file() and (_ROOT / 'setup.py').is_file():
+    if source.is_file() and (_ROOT / 'pyproject.toml').is_file():
         lines = (line.split('#')[0].strip() for line in source.read_text(encoding='utf-8').splitlines())
         found = [Requirement(line) for line in lines if line]
     else:
@@ -58,9 +58,8 @@ def runtime_requirements() -> list[Requirement]:
             lines = metadata.requires('vop_mm') or []
         except metadata.PackageNotFoundError:
             return []
-        # this extra has the unmodified ranges; setup.py adapts the plain requirements to the environment
-        found = [Requirement(line) for line in lines if re.search(r'extra\s*==\s*.runtime\b', line)]
-    return [one for one in found if one.marker is None or one.marker.evaluate({'extra': 'runtime'})]
+        found = map(Requirement, lines)
+    return [one for one in found if one.marker is None or one.marker.evaluate({'extra': ''})]
 
 
 def python_problems(found: tuple[int, int, int]) -> list[str]:

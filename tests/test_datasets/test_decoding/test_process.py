@@ -17,6 +17,7 @@ import pytest
 from tests.videos import encode_video, read_index
 from vop_mm.datasets import VideoDecodeError
 from vop_mm.datasets.decoding import DecodeProcess, PyAVReader
+from vop_mm.datasets.decoding.pyav_reader import prepare_pyav
 
 
 def work(kind: str, *args):
@@ -355,3 +356,37 @@ def test_a_child_converts_frames_where_its_parent_did_so_with_threads(tmp_path):
         assert converted_by_a_child() == 7
     convert()  # still goes on here
     process.close()
+
+
+def test_converters_of_other_threads_outlive_a_fork(monkeypatch):
+    """As PyAV 19 keeps them: in a child, those of its parent are neither used nor freed."""
+    class Converter:
+        def __del__(self):
+            freed.append(os.getpid())
+
+    freed, theirs = [], threading.local()
+    theirs.converter = Converter()
+    monkeypatch.setattr(av.video.frame, '_thread_local', theirs, raising=False)
+    prepare_pyav.__wrapped__()
+    ours, ready, end = av.video.frame._thread_local, threading.Event(), threading.Event()
+    assert ours is not theirs and not hasattr(ours, 'converter')
+    ours.converter = first = Converter()
+
+    def other():
+        assert not hasattr(ours, 'converter')
+        ours.converter = Converter()
+        ready.set()
+        end.wait(20)
+        assert ours.converter is not first
+    thread = threading.Thread(target=other)
+    thread.start()
+    ready.wait(20)
+    prepare_pyav.__wrapped__()
+    assert av.video.frame._thread_local is ours and ours.converter is first
+    del theirs
+    child = os.fork()
+    if child == 0:
+        os._exit(freed != [] or hasattr(ours, 'converter'))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and freed == []
+    end.set()
+    thread.join()

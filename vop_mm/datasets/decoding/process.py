@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import VideoDecodeError
 from .limits import limited_memory, out_of_memory
+from .pyav_reader import prepare_pyav
 
 _BYTES_PER_SECOND = 5_000_000  # expected read speed of the slowest disk
 _TO_START = 30  # seconds for a child to start, which usually takes milliseconds
@@ -53,6 +54,7 @@ class DecodeProcess:
     def __init__(self, function: Callable, timeout: float = 60.) -> None:
         if timeout <= 0:
             raise ValueError(f'timeout must be more than 0 seconds, got {timeout}')
+        prepare_pyav()
         self.function, self.timeout = function, timeout
         self._parent = self._child = self._socket = None
         self._calling = False
@@ -125,6 +127,7 @@ class DecodeProcess:
         return signal.Signals(-status).name if status < 0 else f'exit status {status}'
 
     def _start(self) -> None:
+        prepare_pyav()  # a copy that another process received was not initialized here
         with _STARTING, _no_interrupt():
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             parent = os.getpid()

@@ -5,6 +5,7 @@ import threading
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -19,7 +20,6 @@ from .frame_index import UNKNOWN, FrameIndex
 from .notes import cut_off_note, hdr_note, tracks_note
 from .video_reader import VideoReader
 
-av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages about damaged files are raised as exceptions
 # containers in which seeking is reliable (in a transport stream joined from others, it may find any part)
 _SEEKABLE = ('mov', 'matroska', 'flv')
 _BEFORE_17 = int(av.__version__.split('.')[0]) < 17
@@ -47,9 +47,15 @@ class _PerThread:
         self.of[name, threading.get_ident()] = value
 
 
-if hasattr(av.video.frame, '_thread_local'):
-    _BEFORE = vars(av.video.frame._thread_local).copy()  # of this thread, most likely the main thread
-    av.video.frame._thread_local = _PerThread()
+@lru_cache(maxsize=1)
+def prepare_pyav() -> None:
+    """Set up PyAV in a process that will decode; importing this module changes nothing for others that use PyAV."""
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages about damaged files are raised as exceptions
+    converters = getattr(av.video.frame, '_thread_local', None)
+    if converters is not None and not isinstance(converters, _PerThread):
+        per_thread = _PerThread()
+        per_thread.of_parents.append(vars(converters).copy())  # of this thread, most likely the main thread
+        av.video.frame._thread_local = per_thread
 
 
 @READERS.register_module()
@@ -79,6 +85,7 @@ class PyAVReader(VideoReader):
 
     def _open_container(self) -> None:
         """Open the file at its start."""
+        prepare_pyav()
         self._release()
         name = self._file.format
         allowed = dict(protocol_whitelist='file', format_whitelist=name, codec_whitelist=','.join(CODECS))

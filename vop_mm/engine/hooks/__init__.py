@@ -1,5 +1,5 @@
 """Hooks."""
-from .check_invalid_loss_hook import CheckInvalidLossHook
+from .buffered_runtime_info_hook import BufferedRuntimeInfoHook
 from .checkpoint_hook import TrainableCheckpointHook
 from .set_epoch_hook import SetEpochHook
 from .trainable_ema_hook import TrainableEMAHook
@@ -7,6 +7,6 @@ from .unreadable_video_hook import UnreadableVideoHook
 from .validate_on_resume_hook import ValidateOnResumeHook
 
 __all__ = [
-    'CheckInvalidLossHook', 'SetEpochHook', 'TrainableCheckpointHook', 'TrainableEMAHook', 'UnreadableVideoHook',
+    'BufferedRuntimeInfoHook', 'SetEpochHook', 'TrainableCheckpointHook', 'TrainableEMAHook', 'UnreadableVideoHook',
     'ValidateOnResumeHook'
 ]

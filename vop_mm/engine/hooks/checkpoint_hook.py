@@ -4,8 +4,6 @@ import re
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
-from torch import nn
 
 from vop_mm.registry import HOOKS
 from vop_mm.utils.files import atomic_write, remove_leftovers
@@ -63,14 +61,14 @@ class TrainableCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Keep only the trainable parameters, as plain values."""
-        pack(checkpoint, _model(runner), runner.cfg)
+        pack(checkpoint, getattr(runner.model, 'module', runner.model), runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check that a loaded checkpoint matches the model and can be resumed from, and restore MMEngine's objects."""
-        with naming(runner._load_from):
-            if runner._resume and not runner._has_loaded:
+        with naming(runner.loaded):
+            if runner.resuming:
                 check_resumable(checkpoint, runner)
-            match(checkpoint, _model(runner))
+            match(checkpoint, getattr(runner.model, 'module', runner.model))
             unpack(checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
@@ -128,7 +126,3 @@ class _Later:
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
-
-
-def _model(runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

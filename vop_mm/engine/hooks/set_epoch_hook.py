@@ -14,7 +14,6 @@ class SetEpochHook(Hook):
     """
 
     def before_train_epoch(self, runner) -> None:
-        """Set the epoch and the seed."""
         for dataset in _leaves(runner.train_dataloader.dataset):
             if hasattr(dataset, 'set_epoch'):
                 dataset.set_epoch(runner.epoch, runner.seed)

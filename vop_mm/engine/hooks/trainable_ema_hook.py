@@ -3,9 +3,7 @@ from collections import OrderedDict
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch import Tensor
 
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import HOOKS
@@ -43,16 +41,7 @@ class TrainableEMAHook(Hook):
         self._swapped = False
 
     def before_train(self, runner) -> None:
-        """Start from the current parameters, or from a resumed average.
-
-        Args:
-            runner (Runner): The runner.
-
-        Raises:
-            ValueError: The model is sharded (FSDP): averages of shards are not gathered for checkpoints.
-        """
-        if isinstance(runner.model, FullyShardedDataParallel):
-            raise ValueError('TrainableEMAHook doesn\'t work with FSDP: take it out of custom_hooks')
+        """Start from the current parameters, or from a resumed average."""
         start = self._other or _parameters(runner)
         self._other = {name: start[name].detach().to(p.device, p.dtype, copy=True)
                          for name, p in _parameters(runner).items()}
@@ -65,11 +54,9 @@ class TrainableEMAHook(Hook):
                 self._other[name].lerp_(parameter, self.momentum)
 
     def before_val_epoch(self, runner) -> None:
-        """Put the average into the model."""
         self._swap(runner)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
-        """Put the parameters back."""
         self._swap(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -82,11 +69,12 @@ class TrainableEMAHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the average from a checkpoint to resume from, and restore the parameters."""
-        if runner._resume and 'not_averaged' in checkpoint:
+        if runner.resuming and 'not_averaged' in checkpoint:
             self._other = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint.pop('not_averaged')
-            with naming(runner._load_from):
-                match(checkpoint, _model(runner))  # the checkpoint hook has already checked the average
+            with naming(runner.loaded):
+                # the checkpoint hook has already checked the average
+                match(checkpoint, getattr(runner.model, 'module', runner.model))
 
     @torch.no_grad()
     def _swap(self, runner) -> None:
@@ -100,8 +88,4 @@ class TrainableEMAHook(Hook):
 
 
 def _parameters(runner) -> dict[str, Tensor]:
-    return trainable_parameters(_model(runner))
-
-
-def _model(runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return trainable_parameters(getattr(runner.model, 'module', runner.model))

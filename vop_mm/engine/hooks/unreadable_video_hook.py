@@ -37,16 +37,10 @@ class UnreadableVideoHook(Hook):
 
     # -- training ---------------------------------------------------------------------------------------------------
     def before_train_epoch(self, runner) -> None:
-        """Reset the counters."""
         self._samples = self._replaced = 0
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Count the samples of a batch before it is trained on.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Ignored.
-            data_batch (dict, optional): The batch.
 
         Raises:
             TooManyUnreadableVideosError: More than ``max_share`` of the samples had to be replaced.
@@ -61,9 +55,6 @@ class UnreadableVideoHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         """Sum up the epoch over all processes.
-
-        Args:
-            runner (Runner): The runner.
 
         Raises:
             TooManyUnreadableVideosError: More than ``max_share`` of the samples had to be replaced.
@@ -87,29 +78,23 @@ class UnreadableVideoHook(Hook):
 
     # -- evaluation -------------------------------------------------------------------------------------------------
     def before_val_epoch(self, runner) -> None:
-        """Reset the list of skipped videos."""
         self._skipped = {}
 
     def before_test_epoch(self, runner) -> None:
-        """Reset the list of skipped videos."""
         self._skipped = {}
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                        outputs: Sequence | None = None) -> None:
-        """Record videos that were left out."""
         self._note(runner, data_batch)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: Sequence | None = None) -> None:
-        """Record videos that were left out."""
         self._note(runner, data_batch)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Report videos that were left out."""
         self._report(runner)
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Report videos that were left out."""
         self._report(runner)
 
     def _note(self, runner, data_batch: dict | None) -> None:

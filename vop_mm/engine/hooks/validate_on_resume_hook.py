@@ -19,9 +19,9 @@ class ValidateOnResumeHook(Hook):
     def before_train(self, runner) -> None:
         """Validate if the checkpoint comes from an epoch that is validated at its end."""
         loop = runner.train_loop
-        if not runner._resume or runner.val_loop is None or not 0 < loop.epoch:
+        if not runner.resumed or runner.val_loop is None or not 0 < loop.epoch:
             return
         loop._decide_current_val_interval()
         if loop.epoch >= loop.val_begin and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs):
-            runner.logger.info(f'epoch {loop.epoch} is validated again')
+            runner.logger.info(f'Validating epoch {loop.epoch} again')
             runner.val_loop.run()

@@ -28,7 +28,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         if short_videos not in ('repeat', 'mask'):
             raise ValueError(f"short_videos must be 'repeat' or 'mask', got {short_videos!r}")
-        self.short_videos = short_videos
+        self.short_videos, self.non_blocking = short_videos, non_blocking
         self._given = dict(mean=mean, std=std)
         self._normalize_by(OPENAI_MEAN, OPENAI_STD)  # without a backbone
         self._cut_captions: Callable[[Tensor], Tensor] | None = None
@@ -52,7 +52,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
         Tensors are always copied to a GPU from pinned memory: a copy from pageable memory may block the host.
         """
-        if (isinstance(data, Tensor) and self._non_blocking and self.device.type == 'cuda'
+        if (isinstance(data, Tensor) and self.non_blocking and self.device.type == 'cuda'
                 and data.device.type == 'cpu' and not data.is_pinned()):
             data = data.pin_memory()
         return super().cast_data(data)

@@ -9,17 +9,16 @@ import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.optim import OptimWrapper
 from mmengine.utils import digit_version
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
+from vop_mm.engine.checkpoint import trainable_shapes
+from vop_mm.engine.start_of_log import log_global_batch
 from vop_mm.registry import STRATEGIES
+from vop_mm.utils.dist import init_gloo
 from vop_mm.utils.files import atomic_write
-
-from .checkpoint import keep_identity
-from .runner import init_gloo, log_global_batch
 
 _WRAPPED = '_fsdp_wrapped_module.'
 
@@ -67,7 +66,9 @@ class RetrievalFSDPStrategy(FSDPStrategy):
 
     # -- the model --------------------------------------------------------------------------------------------------
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        keep_identity(model)
+        # shards have other names and shapes than the parameters that checkpoints hold
+        model.whole_shapes = trainable_shapes(model)
+        model.backbone.fingerprint  # noqa: B018 - computed from whole parameters
         if not model.head.is_cosine and next(model.head.parameters(), None) is not None:
             raise ValueError(f'the head {type(model.head).__name__} has weights of its own, which FSDP would scatter: '
                              'evaluation needs them whole')
@@ -108,14 +109,17 @@ class RetrievalFSDPStrategy(FSDPStrategy):
             group['params'].sort(key=lambda p: place[names[id(p)]])
         groups.sort(key=lambda group: place[names[id(group['params'][0])]])
         if getattr(built, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            built._clip_grad = partial(_clip_grad, built, model)
+            built.clip_func = lambda parameters, **kwargs: model.clip_grad_norm_(**kwargs)
+            # called by all processes, including one whose shards hold no trainable parameter
+            built._clip_grad = lambda: built.clip_func([], **built.clip_grad_kwargs)
         return built
 
     def _scale_lr(self) -> None:
         asked = self.optim_wrapper.get_lr()['lr'][0]
         super()._scale_lr()
-        log_global_batch(self.logger, self.optim_wrapper, asked, self._auto_scale_lr, self.world_size,
-                         self.dispatch_kwargs['train_micro_batch_size_per_gpu'])
+        log_global_batch(self.logger, asked, self.optim_wrapper.get_lr()['lr'][0], self._auto_scale_lr, self.world_size,
+                         self.dispatch_kwargs['train_micro_batch_size_per_gpu'],
+                         self.optim_wrapper._accumulative_counts)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def optim_state_dict(self) -> dict:
@@ -181,12 +185,6 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     def resume(self, filename: str, **kwargs) -> dict:
         """Resume, reading the file into host memory; see :meth:`mmengine._strategy.SingleDeviceStrategy.resume`."""
         return super().resume(filename, **dict(kwargs, map_location='cpu'))
-
-
-def _clip_grad(wrapper: OptimWrapper, model: FullyShardedDataParallel) -> None:
-    # called by all processes, including one whose shards hold no trainable parameter
-    norm = model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
-    wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', norm)
 
 
 def _names(model: nn.Module) -> dict[int, str]:

@@ -1,23 +1,34 @@
 """Sharded training (FSDP) in two real processes, against one that holds everything."""
 import json
+import math
 import os
+from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.runner import FlexibleRunner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from projects.fsdp.fsdp import FlexibleRetrievalRunner, RetrievalFSDPStrategy
 from tests.ranks import on_ranks
+from tests.test_config.test_keys import DEMO
 from tests.test_engine.test_runner import log_of
+from tests.test_engine.test_safe_loading import assert_is_safe
 from tests.test_models.test_methods import build
 from tests.test_tools.test_train import options, scalars
 from tests.tools import run_ranks, run_tool
 from tests.versions import needs
-from vop_mm.engine import RetrievalFSDPStrategy
+from vop_mm.config import read_config
+from vop_mm.models.tuning import trainable_parameters
+from vop_mm.registry import MODELS, RUNNERS, STRATEGIES
 
 pytestmark = needs('torch', '2.4', 'FSDP without CUDA can\'t gather the optimizer\'s state')
 
-CONFIG = 'configs/large/full_mini_clip_fsdp_demo.py'
+PROJECT = Path(__file__).resolve().parents[1]
+CONFIG = 'projects/fsdp/configs/full_mini_clip_fsdp_demo.py'
 EPOCHS, PAIRS, MAX_NORM = 2, 16, 5.
 # Adam, for it keeps two states of a parameter; its eps so large that a gradient of rounding moves nothing
 CHANGES = {'train_cfg.max_epochs': EPOCHS, 'train_cfg.val_interval': 1, 'param_scheduler.0.T_max': EPOCHS,
@@ -63,6 +74,7 @@ def test_trains_as_one_process_does(trained):
 def test_its_log_says_how_large_a_step_is(trained):
     for processes, work_dir in trained.items():
         log = log_of(work_dir)
+        assert log.count('Full: 294,913 of 294,913') == 1 and f'processes: {processes}' in log
         assert f'Global batch 32: {processes} processes with {PAIRS // processes} pairs, 2 steps accumulated' in log
         assert 'effective learning rate 0.1\n' in log
         assert f'{EPOCHS} caption-epochs over 48 pairs of video and caption, 2 updates in each' in log
@@ -124,14 +136,51 @@ def test_a_head_is_what_evaluation_scores_by(trained, small_demo, tmp_path):
     found = {}
     for head in ('MeanPoolSimilarity', 'MirrorSimilarity', 'FramesByText'):
         done = run('tools/test.py', small_demo, trained[2] / 'epoch_2.pth', '--work-dir', tmp_path / head, '--json',
-                   tmp_path / f'{head}.json', processes=2, custom_imports=dict(imports=['tests.heads']),
-                   **{'model.head.type': head})
+                   tmp_path / f'{head}.json', processes=2, **{
+                       'model.head.type': head, 'custom_imports.imports': ['projects.fsdp.fsdp', 'tests.heads']})
         if head == 'FramesByText':
             assert done.returncode and 'the head FramesByText has weights of its own' in done.stderr
         else:
             assert done.returncode == 0, done.stderr
             found[head] = json.loads((tmp_path / f'{head}.json').read_text())
     assert found['MeanPoolSimilarity']['t2v/MnR'] + found['MirrorSimilarity']['t2v/MnR'] == pytest.approx(14)
+
+
+@pytest.mark.parametrize(('name', 'millions'), [('vit_l_14', 427.6), ('vit_bigg_14', 2539.6)])
+def test_large_clip_is_trained_whole_in_shards(name, millions):
+    cfg = Config.fromfile(PROJECT / 'configs' / f'full_{name}_fsdp_msrvtt.py')
+    arch, tag = cfg.model.backbone.arch, cfg.model.backbone.pop('weights')
+    with torch.device('meta'):
+        theirs = open_clip.CLIP(**open_clip.get_model_config(arch))
+    sizes = {name: p.shape for name, p in theirs.named_parameters()}
+    assert round(sum(map(math.prod, sizes.values())) / 1e6, 1) == millions
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert {name.removeprefix('backbone.model.'): p.shape for name, p in trainable_parameters(model).items()} == sizes
+    pretrained = open_clip.get_pretrained_cfg(arch, tag)
+    if not pretrained:
+        pytest.skip(f'this open_clip has no {tag} weights for {arch}')
+    if 'quick_gelu' in open_clip.get_pretrained_cfg('ViT-B-32', 'openai'):  # older versions don't say
+        assert pretrained.get('quick_gelu', False) == any(isinstance(m, open_clip.transformer.QuickGELU)
+                                                          for m in theirs.modules())
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    assert (preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()) == (
+        pytest.approx(pretrained['mean']), pytest.approx(pretrained['std']))
+    assert model.vision_tower.recompute and model.text_tower.recompute
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
+    assert RUNNERS.get(cfg.runner_type) and STRATEGIES.get(cfg.strategy.type)
+
+
+@pytest.mark.parametrize('options', [
+    ['custom_imports.imports=[projects.fsdp.fsdp]', 'runner_type=FlexibleRetrievalRunner',
+     'strategy.type=RetrievalFSDPStrategy']])
+def test_any_config_is_sharded_by_options(options):
+    cfg = read_config(DEMO, options)
+    assert RUNNERS.get(cfg.runner_type) and STRATEGIES.get(cfg.strategy.type)
+
+
+def test_checkpoints_are_loaded_safely():
+    assert_is_safe(FlexibleRetrievalRunner, FlexibleRunner)
 
 
 def shard():

@@ -1,5 +1,5 @@
-_base_ = ['../_base_/models/full.py', '../_base_/datasets/msrvtt.py', '../_base_/schedules/vop_5e.py',
-          '../_base_/fsdp_runtime.py']
+_base_ = ['../../../configs/_base_/models/full.py', '../../../configs/_base_/datasets/msrvtt.py',
+          '../../../configs/_base_/schedules/vop_5e.py', './fsdp_runtime.py']
 
 model = dict(backbone=dict(arch='ViT-L-14-quickgelu', weights='openai'), recompute=True)
 train_dataloader = dict(batch_size=4)  # in each of 8 processes: 32 pairs in a step
