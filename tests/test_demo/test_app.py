@@ -196,7 +196,7 @@ def test_an_uploaded_clip_finds_itself_and_its_texts(page, folder, searcher, sma
 @pytest.mark.parametrize('name, content, message', [
     ('text.mp4', b'<html>404 Not Found</html>' * 20, "text.mp4 can't be read as a video: "),
     ('empty.mp4', b'', "empty.mp4 can't be read as a video: "),
-    ('cut.mp4', 'truncated', "cut.mp4 can't be read as a video: damaged, cut off"),
+    ('cut.mp4', 'truncated', "cut.mp4 can't be read as a video: damaged, truncated"),
     ('large.mp4', bytes(2**20 + 1), 'large.mp4 is too large: the limit is 1 MB'),
 ])
 def test_a_bad_file_is_one_message_and_the_page_goes_on(page, server, tmp_path, small_demo, name, content, message):

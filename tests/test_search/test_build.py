@@ -204,7 +204,7 @@ def test_a_second_that_crashes_the_decoder_costs_its_windows_alone(searcher, tmp
     report = searcher.build_index(tmp_path / 'videos', tmp_path / 'index', window=4, stride=2)
     searcher.prompt_set(next(iter(searcher.prompts))).loader.close()
     (name, why), = report.failed if lost == 9 else report.partly
-    assert name == 'film.mp4' and why.endswith('the decoder died: SIGSEGV') and report.clips == 9 - lost
+    assert name == 'film.mp4' and why.endswith('the decoder crashed: SIGSEGV') and report.clips == 9 - lost
 
 
 def test_lost_vectors_are_taken_from_the_catalogue(searcher, small_demo, tmp_path):

@@ -86,7 +86,7 @@ def test_the_limit_of_time_is_of_each_window(tmp_path, monkeypatch):
         assert [read_index(clip[0].permute(1, 2, 0).numpy()) for clip in frames] == [0, 5, 10, 15, 20, 25]
         monkeypatch.setattr(PyAVReader, 'get_batch', lambda self, indices: time.sleep(20))
         loader.close()
-        assert 'did not end within 3' in reason(loader.load_clips, path, [(0, 1), (1, 2)])
+        assert 'timed out after 3' in reason(loader.load_clips, path, [(0, 1), (1, 2)])
 
 
 def test_a_clip_behind_the_end_names_the_video(loader, tmp_path):
@@ -116,7 +116,7 @@ def test_only_videos_are_decoded(loader, tmp_path):
     for kind, path in paths.items():
         for call in (loader.load, loader.duration):
             said = reason(call, path)
-            expected = 'damaged, cut off' if kind == 'hls_in_packets' else 'not a video of a known container'
+            expected = 'damaged, truncated' if kind == 'hls_in_packets' else 'not a video of a known container'
             assert expected in said and secret not in said
 
 

@@ -289,7 +289,7 @@ def test_what_was_indexed_and_is_rubbish_is_forgotten(folder):
     (folder / 'videos' / 'notes.txt').write_bytes(b'')
     report = index(folder / 'index', Loader())
     assert (report.removed, report.clips) == (1, 1) and report.left_out == {
-        'left by the system': ['.Trashes'], 'no videos by their extension': ['notes.txt']}
+        'system files': ['.Trashes'], 'without a video extension': ['notes.txt']}
 
 
 def test_a_file_that_becomes_a_fifo_after_it_was_listed(folder, monkeypatch):

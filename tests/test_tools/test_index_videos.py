@@ -104,7 +104,7 @@ def test_the_status_says_so_of_features_too(folder, tmp_path):
     assert done.returncode == 3 and '1 files can not be read' in ' '.join(done.stdout.split()), done.stderr
     assert len([line for line in done.stdout.splitlines() if "no file of the collection can be read; 'a.mp4': " in line]
                ) == 1, done.stdout
-    assert 'left out: 1 file is no videos by their extension (.txt 1)' in done.stdout
+    assert 'left out: 1 file without a video extension (.txt 1)' in done.stdout
     done = run_tool('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
     assert done.returncode == 3 and '1 can not be read' in done.stdout, done.stdout + done.stderr
 
@@ -135,18 +135,17 @@ def test_what_was_left_out_is_said_and_in_the_report(folder, tmp_path):
     count = len(list((folder / 'videos').iterdir()))
     assert done.returncode == 0 and f'files: {count} added' in done.stdout and '0 can not be read' in done.stdout
     assert done.stdout.splitlines()[-1] == (
-        f'left out: 2 left by the system (.Trashes, ._{name}); '
-        '1 linked to a folder that is searched already (again); 2 files are no videos by their extension (without 1, '
-        '.txt 1); 1 not downloaded to the end (\\udcff.part)')
+        'left out: 1 linked to a folder that was already searched (again); 1 not fully downloaded (\\udcff.part); '
+        f'2 system files (.Trashes, ._{name}); 2 files without a video extension (without 1, .txt 1)')
     assert json.loads((tmp_path / 'report.json').read_text())['left_out'] == {
-        'left by the system': ['.Trashes', f'._{name}'], 'linked to a folder that is searched already': ['again'],
-        'no videos by their extension': ['no extension', 'notes.txt'], 'not downloaded to the end': ['\udcff.part']}
+        'system files': ['.Trashes', f'._{name}'], 'linked to a folder that was already searched': ['again'],
+        'without a video extension': ['no extension', 'notes.txt'], 'not fully downloaded': ['\udcff.part']}
     done = build(folder, videos / '.Trashes' / '..' / 'again' / '.Trashes', tmp_path / 'other')
     assert done.returncode == 0 and '1 added' in done.stdout and 'left out' not in done.stdout, done.stderr
     (tmp_path / 'texts').mkdir()
     (tmp_path / 'texts' / 'a.txt').touch()
     assert_one_line(build(folder, tmp_path / 'texts', tmp_path / 'none'), 'no videos in',
-                    'left out: 1 file is no videos by their extension (.txt 1)')
+                    'left out: 1 file without a video extension (.txt 1)')
 
 
 def test_where_the_report_goes_is_looked_at_before_the_work(folder, tmp_path):

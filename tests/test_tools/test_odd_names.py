@@ -159,7 +159,7 @@ def test_a_converter_lists_videos_of_any_name(world, tmp_path, name):
     (videos / 'odd').symlink_to(world / 'videos')
     (videos / 'list.txt').write_bytes(b'')
     done = run(world, tool, source, tmp_path / 'out', '--video-dir', videos)
-    assert 'left out: 1 file is no videos by their extension (.txt 1)' in done.stdout
+    assert 'left out: 1 file without a video extension (.txt 1)' in done.stdout
     assert (tmp_path / 'out' / 'unannotated_videos.txt').read_text(encoding='utf-8').splitlines() == [
         printable(f'odd/{path}') for path in PATHS]
     assert (tmp_path / 'out' / 'missing_videos.txt').read_text() == ''

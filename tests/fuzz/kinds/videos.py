@@ -210,7 +210,7 @@ def _look_at(world: World, path: str, clips: tuple) -> float:
         duration = world.loader.duration(path)
         found = world.looker.call(path, path, {None, *clips})
     except VideoDecodeError as e:
-        ends = {'the decoder crashed': 'deaths', 'the decoder did not end': 'hangs'}
+        ends = {'the decoder crashed': 'deaths', 'the decoder timed out': 'hangs'}
         world.counts[next((name for said, name in ends.items() if said in e.reason), 'files refused')] += 1
         raise
     world.counts.update(found)
