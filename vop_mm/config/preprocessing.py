@@ -1,4 +1,4 @@
-"""Complete data pipelines with what the backbone declares, and compare the two."""
+"""Complete data pipelines from the backbone's preprocessing, and warn if they disagree."""
 import warnings
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ from .values import put, walk
 
 
 def use_declared(cfg: Config) -> None:
-    """Fill in what pipelines leave open from the backbone's preprocessing; warn about what says otherwise.
+    """Fill in values that pipelines omit from the backbone's preprocessing; warn about other values.
 
     The backbone is not built, and its weights are not read. Filled in are the interpolation of ``ReadClip`` and
     ``ResizeFrames``, the size of ``ResizeFrames`` and ``mmaction.CenterCrop``, the tokenizer of ``TokenizeText``, and,
-    if no step says a size, the whole way from a video to frames of the right size. Mean and deviation are left to
-    :meth:`VideoTextPreprocessor.prepare`, which sees the backbone.
+    if no step has a size, all steps from a video to frames of the right size. Mean and standard deviation are set by
+    :meth:`VideoTextPreprocessor.prepare`.
 
     Args:
         cfg (Config): Config, modified in place. Without a registered backbone, nothing is changed.
 
     Raises:
-        ValueError: The backbone can't say, or a pipeline leaves more open than can be filled in.
+        ValueError: The preprocessing is unknown, or a pipeline omits more than can be filled in.
     """
     model = cfg.get('model')
     backbone = model.get('backbone') if isinstance(model, dict) else None

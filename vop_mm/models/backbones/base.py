@@ -23,10 +23,10 @@ class Preprocessing:
         interpolation (str): ``'bicubic'`` or ``'bilinear'``. Defaults to ``'bicubic'``.
         resize (str): ``'shortest'``: the short side is resized, then the center is cropped. ``'squash'``: both sides
             are resized, without regard to the aspect ratio. Defaults to ``'shortest'``.
-        tokenizer (dict, optional): Config of the tokenizer, from the registry ``TOKENIZERS``. None: every config has to
+        tokenizer (dict, optional): Config of the tokenizer, from the registry ``TOKENIZERS``. None: configs must
             name one. Defaults to None.
-        assumed (bool): Whether only size and tokenizer are known: the weights come from a file that doesn't say how
-            their frames were made. Configs that say otherwise are right then. Defaults to False.
+        assumed (bool): Whether only size and tokenizer are known, because the weights come from a file without
+            metadata. A config with other values causes no warning then. Defaults to False.
 
     Raises:
         ValueError: Unknown value of ``interpolation`` or ``resize``.
@@ -48,11 +48,11 @@ class Preprocessing:
 class Backbone(BaseModule):
     """Base class of models with a vision and a text tower whose blocks can be run one by one.
 
-    The towers (:class:`VisionTower`, :class:`TextTower`) do the rest: they run block after block with prompts in
-    between. Everything outside a backbone's own file uses the members of this class only.
+    The towers (:class:`VisionTower`, :class:`TextTower`) run the blocks with prompts in between. Code outside a
+    backbone's own file uses the members of this class only.
 
     The vision tower's sequence begins with R read-out tokens (CLS: R = 1; R = 0 if frames are read from their patches
-    alone), followed by prompts and M patches. Joined frames stand in one sequence: ``[R * F, P, M * F]`` tokens.
+    alone), followed by prompts and M patches. Joined frames form one sequence: ``[R * F, P, M * F]`` tokens.
 
     Args:
         preprocessing (Preprocessing): Result of :meth:`preprocessing_of` for this model.
@@ -62,9 +62,9 @@ class Backbone(BaseModule):
         context_length (int): Maximum number of text tokens, prompts included.
         vocab_size (int): Number of token ids.
         end_of_text (int): Id of the token that ends captions.
-        causal_text (bool): Whether a text token attends to those before it only. Captions are then cut behind their
+        causal_text (bool): Whether text tokens attend to earlier tokens only. Captions are then cut after their
             end; otherwise they keep their length. Defaults to True.
-        arch_name (str, optional): Name of the architecture, which a checkpoint has to agree with. Defaults to the name
+        arch_name (str, optional): Name of the architecture, which must match that of a checkpoint. Defaults to the name
             of the class.
         weights (str, optional): Tag or file of the weights, for messages. Defaults to None.
         file (str, optional): File from which the weights were read. Defaults to None.
@@ -86,9 +86,9 @@ class Backbone(BaseModule):
     @classmethod
     @abstractmethod
     def preprocessing_of(cls, **arguments) -> Preprocessing:
-        """Return the preprocessing of a model that is not built, and whose weights are not loaded.
+        """Return the preprocessing for given arguments, without building the model or loading weights.
 
-        Data pipelines are completed with it; see :mod:`vop_mm.config.preprocessing`.
+        Data pipelines are completed from it; see :mod:`vop_mm.config.preprocessing`.
 
         Args:
             **arguments: Arguments of the class, as in a config.
@@ -121,9 +121,9 @@ class Backbone(BaseModule):
         """Logarithm of the scale applied to cosine similarities, a scalar."""
 
     def take_fingerprint(self) -> None:
-        """Set ``fingerprint`` to the hash of the present weights, unless it is set.
+        """Set ``fingerprint`` to the hash of the current weights, unless it is already set.
 
-        Call it when the weights are loaded. The retriever does otherwise, before anything is added or trained.
+        Call it when the weights are loaded; otherwise the retriever does, before anything is added or trained.
         """
         self.fingerprint = self.fingerprint or fingerprint(self.state_dict())
 
@@ -140,9 +140,9 @@ class Backbone(BaseModule):
         """
 
     def norm_vision_prompts(self, prompts: Tensor) -> Tensor:
-        """Treat prompts of the first layer as :meth:`embed_frames` treats its tokens at last, [..., C] -> [..., C].
+        """Normalize prompts of the first layer like the tokens of :meth:`embed_frames`, [..., C] -> [..., C].
 
-        Returns the prompts by default.
+        The default changes nothing.
         """
         return prompts
 
@@ -153,8 +153,8 @@ class Backbone(BaseModule):
         Args:
             layer (int): Layer index, from 0.
             x (Tensor): Tokens [N, T, C].
-            num_prefix (int): Number of read-out tokens and prompts. The patches of one frame or several follow, the
-                only tokens that have a place in a frame, for blocks that add it (rotary positions).
+            num_prefix (int): Number of read-out tokens and prompts. The patches of one or several frames
+                follow, the only tokens with a position in a frame, for blocks that add positions (rotary).
             key_mask (Tensor, optional): [N, T] bool, False for tokens that must not be attended to. None masks nothing.
 
         Returns:
@@ -195,9 +195,9 @@ class Backbone(BaseModule):
         """Return the index of the token at which each caption is read, [n, L] int64 -> [n] int64."""
 
     def cut_captions(self, tokens: Tensor) -> Tensor:
-        """Cut token ids behind the last end of a batch, [n, L] -> [n, L'], if nothing there affects embeddings.
+        """Cut token ids after the last end in a batch, [n, L] -> [n, L'], if later tokens don't affect embeddings.
 
-        It reads the ids: best called while they are on the CPU.
+        This reads the ids: call it while they are on the CPU.
         """
         if not self.causal_text or not len(tokens):
             return tokens

@@ -21,7 +21,7 @@ _LISTED = re.compile(r'(data|delta)/\w+\.parquet', re.ASCII)
 
 
 def check_lite_folder(folder: str | Path) -> None:
-    """Refuse a Milvus Lite folder with links, or with files or settings that this project doesn't make; named."""
+    """Reject a Milvus Lite folder that contains links, or files or settings that this project does not write."""
     if not os.path.lexists(folder):
         return
     if not stat.S_ISDIR(os.lstat(folder).st_mode):
