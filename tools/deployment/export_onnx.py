@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='what training wrote; none for a config that trains nothing')
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to write to')
-    parser.add_argument('--opset', type=int, default=18, help='of ONNX, at least 18 (default: 18)')
+    parser.add_argument('--opset', type=int, default=18, help='opset version of ONNX, at least 18 (default: 18)')
     parser.add_argument('--external-data', action='store_true',
                         help='keep the weights in files of their own, as is done anyway near 2 GB')
     parser.add_argument('--check', action=argparse.BooleanOptionalAction, default=True,
