@@ -274,7 +274,7 @@ def test_without_onnxruntime_it_says_so(tiny, tmp_path, monkeypatch):
     for name in ('video.onnx.data', 'mine.txt'):  # one is of an earlier export
         (tmp_path / name).write_text('before')
     said = []
-    about = export_onnx(init_model(Config.fromfile(tiny)), tmp_path, say=said.append)
+    about = export_onnx(init_model(Config.fromfile(tiny)), tmp_path, log=said.append)
     assert said[0].startswith('not checked: onnxruntime is not installed') and about['largest_difference'] == {}
     assert json.loads((tmp_path / 'model.json').read_text()) == about
     assert {path.name for path in tmp_path.iterdir()} == {'video.onnx', 'text.onnx', 'model.json', 'mine.txt'}

@@ -39,7 +39,7 @@ def main() -> int:
     require_checkpoint(cfg, checkpoint, 'to export')
     model = init_model(cfg, checkpoint)
     written = export_onnx(model, args.out_dir, checkpoint, opset=args.opset, external_data=args.external_data,
-                          check=args.check, tolerance=args.tolerance, say=lambda line: print(line, flush=True))
+                          check=args.check, tolerance=args.tolerance, log=lambda line: print(line, flush=True))
     print(f'wrote {", ".join(written["sha256"])} and model.json to {args.out_dir}')
     return 0
 

@@ -16,7 +16,7 @@ from .source import ConversionError, Source
 from .video_files import VideoFiles, without_extension
 
 Captions = dict[str, list[str]]  # video id -> captions, in the annotation's order
-_SHOWN = 5  # number of ids shown on the screen; files list all of them
+_MAX_SHOWN = 5  # number of ids shown on the screen; files list all of them
 _TOLERANCE = 0.02  # tolerance for counts that are only known roughly
 
 
@@ -244,7 +244,7 @@ def _print_result(contents: dict[str, dict], args: argparse.Namespace) -> None:
 
 
 def _some(names: list[str]) -> str:
-    return ', '.join(map(printable, names[:_SHOWN])) + (', ...' if len(names) > _SHOWN else '')
+    return ', '.join(map(printable, names[:_MAX_SHOWN])) + (', ...' if len(names) > _MAX_SHOWN else '')
 
 
 def _warn(message: str) -> None:

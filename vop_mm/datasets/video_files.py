@@ -27,7 +27,7 @@ _SYSTEM_NAMES = frozenset(('.trashes', '@eadir', '#recycle', '@recycle', '$recyc
                            '.spotlight-v100', '.fseventsd', 'lost+found'))
 _SYSTEM_PREFIXES = '._', '.trash-'
 _UNFINISHED = '.part', '.tmp', '.crdownload'
-_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 @dataclass
@@ -65,8 +65,8 @@ def describe_left_out(left_out: dict[str, list[str]]) -> str:
             names = [f'{kind} {count}' for kind, count in counts.most_common()]
         else:
             what, names = f'{len(paths)} {reason}', paths
-        more = ', ...' if len(names) > _SHOWN else ''
-        parts.append(f'{what} ({", ".join(map(printable, names[:_SHOWN]))}{more})')
+        more = ', ...' if len(names) > _MAX_SHOWN else ''
+        parts.append(f'{what} ({", ".join(map(printable, names[:_MAX_SHOWN]))}{more})')
     return f'left out: {"; ".join(parts)}' if parts else ''
 
 

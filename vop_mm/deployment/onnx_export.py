@@ -109,7 +109,7 @@ class TextEncoder(nn.Module):
 
 def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | None = None, *,
                 opset: int = LOWEST_OPSET, external_data: bool = False, check: bool = True, tolerance: float = 1e-4,
-                say: Callable[[str], None] = lambda line: None) -> dict:
+                log: Callable[[str], None] = lambda line: None) -> dict:
     """Write ``video.onnx``, ``text.onnx`` and ``model.json``.
 
     The files are written to a temporary folder and renamed when all are complete, ``model.json`` last: a folder that
@@ -124,7 +124,7 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
             2 GB, the maximum size of an ONNX file. Defaults to False.
         check (bool): Compare the files with the model in onnxruntime, if it is installed. Defaults to True.
         tolerance (float): Maximum difference of an embedding's values. Defaults to 1e-4.
-        say (Callable): Called with progress messages. Defaults to no output.
+        log (Callable): Called with progress messages. Defaults to no output.
 
     Returns:
         dict: Content of ``model.json``.
@@ -139,7 +139,7 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
     encoders = {VIDEO: VideoEncoder(model), TEXT: TextEncoder(model)}
     about = describe_export(model, checkpoint, opset)
     if check and importlib.util.find_spec('onnxruntime') is None:
-        say('not checked: onnxruntime is not installed (pip install onnxruntime)')
+        log('not checked: onnxruntime is not installed (pip install onnxruntime)')
         check = False
     names = [name for tower in encoders for name in (tower, f'{tower}.data')]
     with _written_together(Path(out_dir), names, last=DESCRIPTION) as folder:
@@ -148,14 +148,14 @@ def export_onnx(model: nn.Module, out_dir: str | Path, checkpoint: str | Path | 
             start = time.perf_counter()
             write_onnx(encoder, folder / name, opset, external_data, dict(vop_mm=json.dumps(about)))
             size = sum(path.stat().st_size for path in folder.glob(f'{name}*'))
-            say(f'{name}: exported in {time.perf_counter() - start:.0f} s, {size / 1e6:.1f} MB')
+            log(f'{name}: exported in {time.perf_counter() - start:.0f} s, {size / 1e6:.1f} MB')
             if check:
                 difference = largest_difference(folder / name, encoder)
                 if not difference <= tolerance:
                     raise ValueError(f'{name} differs from the model by {difference:.1e}, more than {tolerance:.0e}: '
                                      'nothing was written')
                 description['largest_difference'][name] = difference
-                say(f'{name}: differs from the model by at most {difference:.1e}')
+                log(f'{name}: differs from the model by at most {difference:.1e}')
         description['sha256'] = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
     return description

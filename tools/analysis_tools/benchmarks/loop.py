@@ -15,7 +15,7 @@ from vop_mm.utils.cli import add_common_arguments
 
 from ._models import ROOT
 
-MOST_CLIPS, WARM_UP = 32, 3
+MAX_CLIPS, WARM_UP = 32, 3
 STEP, WAIT = 'training step', 'waiting for data'
 # rows of the picture: categories in the profiler's trace, prefix of the names, color
 ROWS = {WAIT: (('user_annotation', ), WAIT, '#c44e52'), 'step': (('user_annotation', ), STEP, '#4c72b0'),
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         loader.batch_size = args.batch_size or (loader.batch_size if torch.cuda.is_available() else 2)
         pairs = (WARM_UP + 2 * args.steps) * loader.batch_size
         if args.frames_from is None:
-            make_data(loader.dataset, folder, min(MOST_CLIPS, math.ceil(pairs / 2)))
+            make_data(loader.dataset, folder, min(MAX_CLIPS, math.ceil(pairs / 2)))
         use_stored_frames(cfg, args.frames_from or f'{folder}/frames')
         train_so_long(cfg, pairs, args.steps)
         if args.amp:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-_PART = 100_000
+_BATCH = 100_000
 _RECALL, _P50_MS = 0.95, 10
 _APART = 0.3  # cosine of a far query with its closest content; CLIP's texts and images have 0.2 to 0.35
 BACKENDS = {
@@ -78,16 +78,16 @@ def make_vectors(path: Path, count: int, dim: int, num_queries: int, seed: int) 
         return _unit(centers[rng.integers(len(centers), size=size)] + noise)
 
     vectors = np.lib.format.open_memmap(path, 'w+', np.float32, (count, dim))
-    for first in range(0, count, _PART):
-        vectors[first:first + _PART] = draw(min(_PART, count - first))
+    for first in range(0, count, _BATCH):
+        vectors[first:first + _BATCH] = draw(min(_BATCH, count - first))
     return vectors, draw(num_queries)
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Find the ``k`` nearest vectors of each query by exhaustive search; returns indices int64 [Q, k], in any order."""
     scores, numbers = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    for first in range(0, len(vectors), _PART):
-        part = queries @ vectors[first:first + _PART].T  # [Q, P]
+    for first in range(0, len(vectors), _BATCH):
+        part = queries @ vectors[first:first + _BATCH].T  # [Q, P]
         scores = np.concatenate([scores, part], axis=1)
         here = np.broadcast_to(np.arange(first, first + part.shape[1]), part.shape)
         numbers = np.concatenate([numbers, here], axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 HDR = {16: 'PQ', 18: 'HLG'}
 """Transfer characteristics (ITU-T H.273) that are tone mapped, by their number in FFmpeg."""
 
-_MOST = 16  # pixel aspect ratios beyond this are treated as damage
+_MAX_ASPECT = 16  # pixel aspect ratios beyond this are treated as damage
 _WHITE, _PEAK = 203., 1000.  # nits, ITU-R BT.2408: reference white, and peak of the display that videos are graded for
 _TO_709 = np.array([[1.6605, -.5876, -.0728], [-.1246, 1.1329, -.0083], [-.0182, -.1006, 1.1187]], np.float32)
 _LUMA_2020 = np.array([.2627, .6780, .0593], np.float32)
@@ -51,7 +51,7 @@ def square_width(width: int, aspect: Fraction | None) -> int:
         width (int): Stored width.
         aspect (Fraction, optional): Pixel width divided by pixel height. None, 0 and absurd values count as square.
     """
-    if not aspect or not Fraction(1, _MOST) <= aspect <= _MOST:
+    if not aspect or not Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
         return width
     return max(1, round(width * aspect))
 
