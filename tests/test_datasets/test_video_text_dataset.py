@@ -228,7 +228,7 @@ def test_an_annotation_names_no_files_elsewhere(whole, tmp_path, video):
     video = video.format(tmp_path)
     entries = [dict(video_id='x', video=video, captions=['a'])]
     (tmp_path / 'a.json').write_text(json.dumps(dict(data_list=entries)))
-    with pytest.raises(AnnotationError, match=r'a.json: entry 0 \(x\): the path .* leads out of the folder'):
+    with pytest.raises(AnnotationError, match=r'a.json: entry 0 \(x\): the path .* is outside the video folder'):
         build(tmp_path)
     # as before where no folder was named
     (tmp_path / 'b.json').write_text(json.dumps({str(tmp_path / 'secret.mp4'): ['a']}))
