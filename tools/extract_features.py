@@ -63,7 +63,7 @@ def main() -> int:
                                         backend_args=backend_args)
     clips, failed = sum(r.clips for r in reports), [file for r in reports for file in r.failed]
     print(f'process {rank} of {world_size}: {len(reports)} parts, {clips} clips, '
-          f'{sum(r.encoded for r in reports)} encoded now; {len(failed)} files can not be read')
+          f'{sum(r.encoded for r in reports)} encoded now; {len(failed)} files cannot be read')
     if rank == 0 and reports[0].left_out:
         print(describe_left_out(reports[0].left_out))
     if clips or not nothing_read(args.out, args.shards):

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         for name in ('config', 'checkpoint', 'window', 'stride', 'device', 'bf16', 'batch_size', 'workers', 'timeout',
                      'max_windows', 'backend_args', 'cfg_options'):
             if getattr(args, name) != parser.get_default(name):
-                parser.error(f'--{name.replace("_", "-")} can not be used with --features')
+                parser.error(f'--{name.replace("_", "-")} cannot be used with --features')
     return args
 
 
@@ -85,7 +85,7 @@ def main() -> int:
             json.dump(dataclasses.asdict(report), file, indent=1)
     partly = f', {len(report.partly)} in part' if report.partly else ''
     print(f'{args.index}: {report.clips} clips; files: {report.added} added, {report.changed} changed, '
-          f'{report.removed} removed, {report.unchanged} unchanged, {len(report.failed)} can not be read{partly}')
+          f'{report.removed} removed, {report.unchanged} unchanged, {len(report.failed)} cannot be read{partly}')
     listed = [*report.failed, *report.partly]
     for path, reason in listed[:_MAX_LISTED]:
         print(f'  {path!r}: {reason if reason.isprintable() else repr(reason)}')

@@ -43,9 +43,9 @@ def make_clips(out_dir: Path, seed: int, counts: dict[str, int], workers: int) -
     settings = dict(seed=seed, counts=counts, frames=FRAMES, size=SIZE, fps=FPS, code=_code_fingerprint())
     remove_leftovers(out.parent)
     if _is_whole(out, settings):
-        return f'{out_dir} is there already, with these settings: nothing to do'
+        return f'{out_dir} exists with these settings: nothing to do'
     if out.exists() and not (out / SETTINGS).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out_dir} holds something else than the demo; name another folder')
+        raise FileExistsError(f'{out_dir} is not empty and not the demo; choose another folder')
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.is_dir() and not os.access(out, os.W_OK):
         raise PermissionError(f'{out_dir} is not writable')

@@ -149,7 +149,7 @@ def test_a_moment_plays_from_its_start_to_its_end(page):
 def test_what_a_browser_cannot_play_is_shown_and_downloaded(page, folder):
     search(page, 'a white square')
     card = page.locator('.vop-card', has_text='old.avi').first
-    assert card.locator('video').count() == 0 and 'can not play .avi: download it' in card.inner_text()
+    assert card.locator('video').count() == 0 and 'cannot play .avi: download it' in card.inner_text()
     card.scroll_into_view_if_needed()
     page.wait_for_function('i => i.complete && i.naturalWidth == 80', arg=card.locator('img').element_handle())
     with page.expect_download() as download:
@@ -309,14 +309,14 @@ def test_nothing_is_asked_of_another_host_and_nothing_went_wrong(page, server):
 def test_the_state_of_the_index_follows_the_index(page, folder):
     page.get_by_role('tab', name='Index').click()
     table = page.locator('#vop-index')
-    wait_for_text(page, '#vop-index', '16 read, 1 can not be')
+    wait_for_text(page, '#vop-index', '16 read, 1 cannot be')
     assert table.locator('.vop-failed td').nth(0).inner_text() == 'bad.mp4'
     assert 'not a' in table.locator('.vop-failed td').nth(1).inner_text()
     assert 'MiniCLIP, fingerprint' in table.inner_text() and '4 s long, one every 1 s' in table.inner_text()
     encode_video(folder / 'videos' / 'new.mp4', 20, first=700)
     done = run_tool('tools/index_videos.py', 'videos', 'vop_f_p', cwd=folder)
     assert done.returncode == 0 and '1 added' in done.stdout, done.stderr
-    wait_for_text(page, '#vop-index', '17 read, 1 can not be')
+    wait_for_text(page, '#vop-index', '17 read, 1 cannot be')
     upload(page, folder / 'videos' / 'new.mp4')
     assert shown(page, '#vop-neighbors')[0] == ('new.mp4', 1.)
     (folder / 'vop_f_p').rename(folder / 'away')

@@ -217,8 +217,8 @@ def test_an_upload_that_ends_early_leaves_nothing(server):
     (('vop', '--texts', 'empty.txt'), 'empty.txt contains 0 texts'),
     (('vop', '--texts', 'vop.pth'), 'vop.pth is not a text file'),
     (('vop', '--timeout', '0'), 'must be more than 0'),
-    (('vop', '--port', '99999'), 'can not listen on 127.0.0.1, port 99999'),
-    (('vop', '--host', '203.0.113.9'), 'can not listen on 203.0.113.9'),
+    (('vop', '--port', '99999'), 'cannot listen on 127.0.0.1, port 99999'),
+    (('vop', '--host', '203.0.113.9'), 'cannot listen on 203.0.113.9'),
     (('other', ), 'was made with other settings: prompts'),
     (('gone', ), 'not found'),
 ])

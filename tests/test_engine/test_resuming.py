@@ -64,7 +64,7 @@ def test_what_training_writes_is_taken(optimizer):
 def test_values_of_another_kind_are_refused(optimizer, change):
     content = checkpoint(optimizer)
     change(content)
-    with pytest.raises(CheckpointError, match='can not be resumed from: its .* is malformed'):
+    with pytest.raises(CheckpointError, match='cannot be resumed from: its .* is malformed'):
         check_resumable(content)
 
 

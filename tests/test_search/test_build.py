@@ -228,7 +228,7 @@ def test_clusters_looked_at_may_change(searcher, small_demo, tmp_path):
     assert len(searcher.search('a square', index, k=100)) == report.clips  # the index is read again, and they are kept
     with pytest.raises(ValueError, match='num_probes must be at least 1'):
         searcher.build_index(small_demo / 'videos', index, backend=dict(num_probes=0))
-    with pytest.raises(IndexMismatchError, match='which can not be changed: create another'):
+    with pytest.raises(IndexMismatchError, match='which cannot be changed: create another'):
         searcher.build_index(small_demo / 'videos', index, backend=dict(nprobe=5))
     assert SearchIndex(index).backend == dict(backend, num_probes=1000)
 
@@ -244,7 +244,7 @@ def test_nothing_changes_where_indexing_is_refused(searcher, small_demo, tmp_pat
             (lambda: searcher.build_index(videos, index, window=-1), ValueError, 'window and stride must be positive'),
             (lambda: searcher.build_index(videos, videos), FileExistsError, 'is not a search index'),
             (lambda: searcher.build_index(videos, index, backend=dict(
-                type='MilvusIndex', uri='http://127.0.0.1:9', timeout=2)), ConnectionError, 'can not be reached')):
+                type='MilvusIndex', uri='http://127.0.0.1:9', timeout=2)), ConnectionError, 'cannot be reached')):
         with pytest.raises(error, match=message):
             call()
         assert not index.exists() and os.listdir(videos) == ['a.mp4']
@@ -252,7 +252,7 @@ def test_nothing_changes_where_indexing_is_refused(searcher, small_demo, tmp_pat
     before = contents(index)
     with pytest.raises(IndexMismatchError, match='window 30.0, not 5'):
         searcher.build_index(videos, index, window=5)
-    with pytest.raises(IndexMismatchError, match='which can not be changed: create another'):
+    with pytest.raises(IndexMismatchError, match='which cannot be changed: create another'):
         searcher.build_index(videos, index, backend=dict(type='MilvusIndex'))
     with pytest.raises(ValueError, match='is for the videos in'):
         searcher.build_index(empty, index)

@@ -108,7 +108,7 @@ def test_a_method_that_changes_clip_can_not_share_it(files):
     searcher = VideoSearcher(files['vop'][0], {'vop': files['vop'][1]})
     before = searcher.encode_text(['a square'])
     for name, method in (('full', 'Full'), ('partial', 'Partial'), ('adapter', r'Adapter\^ATTN')):
-        with pytest.raises(CheckpointError, match=rf'method {method}\) can not share a backbone: it changes weights'):
+        with pytest.raises(CheckpointError, match=rf'method {method}\) cannot share a backbone: it changes weights'):
             searcher.add_prompts(name, files[name][1])
         with pytest.raises(ValueError, match=f'the method {method} changes CLIP itself'):
             VideoSearcher(*files[name]).add_prompts('vop', files['vop'][1])

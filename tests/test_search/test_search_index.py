@@ -77,7 +77,7 @@ def test_a_server_that_the_user_names_is(server, how, tmp_path, monkeypatch):
         monkeypatch.setenv('VOP_MM_MILVUS_URI', f'http://127.0.0.1:9 {address}')
     make_index(tmp_path / 'index', tmp_path)
     says_milvus(tmp_path / 'index', address)
-    with pytest.raises(ConnectionError, match='can not be reached'):
+    with pytest.raises(ConnectionError, match='cannot be reached'):
         SearchIndex(tmp_path / 'index', None if how == 'environment' else dict(type='MilvusIndex', uri=address))
     assert received
 

@@ -84,10 +84,10 @@ def test_the_status_says_that_no_file_can_be_read(folder, tmp_path):
     for number in range(2):
         (tmp_path / 'videos' / f'{number}.mp4').write_bytes(b'<html>')
     done = build(folder, tmp_path / 'videos', tmp_path / 'index')
-    assert done.returncode == 3 and '2 can not be read' in done.stdout and 'Traceback' not in done.stderr, done.stderr
+    assert done.returncode == 3 and '2 cannot be read' in done.stdout and 'Traceback' not in done.stderr, done.stderr
     shutil.copy(next((folder / 'videos').glob('*.mp4')), tmp_path / 'videos')
     done = build(folder, tmp_path / 'videos', tmp_path / 'index')
-    assert done.returncode == 0 and '1 added' in done.stdout and '2 can not be read' in done.stdout, done.stderr
+    assert done.returncode == 0 and '1 added' in done.stdout and '2 cannot be read' in done.stdout, done.stderr
 
 
 def test_the_status_says_so_of_features_too(folder, tmp_path):
@@ -101,12 +101,12 @@ def test_the_status_says_so_of_features_too(folder, tmp_path):
         assert done.returncode == status, done.stdout + done.stderr
         assert ('no file of the collection can be read' in done.stdout) == bool(status)
     done = run_tool(*extract, cwd=folder)
-    assert done.returncode == 3 and '1 files can not be read' in ' '.join(done.stdout.split()), done.stderr
+    assert done.returncode == 3 and '1 files cannot be read' in ' '.join(done.stdout.split()), done.stderr
     assert len([line for line in done.stdout.splitlines() if "no file of the collection can be read; 'a.mp4': " in line]
                ) == 1, done.stdout
     assert 'left out: 1 file without a video extension (.txt 1)' in done.stdout
     done = run_tool('tools/index_videos.py', tmp_path / 'videos', tmp_path / 'index', '--features', tmp_path / 'f')
-    assert done.returncode == 3 and '1 can not be read' in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 3 and '1 cannot be read' in done.stdout, done.stdout + done.stderr
 
 
 def test_a_bad_second_of_a_film_is_said(folder, tmp_path):
@@ -117,7 +117,7 @@ def test_a_bad_second_of_a_film_is_said(folder, tmp_path):
     done = build(folder, tmp_path / 'videos', tmp_path / 'index', '--window', 2, '--stride', 2, '--json',
                  tmp_path / 'report.json')
     assert done.returncode == 0 and ': 4 clips; files: 1 added' in done.stdout, done.stdout + done.stderr
-    assert ", 0 can not be read, 1 in part\n  'film.mp4': 1 of 5 windows can't be read: " in done.stdout
+    assert ", 0 cannot be read, 1 in part\n  'film.mp4': 1 of 5 windows can't be read: " in done.stdout
     assert json.loads((tmp_path / 'report.json').read_text())['partly'][0][0] == 'film.mp4'
 
 
@@ -133,7 +133,7 @@ def test_what_was_left_out_is_said_and_in_the_report(folder, tmp_path):
     (videos / 'again').symlink_to(videos)
     done = build(folder, videos, tmp_path / 'index', '--json', tmp_path / 'report.json')
     count = len(list((folder / 'videos').iterdir()))
-    assert done.returncode == 0 and f'files: {count} added' in done.stdout and '0 can not be read' in done.stdout
+    assert done.returncode == 0 and f'files: {count} added' in done.stdout and '0 cannot be read' in done.stdout
     assert done.stdout.splitlines()[-1] == (
         'left out: 1 linked to a folder that was already searched (again); 1 not fully downloaded (\\udcff.part); '
         f'2 system files (.Trashes, ._{name}); 2 files without a video extension (without 1, .txt 1)')
@@ -164,12 +164,12 @@ def test_a_fifo_is_listed_and_nothing_waits_for_it(folder, tmp_path):
 def test_the_most_windows_of_a_file_can_be_set(folder, tmp_path):
     done = build(folder, 'videos', tmp_path / 'index', '--window', '0.5', '--max-windows', '2')
     count = len(list((folder / 'videos').iterdir()))
-    assert done.returncode == 3 and f'{count} can not be read' in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 3 and f'{count} cannot be read' in done.stdout, done.stdout + done.stderr
     assert 'more than 2 windows (--max-windows)' in done.stdout
     done = build(folder, 'videos', tmp_path / 'index', '--max-windows', '0')
     assert done.returncode == 2 and '--max-windows must be at least 1' in done.stderr
     done = run_tool('tools/index_videos.py', 'videos', tmp_path / 'index', '--max-windows', '5', '--features', 'x')
-    assert done.returncode == 2 and '--max-windows can not be used with --features' in done.stderr
+    assert done.returncode == 2 and '--max-windows cannot be used with --features' in done.stderr
 
 
 def test_features_of_somebody_else_are_taken_in_below_the_folder_that_is_named(folder, tmp_path):

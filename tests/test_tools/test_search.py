@@ -39,7 +39,7 @@ def folder(small_demo, tmp_path_factory):
                     '--window', '4', '--stride', '2', '--json', 'report.json', cwd=folder)
     assert done.returncode == 0, done.stderr
     count = len(list((small_demo / 'videos').iterdir())) + 1
-    assert f'{count} added, 0 changed, 0 removed, 0 unchanged, 1 can not be read' in done.stdout
+    assert f'{count} added, 0 changed, 0 removed, 0 unchanged, 1 cannot be read' in done.stdout
     assert "'bad.mp4': not a video" in done.stdout or "'bad.mp4': " in done.stdout
     assert json.loads((folder / 'report.json').read_text())['failed'][0][0] == 'bad.mp4'
     return folder
@@ -156,10 +156,10 @@ def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
     (('videos', 'index', *MADE_WITH, 'b.pth'), 'other settings: prompts'),
     (('videos', 'index', '--window', '9'), 'other settings: window 4.0, not 9.0'),
     (('videos', 'new', *MADE_WITH, 'a.pth', '--window', '0'), 'window and stride must be positive'),
-    (('videos', 'new', *MADE_WITH, 'a.pth', '--milvus-uri', 'http://127.0.0.1:9'), 'can not be reached'),
+    (('videos', 'new', *MADE_WITH, 'a.pth', '--milvus-uri', 'http://127.0.0.1:9'), 'cannot be reached'),
     (('videos', 'new', *MADE_WITH, 'config.py'), 'not a readable checkpoint'),
     (('videos', 'new', '--config', 'nothing.py'), 'config not found: nothing.py'),
-    (('videos', 'index', '--backend', 'milvus'), 'which can not be changed: create another'),
+    (('videos', 'index', '--backend', 'milvus'), 'which cannot be changed: create another'),
     (('videos', 'index', '--num-probes', '0'), 'num_probes must be at least 1'),
     (('empty', 'new', *MADE_WITH, 'a.pth'), 'no videos in empty'),
     (('empty', 'index'), 'is for the videos in'),
@@ -182,8 +182,8 @@ def test_a_folder_that_has_become_empty_is_not_forgotten(folder, tmp_path):
 
 
 @pytest.mark.parametrize('locked, mode, tool, message', [
-    ('index', 0o500, 'index_videos', 'catalogue.db can not be written'),
-    ('index/catalogue.db', 0o400, 'index_videos', 'can not be written'),
+    ('index', 0o500, 'index_videos', 'catalogue.db cannot be written'),
+    ('index/catalogue.db', 0o400, 'index_videos', 'cannot be written'),
     ('videos', 0, 'index_videos', 'Permission denied'),
     ('.', 0o500, 'index_videos new', 'Permission denied'),
     ('index', 0, 'search', 'Permission denied'),
@@ -212,13 +212,13 @@ def test_no_permission_is_one_line_and_changes_nothing(folder, tmp_path, locked,
 def test_files_that_can_not_be_reached_are_reported_and_stay(folder, tmp_path):
     index, videos = copy_of(folder, tmp_path), tmp_path / 'videos'
     count = len(list(videos.iterdir()))
-    videos.chmod(0o400)  # names can be read, files can not
+    videos.chmod(0o400)  # names can be read, files cannot
     done = run_tool('tools/index_videos.py', videos, index, before=obey_permissions)
     videos.chmod(0o700)
-    assert done.returncode == 0 and f'0 removed, 0 unchanged, {count} can not be read' in done.stdout, done.stderr
+    assert done.returncode == 0 and f'0 removed, 0 unchanged, {count} cannot be read' in done.stdout, done.stderr
     assert "'long [b].mp4': Permission denied" in done.stdout
     again = run_tool('tools/index_videos.py', videos, index, '--json', tmp_path / 'report.json')
-    assert f'{count - 1} unchanged, 1 can not be read' in again.stdout, again.stderr
+    assert f'{count - 1} unchanged, 1 cannot be read' in again.stdout, again.stderr
     assert json.loads((tmp_path / 'report.json').read_text())['encoded'] == 0
 
 
@@ -249,8 +249,8 @@ def test_milvus_that_is_gone_or_taken_is_one_line(folder, tmp_path, monkeypatch)
     server.stop(0)
     database.close()
     before = contents(tmp_path)
-    assert_one_line(run_tool('tools/search.py', tmp_path / 'index', 'a red square'), 'can not be reached')
-    assert_one_line(run_tool(*make), 'can not be reached')
+    assert_one_line(run_tool('tools/search.py', tmp_path / 'index', 'a red square'), 'cannot be reached')
+    assert_one_line(run_tool(*make), 'cannot be reached')
     assert contents(tmp_path) == before
 
     lite = tmp_path / 'lite'

@@ -116,7 +116,7 @@ def test_python_out_of_range(python):
 def test_one_error_names_everything(monkeypatch):
     monkeypatch.setattr(version_guard, 'runtime_requirements',
                         lambda: [Requirement('no-such-a>=1'), Requirement('no-such-b>=2')])
-    with pytest.raises(ImportError, match=r'(?s)can not run.*no-such-a: found none.*no-such-b: .*pip install -e'):
+    with pytest.raises(ImportError, match=r'(?s)cannot run.*no-such-a: found none.*no-such-b: .*pip install -e'):
         check_environment()
 
 

@@ -30,7 +30,7 @@ def check_resumable(checkpoint: dict, runner: Runner | None = None) -> None:
                        ('optimizer state', _optimizer_fits(checkpoint['optimizer'], optimizer)),
                        ('scheduler state', _schedules_fit(checkpoint.get('param_schedulers'), schedules))):
         if not fits:
-            raise CheckpointError(f'the checkpoint can not be resumed from: its {what} is malformed or does not fit')
+            raise CheckpointError(f'the checkpoint cannot be resumed from: its {what} is malformed or does not fit')
 
 
 def _notes_fit(checkpoint: dict) -> bool:

@@ -198,5 +198,5 @@ def _download(url: str, file: BinaryIO) -> None:
                 raise HTTPException(f'{answer.length} bytes are missing')
     except (OSError, HTTPException) as e:
         reason = getattr(e, 'reason', None) or e
-        raise ConnectionError(f'the checkpoint {url} can not be downloaded: {reason}') from None
+        raise ConnectionError(f'the checkpoint {url} cannot be downloaded: {reason}') from None
     file.flush()

@@ -212,7 +212,7 @@ class Database:
         except sqlite3.OperationalError as e:
             self._interrupted(e)
             if str(e) in ('disk I/O error', 'unable to open database file', 'database is locked'):
-                raise OSError(f'{self.path} can not be read: {e}') from None
+                raise OSError(f'{self.path} cannot be read: {e}') from None
             raise self.damaged('a query takes too long' if str(e) == 'interrupted' else e) from None
         except (sqlite3.Error, MemoryError, UnicodeError, OverflowError) as e:
             raise self.damaged(e) from None
@@ -241,7 +241,7 @@ class Database:
                 raise BlockingIOError(f'another process is changing {self.path}') from None
             time.sleep(0.1)
         except (OSError, sqlite3.OperationalError):
-            raise OSError(f'{self.path} has an unfinished change, and can not be restored without permission '
+            raise OSError(f'{self.path} has an unfinished change, and cannot be restored without permission '
                           'to write') from None
 
 
@@ -274,4 +274,4 @@ def _sidecar(path: Path, what: str) -> str:
 def _not_written(path: Path, error: sqlite3.Error) -> OSError:
     if 'disk is full' in str(error):
         return full_disk_error(path)
-    return OSError(f'{path} can not be written: {error}')
+    return OSError(f'{path} cannot be written: {error}')

@@ -67,7 +67,7 @@ class Encoder:
         if name in self._sets:
             raise ValueError(f'prompts named {name!r} are already loaded')
         if self._backbone is None:
-            raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: other prompts can not be added')
+            raise ValueError(f'the method {self.cfg.get("method")} changes CLIP itself: other prompts cannot be added')
         model, cfg = shared_backbone(self._backbone, checkpoint, self.cfg)
         with building(f'the model of {checkpoint}'):
             self._sets[name] = PromptSet(model, cfg, checkpoint, **self._options)

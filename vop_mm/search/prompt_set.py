@@ -175,7 +175,7 @@ def shared_backbone(backbone: Backbone, checkpoint: str | Path, cfg: Config) -> 
     own = backbone_names(content['state_dict'])
     if own:
         method = (meta.get('vop_mm') or {}).get('method')
-        raise CheckpointError(f'{checkpoint} (method {method}) can not share a backbone: it changes weights of CLIP '
+        raise CheckpointError(f'{checkpoint} (method {method}) cannot share a backbone: it changes weights of CLIP '
                               f'({own[0]} and {len(own) - 1} more); load it alone')
     try:
         cfg = with_checkpoints_config(cfg, meta)

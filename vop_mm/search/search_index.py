@@ -120,7 +120,7 @@ class SearchIndex:
         self._check_searchable()
         changed = {key: value for key, value in backend.items() if self.backend.get(key) != value}
         if changed.keys() - self.vectors.adjustable:
-            raise IndexMismatchError(f'the index {self.folder} is stored in {self.backend}, which can not be changed: '
+            raise IndexMismatchError(f'the index {self.folder} is stored in {self.backend}, which cannot be changed: '
                                      'create another index')
         if changed:
             new, old = {**self.backend, **changed}, self.vectors

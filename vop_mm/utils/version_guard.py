@@ -39,7 +39,7 @@ def check_environment() -> None:
     if len(problems) > 1:
         problems.append('or all of these at once: pip install -e . in the folder of vop_mm\'s pyproject.toml')
     if problems:
-        raise ImportError(f'vop_mm can not run in this environment ({sys.prefix}):\n'
+        raise ImportError(f'vop_mm cannot run in this environment ({sys.prefix}):\n'
                           + '\n'.join(f'  - {problem}' for problem in problems))
 
 

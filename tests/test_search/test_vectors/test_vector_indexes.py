@@ -123,7 +123,7 @@ def test_a_milvus_that_can_not_be_reached(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    with pytest.raises(ConnectionError, match=f'Milvus at http://127.0.0.1:{port} can not be reached'):
+    with pytest.raises(ConnectionError, match=f'Milvus at http://127.0.0.1:{port} cannot be reached'):
         INDEXES.build(dict(type='MilvusIndex', folder=str(tmp_path), dim=DIM, uri=f'http://127.0.0.1:{port}',
                            timeout=2))
 

@@ -65,9 +65,9 @@ def _card(rank: int, found: Found, collection: int, captions: Mapping[str, Seque
     if suffix in _PLAYABLE:
         screen = (f'<video controls playsinline preload="metadata" poster="pictures/{address}" '
                   f'src="clips/{address}#t={found.start:.2f},{found.end:.2f}"></video>')
-        kind, why = '', 'This browser can not play it: download it.'
+        kind, why = '', 'This browser cannot play it: download it.'
     else:
-        screen, kind, why = '', ' vop-unplayed', f'Browsers can not play {text(suffix)}: download it.'
+        screen, kind, why = '', ' vop-unplayed', f'Browsers cannot play {text(suffix)}: download it.'
     known = captions.get(os.path.realpath(found.path)) if captions else None
     says = f'<p class="vop-caption">{text(known[0])}</p>' if known else ''
     return (f'<li class="vop-card{kind}"><div class="vop-screen">{screen}'
@@ -114,7 +114,7 @@ def status_table(name: str, index: str, status: Status) -> str:
     rows = [('Prompt set', name), ('Index', index), ('Videos', PurePath(status.videos).name),
             ('Clips', f'{status.clips:,}' + (f', and {status.waiting:,} changes that a search does not see yet: '
                                              'indexing goes on, or was interrupted' if status.waiting else '')),
-            ('Files', f'{status.files:,} read, {len(status.failed):,} can not be read'),
+            ('Files', f'{status.files:,} read, {len(status.failed):,} cannot be read'),
             ('Windows', windows), ('CLIP', settings.get('CLIP')), ('Prompts', settings.get('prompts')),
             ('Embedding', f'{settings.get("dim")} values'), ('Back end', status.backend),
             ('Last change', f'{status.changed:%Y-%m-%d %H:%M:%S}')]
@@ -129,7 +129,7 @@ def _failed(failed: Sequence[tuple[str, str]]) -> str:
     rows = ''.join(f'<tr><td>{text(name)}</td><td>{text(without_paths(str(reason)))}</td></tr>'
                    for name, reason in failed[:_MAX_FAILED])
     more = f'<p class="vop-hint">and {len(failed) - _MAX_FAILED:,} more</p>' if len(failed) > _MAX_FAILED else ''
-    return (f'<h3>Files that can not be read</h3><table class="vop-status vop-failed">{rows}</table>{more}'
+    return (f'<h3>Files that cannot be read</h3><table class="vop-status vop-failed">{rows}</table>{more}'
             '<p class="vop-hint">They are tried again when the folder is indexed again.</p>')
 
 

@@ -99,7 +99,7 @@ def media_routes(collections: Sequence[Collection], pictures: Pictures) -> list[
                 try:
                     content = await run_in_threadpool(pictures.of, path, found.start, found.end)
                 except (VideoDecodeError, OSError, ValueError):
-                    return PlainTextResponse('this video can not be decoded', 404)
+                    return PlainTextResponse('this video cannot be decoded', 404)
         return Response(content, media_type='image/jpeg', headers=_CACHE)
 
     return [Route('/clips/{collection:int}/{clip:int}', clip), Route('/pictures/{collection:int}/{clip:int}', picture)]

@@ -78,7 +78,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as e:
-        raise OSError(f'can not listen on {host}, port {port}: {getattr(e, "strerror", None) or e}') from None
+        raise OSError(f'cannot listen on {host}, port {port}: {getattr(e, "strerror", None) or e}') from None
 
 
 @contextlib.contextmanager

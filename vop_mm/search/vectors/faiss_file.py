@@ -49,7 +49,7 @@ def read_vectors(path: str | Path, dim: int):
         try:
             index = faiss.read_index(source)
         except (RuntimeError, MemoryError):
-            raise ValueError('FAISS can not read it') from None
+            raise ValueError('FAISS cannot read it') from None
     if reader.left or reader.checksum != expected:
         raise ValueError('wrong checksum')
     return index

@@ -170,12 +170,12 @@ class MilvusIndex(VectorIndex):
         try:
             yield
         except self._pymilvus.MilvusException as e:
-            raise ConnectionError(f'Milvus at {self.uri} can not be {what} ({e.message})') from None
+            raise ConnectionError(f'Milvus at {self.uri} cannot be {what} ({e.message})') from None
         except Exception as e:
             if not self._is_lite:
                 raise
             # its server runs in this process and raises various errors for a damaged file
-            raise ConnectionError(f'Milvus Lite can not read {self.uri} ({type(e).__name__})') from None
+            raise ConnectionError(f'Milvus Lite cannot read {self.uri} ({type(e).__name__})') from None
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
