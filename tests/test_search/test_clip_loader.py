@@ -107,7 +107,7 @@ def test_a_pipeline_without_frames_is_refused_at_once(tmp_path):
     assert count
     content['meta']['cfg'] = text
     torch.save(content, checkpoint)
-    with pytest.raises(ValueError, match='a.pth .*a pipeline is ReadClip, .*; this one is mmaction.Flip, '):
+    with pytest.raises(ValueError, match='a.pth .*a pipeline must be ReadClip, .*; got mmaction.Flip, '):
         VideoSearcher(cfg, dict(a=checkpoint))
 
 
