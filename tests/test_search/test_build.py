@@ -240,7 +240,7 @@ def test_nothing_changes_where_indexing_is_refused(searcher, small_demo, tmp_pat
     shutil.copy(next((small_demo / 'videos').glob('*.mp4')), videos / 'a.mp4')
     for call, error, message in (
             (lambda: searcher.build_index(empty, index), ValueError, 'no videos in'),
-            (lambda: searcher.build_index(tmp_path / 'nowhere', index), NotADirectoryError, 'no such folder'),
+            (lambda: searcher.build_index(tmp_path / 'nowhere', index), NotADirectoryError, 'video folder not found'),
             (lambda: searcher.build_index(videos, index, window=-1), ValueError, 'window and stride must be positive'),
             (lambda: searcher.build_index(videos, videos), FileExistsError, 'is not a search index'),
             (lambda: searcher.build_index(videos, index, backend=dict(

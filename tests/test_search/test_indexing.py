@@ -327,7 +327,7 @@ def test_a_file_that_never_answers_is_left_behind(folder, monkeypatch):
         (folder / 'videos' / name).write_bytes(name.encode())
     start = time.monotonic()
     report = index(folder / 'index', Loader())
-    assert report.failed == [(name, 'it gave nothing for 0.5 s') for name in ('stale.mp4', 'stale_new.mp4')]
+    assert report.failed == [(name, 'no answer for 0.5 s') for name in ('stale.mp4', 'stale_new.mp4')]
     assert (report.added, report.removed, report.clips) == (1, 0, 3) and time.monotonic() - start < 20
     woken.set()
     report = index(folder / 'index', Loader())

@@ -191,7 +191,7 @@ def test_the_tool(videos, tmp_path):
         assert done.returncode == 0 and 'index: 1 clips; files: 1 added' in done.stdout, done.stderr
         done = run_tool('tools/index_videos.py', list_of, 'index', '--backend-args', 'headers={"X": "hush"}',
                         cwd=tmp_path)
-        assert done.returncode == 1 and 'headers are of one server' in done.stderr and 'hush' not in done.stderr
+        assert done.returncode == 1 and 'headers are for a single server' in done.stderr and 'hush' not in done.stderr
 
 
 @pytest.mark.parametrize('tool', ['index_videos.py', 'extract_features.py'])
@@ -223,7 +223,7 @@ def test_features_of_an_s3_server_and_of_a_manifest_are_those_of_an_index(search
             done = run_tool('tools/index_videos.py', place, f'index {len(more)}', '--features', out, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
         done = run_tool('tools/extract_features.py', tmp_path / 'none', 'x', *made_with, cwd=tmp_path)
-        assert done.returncode == 1 and f'no such folder of videos: {tmp_path}/none' in done.stderr
+        assert done.returncode == 1 and f'video folder not found: {tmp_path}/none' in done.stderr
     near = vectors(tmp_path / 'near')
     assert_same(vectors(tmp_path / f'index {len(options)}'), near)
     assert_same({(path.removeprefix(f'{web.url}/'), *times): vector

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.tools import run_tool
+from tests.tools import ROOT, run_tool
 
 # method: trainable, the paper's count, the paper's percentage (VoP, table 1; ^F+C is explained in the tool)
 PAPER = {
@@ -70,3 +70,14 @@ def test_operations_are_those_counted_by_hand(output):
 def test_a_config_that_is_not_there():
     done = run_tool('tools/analysis_tools/count_parameters.py', 'configs/no.py')
     assert done.returncode == 1 and 'error: config not found: configs/no.py' in done.stderr
+
+
+def test_a_tool_prints_the_warning_as_one_line(tmp_path):
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = [{str(ROOT / 'configs/vop/vop_demo.py')!r}]\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='ReadClip', num_frames=12, size=(32, 32)), "
+        "dict(type='TokenizeText'), dict(type='PackVideoText')]))\n")
+    done = run_tool('tools/analysis_tools/count_parameters.py', tmp_path / 'config.py')
+    line, = (line for line in done.stderr.splitlines() if 'disagree' in line)
+    assert done.returncode == 0, done.stderr
+    assert line.startswith('warning: the config and its backbone, OpenCLIP, disagree: frames have the size')

@@ -58,7 +58,7 @@ def test_the_picture_shows_every_frame(dataset, tmp_path):
 
 
 def test_a_pipeline_with_another_end_is_refused(dataset):
-    with pytest.raises(ValueError, match='a pipeline is ReadClip, .*, PackVideoText; this one is'):
+    with pytest.raises(ValueError, match='a pipeline must be ReadClip, .*, PackVideoText; got'):
         load_samples({**dataset, 'pipeline': PIPELINE[:2]}, 1)
 
 

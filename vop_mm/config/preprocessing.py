@@ -10,6 +10,10 @@ from vop_mm.registry import MODELS, TRANSFORMS
 from .values import put, walk
 
 
+class ConfigWarning(UserWarning):
+    """A config disagrees with what its backbone declares."""
+
+
 def use_declared(cfg: Config) -> None:
     """Fill in values that pipelines omit from the backbone's preprocessing; warn about other values.
 
@@ -40,7 +44,7 @@ def use_declared(cfg: Config) -> None:
                 disagreements += [line for line in _frames(value, declared) if line not in disagreements]
     if disagreements:
         warnings.warn(f'the config and its backbone, {kind.__name__}, disagree: {"; ".join(disagreements)}',
-                      stacklevel=3)
+                      ConfigWarning, stacklevel=3)
 
 
 def _completed(pipeline: list[dict], declared) -> list[dict]:

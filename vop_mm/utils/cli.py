@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ _EXPECTED_OF = dict(sqlite3='Error', zipfile='BadZipFile', zlib='error', pickle=
                     safetensors='SafetensorError')
 # Additional errors expected while a component is built from its config.
 _IN_CONFIGS = (TypeError, AttributeError, AssertionError)
+_PYTHON_FORMAT = warnings.formatwarning
 _TRACEBACK = 'VOP_MM_TRACEBACK'
 _NO_READER = 141  # shell convention for a program that writes to a closed pipe
 _COMMON_ARGUMENTS = {
@@ -66,6 +68,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         main (Callable): Function that returns the exit status, or None for 0.
     """
     interrupts = InterruptListener()
+    warnings.formatwarning = _format_warning
     # a log line that doesn't fit on a full disk is dropped, without a traceback of its own
     logging.raiseExceptions = bool(os.environ.get(_TRACEBACK))
     with contextlib.suppress(AttributeError):  # stdout was replaced by another object
@@ -105,6 +108,13 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     if sys._getframe(1).f_globals.get('__name__') == '__main__':  # run as a program, not called as a function
         interrupts.exit(status)
     sys.exit(status)
+
+
+def _format_warning(message: Warning, category: type, filename: str, lineno: int, line: str | None = None) -> str:
+    """Format a warning of this project as one line; those of libraries keep Python's form."""
+    if category.__module__.partition('.')[0] == __name__.partition('.')[0]:
+        return f'warning: {" ".join(str(message).split())}\n'
+    return _PYTHON_FORMAT(message, category, filename, lineno, line)
 
 
 def _expected() -> tuple:
