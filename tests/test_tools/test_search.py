@@ -150,7 +150,7 @@ def test_bad_queries_are_one_line_and_change_nothing(folder, args, message):
 
 @pytest.mark.parametrize('args, message', [
     (('videos', 'new'), 'is not an index: use --config'),
-    (('nowhere', 'index'), 'no such folder of videos'),
+    (('nowhere', 'index'), 'video folder not found'),
     (('.', 'index'), 'is for the videos in'),
     (('videos', 'new', '--config', 'config.py'), 'config.py trains: name the checkpoint to encode with'),
     (('videos', 'index', *MADE_WITH, 'b.pth'), 'other settings: prompts'),
