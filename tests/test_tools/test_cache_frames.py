@@ -98,7 +98,8 @@ def test_refused_under_other_settings(small_demo, frames, tmp_path):
     assert_one_line(done, f'{frames}/test', 'num_frames is 12 there, 8 here')
     done = zero_shot(small_demo, tmp_path, f'frames_from={frames}', f'{pipeline}.0.sampling=time')
     assert_one_line(done, "sampling is 'number' there, 'time' here")
-    assert_one_line(zero_shot(small_demo, tmp_path, f'frames_from={tmp_path}/none'), 'no stored frames', 'cache_frames.py')
+    assert_one_line(zero_shot(small_demo, tmp_path, f'frames_from={tmp_path}/none'), 'no stored frames',
+                    'cache_frames.py')
     assert_one_line(cache(small_demo, frames, '--quality', '90'), f'{frames}/train', 'quality is None there, 90 here')
 
 

@@ -138,7 +138,8 @@ def test_a_config_of_a_resumed_run_is_evaluated(small_demo, tmp_path):
 
 
 @pytest.mark.parametrize(('flags', 'says'), [
-    (['index_videos.py', 'docs', 'x', '--features', 'f', '--config', CONFIG], '--config cannot be used with --features'),
+    (['index_videos.py', 'docs', 'x', '--features', 'f', '--config', CONFIG],
+     '--config cannot be used with --features'),
     (['index_videos.py', 'docs', 'x', '--features', 'f', '--window', '3'], '--window cannot be used with --features'),
     (['data/check_dataset.py', CONFIG, '--num-frames', '3'], '--num-frames goes with ANN_FILE'),
     (['data/check_dataset.py', 'a.json', '--video-dir', 'docs', '--split', 'val'], '--split goes with CONFIG')])
