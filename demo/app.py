@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
                              'Default: captions of the test split in the config of the index, if available')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, this machine)')
     parser.add_argument('--port', type=int, default=7860, help='0: any free port (default: 7860)')
-    add_common_arguments(parser, '--device')
+    add_common_arguments(parser, '--device', '--import')
     parser.add_argument('--max-upload-mb', type=float, default=100, help='limit for uploads (default: 100)')
     parser.add_argument('--timeout', type=float, default=20, metavar='SECONDS',
                         help='time limit for decoding a file (default: 20)')
@@ -44,10 +44,12 @@ def main() -> None:
         raise ImportError('the page needs gradio: pip install -e ".[optional]"')
     indexes = name_indexes(args.indexes or [quickstart_index()])
 
+    from vop_mm.config import import_custom_modules
     from vop_mm.search.page.collection import index_source, open_collections
     from vop_mm.search.page.server import serve
     from vop_mm.search.page.texts import gather_texts
 
+    import_custom_modules(args.modules)
     sources = {name: index_source(index) for name, index in indexes.items()}  # each config is parsed once
     texts = gather_texts(args.texts, [source.cfg for source in sources.values()])
     collections = open_collections(indexes, args.device, args.timeout, args.follow_links, sources)

@@ -1,8 +1,7 @@
 """Examples of the documentation run as they stand, on the demo."""
-import os
+import json
 import re
-import subprocess
-import sys
+import shlex
 
 import pytest
 
@@ -55,11 +54,14 @@ def test_an_example_trains(demo_folder, page, says):
             _, tool, *rest = index.replace('epoch_8', 'epoch_1').split()
             done = run_tool(tool, *rest, cwd=demo_folder)
             assert done.returncode == 0 and 'gallery: 49 clips' in done.stdout, done.stderr
-            done = subprocess.run([sys.executable, '-m', 'my_project.my_search'], cwd=demo_folder, text=True,
-                                  capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+            search, = (line for block in blocks(page, 'bash') for line in block.splitlines() if 'tools/search' in line)
+            _, tool, *rest = shlex.split(search)
+            done = run_tool(tool, *rest, '--json', cwd=demo_folder)
             assert done.returncode == 0, done.stderr
-            scores = [float(line.rsplit(maxsplit=1)[1]) for line in done.stdout.splitlines()]
-            assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+            scores = [hit['score'] for hit in json.loads(done.stdout)]
+            assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+            done = run_tool(tool, *rest[:2], cwd=demo_folder)
+            assert done.returncode == 1 and 'import its module first (tools: --import MODULE)' in done.stderr
 
 
 def test_training_without_a_dev_split(demo_folder):

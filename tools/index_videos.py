@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-windows', type=int, metavar='N',
                         help='maximum number of windows per file; files with more are not read (default: 10000)')
     parser.add_argument('--json', metavar='FILE', help='also write the report to a file')
-    add_common_arguments(parser, '--backend-args', '--cfg-options')
+    add_common_arguments(parser, '--backend-args', '--cfg-options', '--import')
     args = parser.parse_args()
     if args.milvus_uri and args.backend == 'faiss':
         parser.error('--milvus-uri requires --backend milvus')
@@ -99,11 +99,12 @@ def main() -> int:
 def build(args: argparse.Namespace, backend: dict | None):
     """Encode new files and return the report."""
     from vop_mm.apis import VideoSearcher
-    from vop_mm.config import parse_options, read_config, require_checkpoint
+    from vop_mm.config import import_custom_modules, parse_options, read_config, require_checkpoint
     from vop_mm.search.windows import MAX_WINDOWS
 
     options = dict(device=args.device, bf16=args.bf16, batch_size=args.batch_size, num_workers=args.workers,
                    timeout=args.timeout)
+    import_custom_modules(args.modules)
     if args.config is None:
         searcher = VideoSearcher.from_index(args.index, args.checkpoint, **options,
                                             cfg_options=parse_options(args.cfg_options or []))

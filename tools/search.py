@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
                              'a query and its hits')
     parser.add_argument('--html', metavar='FILE', type=Path, help='also write a page with a picture of each moment')
     parser.add_argument('--checkpoint', help='current path of the checkpoint (default: its original path)')
-    add_common_arguments(parser, '--device', '--cfg-options')
+    add_common_arguments(parser, '--device', '--cfg-options', '--import')
     args = parser.parse_args()
     if args.queries is not None and args.html is not None:
         parser.error('--html shows the results of one query, not of --queries')
@@ -50,7 +50,7 @@ def main() -> int:
         raise FileNotFoundError(f'no search index: {args.index}')
 
     from vop_mm.apis import UnknownWordsWarning, VideoSearcher
-    from vop_mm.config import parse_options
+    from vop_mm.config import import_custom_modules, parse_options
     from vop_mm.search import unknown_words
     from vop_mm.search.video_searcher import check_query
     query = read_queries(args.queries) if args.queries is not None else args.query
@@ -58,6 +58,7 @@ def main() -> int:
     for text in texts:
         check_query(text)  # before a model is loaded
 
+    import_custom_modules(args.modules)
     searcher = VideoSearcher.from_index(args.index, args.checkpoint, device=args.device,
                                         cfg_options=parse_options(args.cfg_options or []))
     warnings.simplefilter('ignore', UnknownWordsWarning)  # printed below, in a line without the path of this file

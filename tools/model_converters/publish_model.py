@@ -10,6 +10,8 @@ reject is not published: it may name parts of this project and, with --import, y
 import argparse
 from pathlib import Path
 
+from vop_mm.utils.cli import add_common_arguments, run_cli
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write a checkpoint to share: the trainable tensors and metadata.')
@@ -17,8 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT', type=Path,
                         help='file to write, .pth or .safetensors; the hash goes before the ending')
     parser.add_argument('--config', help='config file, in place of the one in CHECKPOINT')
-    parser.add_argument('--import', dest='modules', nargs='+', action='extend', default=[], metavar='MODULE',
-                        help='modules that register parts of your own, as in custom_imports')
+    add_common_arguments(parser, '--import')
     args = parser.parse_args()
     if args.out.suffix not in ('.pth', '.safetensors'):
         parser.error(f'OUT must end in .pth or .safetensors, got {args.out.name}')
@@ -49,8 +50,7 @@ def main() -> int:
     try:
         cfg = published_config(text)
     except SharedConfigError as e:
-        hint = ' (--import MODULE)' if str(e).endswith('import its module first') else ''
-        raise ValueError(f'{args.checkpoint} is not published: in its config, {e}{hint}') from None
+        raise ValueError(f'{args.checkpoint} is not published: in its config, {e}') from None
     if cfg:
         checkpoint['meta']['cfg'] = cfg
     content = serialize(checkpoint, args.out.suffix)
@@ -63,5 +63,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from vop_mm.utils.cli import run_cli
     run_cli(main)

@@ -27,6 +27,8 @@ _COMMON_ARGUMENTS = {
     '--cfg-options': dict(nargs='+', action='extend', metavar='KEY=VALUE', help='change the config'),
     '--backend-args': dict(nargs='+', action='extend', metavar='KEY=VALUE',
                            help='how to read videos elsewhere: backend=... of MMEngine, or options of fsspec'),
+    '--import': dict(dest='modules', nargs='+', action='extend', default=[], metavar='MODULE',
+                     help='modules that register your own components, as in custom_imports'),
     '--launcher': dict(choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                        help='how the processes were started (default: none)'),
     '--local-rank': dict(type=int, default=0, help=argparse.SUPPRESS),

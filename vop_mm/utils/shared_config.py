@@ -303,8 +303,8 @@ def _registered(name, where: str, registry: Registry) -> type:
                 'tools/model_converters/publish_model.py --config')
     raise SharedConfigError(
         f'{where} has the type {name!r:.80}, and no {registry.name} of this name is registered here. A config that '
-        'comes with data can name what is registered and nothing else; where it is a part of your own, import its '
-        'module first')
+        'comes with data can only name registered components; if it is your own, import its module first (tools: '
+        '--import MODULE)')
 
 
 def _check_clip(cfg: dict, where: str) -> None:
