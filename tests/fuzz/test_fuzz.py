@@ -4,7 +4,7 @@ import pytest
 from tests.fuzz.kinds import MODULES
 from tests.tools import run_tool
 
-COUNT = 50
+COUNT = 30
 
 
 @pytest.mark.slow
