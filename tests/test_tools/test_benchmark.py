@@ -124,7 +124,7 @@ def test_search_with_more_clusters_finds_more(tmp_path):
 
 
 def test_exact_search_of_the_benchmark_is_exact(monkeypatch, tmp_path):
-    monkeypatch.setattr(search, '_PART', 70)
+    monkeypatch.setattr(search, '_BATCH', 70)
     vectors, queries = search.make_vectors(tmp_path / 'v.npy', 1000, 16, 9, 0)
     expected = np.argsort(-queries @ np.asarray(vectors).T, axis=1)[:, :10]
     assert [set(row) for row in search.nearest(vectors, queries, 10).tolist()] == [set(r) for r in expected.tolist()]
