@@ -73,5 +73,6 @@ def test_a_config_of_an_older_run_checks_losses_in_the_new_way(tmp_path):
     cfg.default_hooks.pop('runtime_info')
     cfg.default_hooks.invalid_loss = dict(type='CheckInvalidLossHook')
     (tmp_path / 'old.py').write_text(cfg.dump())
-    hooks = read_config(tmp_path / 'old.py', ['default_hooks.logger.interval=3']).default_hooks
-    assert hooks.runtime_info.type == 'BufferedRuntimeInfoHook' and 'invalid_loss' not in hooks
+    for old in (tmp_path / 'old.py', cfg):  # a file, or a config in memory
+        hooks = read_config(old, ['default_hooks.logger.interval=3']).default_hooks
+        assert hooks.runtime_info.type == 'BufferedRuntimeInfoHook' and 'invalid_loss' not in hooks

@@ -58,10 +58,6 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
     elif Path(config).is_file():
         cfg = _with_current_names(Config.fromfile(config, import_custom_modules=False))
         options = {_of_first_metric(key, cfg): value for key, value in options.items()}
-        hooks = cfg.get('default_hooks') or {}
-        if (hooks.get('invalid_loss') or {}).get('type') == 'CheckInvalidLossHook':  # its successor does more
-            hooks.pop('invalid_loss')
-            hooks.setdefault('runtime_info', dict(type='BufferedRuntimeInfoHook'))
         layers = Layers(copy.deepcopy(cfg), config)
     else:
         raise FileNotFoundError(f'config not found: {config}')
@@ -96,11 +92,15 @@ def read_config(config: str | Path | Config, options: Sequence[str] | dict | Non
 
 
 def _with_current_names(cfg: Config) -> Config:
-    """Rename keys in the config of an older run."""
+    """Convert the config of an older run."""
     if isinstance(cfg.get('model'), dict) and 'clip' in cfg.model:
         if 'backbone' in cfg.model:
             raise ValueError(f'{cfg.filename}: model.clip is called model.backbone: rename it')
         cfg.model = current_names(cfg.model)
+    hooks = cfg.get('default_hooks') or {}
+    if (hooks.get('invalid_loss') or {}).get('type') == 'CheckInvalidLossHook':  # its successor does more
+        hooks.pop('invalid_loss')
+        hooks.setdefault('runtime_info', dict(type='BufferedRuntimeInfoHook'))
     return cfg
 
 
@@ -121,8 +121,8 @@ def import_custom_modules(imports: list[str], allow_failed_imports: bool = False
     try:
         import_modules_from_strings(imports, allow_failed_imports)
     except ImportError as e:
-        raise ImportError(f'custom imports: {e.__cause__ or e}. Modules are looked for among installed '
-                          f'packages, in PYTHONPATH and in the working directory, {here}') from e
+        raise ImportError(f'custom imports: {e.__cause__ or e}. Modules are looked for in installed '
+                          f'packages, PYTHONPATH, the clone of vop_mm and the working directory, {here}') from e
 
 
 def _of_first_metric(key: str, cfg: Config) -> str:

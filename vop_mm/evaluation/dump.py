@@ -75,5 +75,5 @@ def _problem(arrays: dict[str, np.ndarray]) -> str | None:
     owner = arrays.get('text_to_video')
     if owner is not None and (not np.issubdtype(owner.dtype, np.integer) or len(owner) and
                               not 0 <= owner.min() <= owner.max() < len(videos)):
-        return f'text_to_video has indices outside the {len(videos)} that are there'
+        return f'text_to_video has indices outside the {len(videos)} videos'
     return None
