@@ -4,7 +4,7 @@ import pytest
 from tests.fuzz.kinds import MODULES
 from tests.tools import run_tool
 
-COUNT = 30
+COUNT = 40
 
 
 @pytest.mark.slow

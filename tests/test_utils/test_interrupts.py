@@ -240,3 +240,20 @@ def test_one_that_comes_while_it_begins_to_listen():
     code = HEAD + '    pass\nimport os\nos.register_at_fork = lambda **_: interrupt()\nrun_cli(main)\n'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+
+
+def test_during_an_import_it_waits_for_its_end(tmp_path):
+    """Torch's modules in C++ abort the process when they meet an exception."""
+    (tmp_path / 'interrupted.py').write_text("""
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    print('imported', flush=True)
+except BaseException:
+    os.abort()
+""")
+    code, out, err = run(f'''
+sys.path.insert(0, {str(tmp_path)!r})
+import interrupted
+time.sleep(30)''')
+    assert (code, out, err) == (130, 'imported\n', 'interrupted\n')

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from vop_mm.early_interrupt import LAUNCHED, STATUS, say_interrupted
@@ -26,7 +27,7 @@ class InterruptListener:
 
     Python drops exceptions in finalizers and C callbacks, and libraries convert them. Therefore the signal is recorded,
     and every :data:`_LOOK` seconds the main thread is checked: if it is not handling a ``KeyboardInterrupt``, another
-    one is raised. After :data:`_PATIENCE` seconds, or at a second Ctrl-C, the process exits immediately.
+    one is raised, but not during an import, where an exception can abort the process in C++ code. After :data:`_PATIENCE` seconds, or at a second Ctrl-C, the process exits immediately.
 
     Processes forked by the tool ignore SIGINT: the terminal sends it to all of them, and the tool kills them.
 
@@ -73,26 +74,30 @@ class InterruptListener:
             atexit._run_exitfuncs()
         self._end_now()
 
-    def _on_interrupt(self, *_) -> None:
+    def _on_interrupt(self, _, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.since is None:
             self.since = now
             if self._over:
                 self._end_now()
             signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
-            self._raise()
+            self._raise(frame)
         elif now - self.since > _SAME:
             self._end_now()
 
-    def _on_alarm(self, *_) -> None:
+    def _on_alarm(self, _, frame: FrameType | None) -> None:
         if self._over or self.since is None:
             return
         if time.monotonic() - self.since > _PATIENCE:
             self._end_now()
         if not self._is_on_its_way():
-            self._raise()
+            self._raise(frame)
 
-    def _raise(self) -> NoReturn:
+    def _raise(self, frame: FrameType | None) -> None:
+        while frame:
+            if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
+                return  # raised when the import is done, see _on_alarm
+            frame = frame.f_back
         self._raised = KeyboardInterrupt()
         raise self._raised
 
