@@ -188,9 +188,9 @@ def test_parts_of_ones_own_are_published(tmp_path):
 
 def test_a_cache_of_ones_own_is_not_asked_for_in_an_index(made, tmp_path, monkeypatch):
     """``cache_dir`` is a folder to write to, which no index may name: it notes the file that was read."""
-    import vop_mm.models.backbones.open_clip_port as port
+    import vop_mm.models.backbones.pretrained as pretrained
     weights = demo_config('vop/vop_demo.py').model.backbone.weights
-    monkeypatch.setattr(port, '_download', lambda arch, tag, cache_dir: (weights, False))
+    monkeypatch.setattr(pretrained, '_download', lambda arch, tag, cache_dir: (weights, False))
     cfg = demo_config('vop/vop_demo.py')
     cfg.model.backbone.update(weights='a_tag', cache_dir=str(tmp_path / 'cache'))
     VideoSearcher(cfg, made / 'a.pth').build_index(made / 'videos', tmp_path / 'index')

@@ -27,7 +27,8 @@ class InterruptListener:
 
     Python drops exceptions in finalizers and C callbacks, and libraries convert them. Therefore the signal is recorded,
     and every :data:`_LOOK` seconds the main thread is checked: if it is not handling a ``KeyboardInterrupt``, another
-    one is raised, but not during an import, where an exception can abort the process in C++ code. After :data:`_PATIENCE` seconds, or at a second Ctrl-C, the process exits immediately.
+    one is raised. None is raised during an import, where it can abort the process in C++ code. After :data:`_PATIENCE`
+    seconds, or at a second Ctrl-C, the process exits immediately.
 
     Processes forked by the tool ignore SIGINT: the terminal sends it to all of them, and the tool kills them.
 

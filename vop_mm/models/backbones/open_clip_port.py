@@ -11,7 +11,7 @@ from vop_mm.utils.architecture_file import read_architecture
 
 from .attention import SelfAttention
 from .base import OPENAI_MEAN, OPENAI_STD, Backbone, Preprocessing, fingerprint
-from .clip_weights import read_clip_weights
+from .pretrained import load_weights, tag_record
 
 ARCHITECTURES: list[Path] = []  # files of open_clip model configs to know by name; modules of a project add theirs
 _CLIP_VOCABULARY = 49408
@@ -45,7 +45,7 @@ class OpenCLIP(Backbone):
                  compile: bool | dict = False) -> None:
         model, name = _build(arch, weights), _name(arch)
         _check(model, name)
-        file = None if weights is None else _load(model, name, weights, cache_dir)
+        file = None if weights is None else load_weights(model, name, weights, cache_dir)
         text = _text_of(model)
         super().__init__(
             preprocessing=self.preprocessing_of(arch, weights),
@@ -70,7 +70,7 @@ class OpenCLIP(Backbone):
         cfg = _config(arch, weights)
         size, text = cfg.get('vision_cfg', {}).get('image_size', 224), cfg.get('text_cfg', {})
         length, vocabulary = text.get('context_length', 77), text.get('vocab_size', _CLIP_VOCABULARY)
-        known = _pretrained(_name(arch), weights)
+        known = tag_record(_name(arch), weights)
         return Preprocessing(
             size=tuple(size) if isinstance(size, (list, tuple)) else (size, size),
             mean=tuple(known.get('mean', OPENAI_MEAN)), std=tuple(known.get('std', OPENAI_STD)),
@@ -185,14 +185,6 @@ def _config(arch: str | dict, weights: str | None) -> dict:
     return cfg
 
 
-def _pretrained(arch: str, weights: str | None) -> dict:
-    """Return what open_clip records of a tag of weights; empty for a file, an unknown tag, or no weights."""
-    if weights is None or _is_path(weights):
-        return {}
-    from open_clip.pretrained import get_pretrained_cfg
-    return get_pretrained_cfg(arch, weights)
-
-
 def _build(arch: str | dict, weights: str | None) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
@@ -233,42 +225,3 @@ def _reads_largest_id(text: nn.Module) -> bool:
     pool = getattr(text, 'text_pool_type', None) or text.pool_type
     eos = getattr(text, 'text_eos_id', getattr(text, 'eos_id', None))
     return getattr(text, 'cls_emb', None) is None and (pool == 'argmax' or pool == 'eos' and eos == text.vocab_size - 1)
-
-
-def _load(model: nn.Module, name: str, weights: str, cache_dir: str | None) -> str:
-    """Load weights from a file or by tag into ``model`` and return the path of the file."""
-    path, quick_gelu = (weights, False) if _is_path(weights) else _download(name, weights, cache_dir)
-    state, from_openai = read_clip_weights(path)
-    if (from_openai or quick_gelu) and not any('QuickGELU' in type(m).__name__ for m in model.modules()):
-        raise ValueError(f'the weights {weights} were trained with quick-GELU, as all of OpenAI\'s; name a quick-GELU '
-                         f'architecture, e.g. {name}-quickgelu')
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as e:
-        lines = [line.strip() for line in str(e).splitlines()[1:] if line.strip()]
-        shown = '; '.join(line if len(line) < 160 else line[:157] + '...' for line in lines[:2])
-        raise ValueError(f'weights {weights} don\'t fit the CLIP architecture {name}: {shown}') from e
-    return path
-
-
-def _is_path(weights: str) -> bool:
-    return '/' in weights or Path(weights).suffix in ('.pt', '.pth', '.bin', '.safetensors') or Path(weights).is_file()
-
-
-def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
-    # returns the file and whether its weights use quick-GELU
-    import open_clip
-    from open_clip.pretrained import download_pretrained
-
-    cfg = _pretrained(arch, tag)
-    if not cfg:
-        tags = open_clip.list_pretrained_tags_by_model(arch)
-        raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')
-    try:
-        path = download_pretrained(cfg, cache_dir=cache_dir)
-    except Exception as e:  # hub clients raise their own errors, which differ between versions
-        raise ConnectionError(
-            f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
-            'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '
-            '--cfg-options model.backbone.weights=/path/to/file') from e
-    return path, tag.lower() == 'openai' or bool(cfg.get('quick_gelu'))
