@@ -119,12 +119,12 @@ class Backbone(BaseModule):
 
     @property
     def vision_kind(self) -> str:
-        """Name of the kind of vision tower, for messages."""
+        """Kind of vision tower, for messages and tables."""
         return type(self).__name__
 
     @property
     def text_kind(self) -> str:
-        """Name of the kind of text tower, for messages."""
+        """Kind of text tower, for messages and tables."""
         return type(self).__name__
 
     def require_blocks(self, tower: str, what: str) -> None:
@@ -140,8 +140,8 @@ class Backbone(BaseModule):
         blocks, kind = ((self.vision_blocks, self.vision_kind) if tower == 'vision' else
                         (self.text_blocks, self.text_kind))
         if not len(blocks):
-            raise ValueError(f'{what} needs transformer blocks, which the {tower} tower of {self.arch_name} ({kind}) '
-                             'does not have')
+            raise ValueError(f'{what} can\'t be used: the {tower} tower of {self.arch_name} has no transformer blocks '
+                             f'({kind})')
 
     @property
     @abstractmethod
