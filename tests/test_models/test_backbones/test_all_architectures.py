@@ -1,4 +1,4 @@
-"""Every architecture of open_clip: with prompts in both towers, with a vision tower as a whole, or refused in a line."""
+"""Every architecture of open_clip that needs no hub: prompts in both towers, or a vision tower as a whole."""
 import collections
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def kinds():
 
 
 def test_none_that_open_clip_builds_offline_is_refused(kinds):
-    assert len(ALL) >= 145 and len(kinds) == len(ALL) - 10
+    assert len(ALL) >= 144 and len(kinds) == len(ALL) - 10  # open_clip 3.3 has 144
     counts = collections.Counter(kinds.values())
     assert set(counts) == {'prompts', 'whole'}, counts
     # as counted by hand in the configs: ConvNeXt 11, ResNet 10, FastViT 6, Swin, relative positions
