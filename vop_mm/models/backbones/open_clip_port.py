@@ -88,6 +88,10 @@ class OpenCLIP(Backbone):
         return self.model.logit_scale
 
     @property
+    def logit_bias(self) -> nn.Parameter | None:
+        return getattr(self.model, 'logit_bias', None)  # older versions of open_clip have none
+
+    @property
     def num_patches(self) -> int:
         """Number of patches of a frame (M)."""
         return self.model.visual.grid_size[0] * self.model.visual.grid_size[1]
