@@ -73,8 +73,8 @@ class RetrievalFSDPStrategy(FSDPStrategy):
             raise ValueError(f'the head {type(model.head).__name__} has weights of its own, which FSDP would scatter: '
                              'evaluation needs them whole')
         blocks = {id(block) for block in [*model.backbone.vision_blocks, *model.backbone.text_blocks]}
-        replicated = [p for p in (model.backbone.logit_scale, model.backbone.logit_bias, *model.loss_module.parameters())
-                      if p is not None]
+        scalars = (model.backbone.logit_scale, model.backbone.logit_bias, *model.loss_module.parameters())
+        replicated = [p for p in scalars if p is not None]
         for parameter in replicated:  # the wrapper does not move parameters that it ignores
             parameter.data = parameter.data.to(get_device())
         self.model_wrapper = dict(
