@@ -6,7 +6,8 @@ words of a text that are not in its vocabulary, which search reports to the user
 import os.path as osp
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -151,7 +152,6 @@ class HFTokenizer:
             (also without punctuation). Defaults to ``'whitespace'``.
         strip_sep_token (bool): Replace the separator by 0, as CLIPA was trained. It is BERT's end of text, so that
             captions then have none. Defaults to False.
-        language (str, optional): Language of the texts, for NLLB: ``'deu_Latn'``. Defaults to the tokenizer's own.
         tokenizer_mode (str, optional): ``'clips'``: begin and end of text around the words, and the class token last.
             Defaults to None.
 
@@ -170,22 +170,23 @@ class HFTokenizer:
     """
 
     def __init__(self, name: str, context_length: int = _CLIP_LENGTH, clean: str = 'whitespace',
-                 strip_sep_token: bool = False, language: str | None = None, tokenizer_mode: str | None = None) -> None:
+                 strip_sep_token: bool = False, tokenizer_mode: str | None = None) -> None:
         if clean not in _CLEANING:
             raise ValueError(f'clean must be one of {", ".join(_CLEANING)}, got {clean!r}')
         if tokenizer_mode not in (None, 'clips'):
             raise ValueError(f"tokenizer_mode must be None or 'clips', got {tokenizer_mode!r}")
         self.name, self.context_length = str(name), _checked(context_length)
-        options = dict(clean=clean, strip_sep_token=strip_sep_token, language=language, tokenizer_mode=tokenizer_mode)
+        options = dict(clean=clean, strip_sep_token=strip_sep_token, tokenizer_mode=tokenizer_mode)
         self._options = {key: value for key, value in options.items() if value}
         found = self.name if on_hub(self.name) else osp.abspath(self.name)
         self.folder, self._tokenizer = _hf_tokenizer(found, self.context_length, **self._options)
-        theirs, empty = self._tokenizer.tokenizer, self([''])[0].tolist()
-        self.vocab_size, self.pad_id = len(theirs), theirs.pad_token_id
-        end = theirs.sep_token_id if theirs.eos_token_id is None else theirs.eos_token_id
+        with _usable(self.name):
+            theirs, empty = self._tokenizer.tokenizer, self([''])[0].tolist()
+            self.vocab_size, self.pad_id, unknown = len(theirs), theirs.pad_token_id, theirs.unk_token_id
+            end = theirs.sep_token_id if theirs.eos_token_id is None else theirs.eos_token_id
         self.eot_id = end if end in empty else None
         self.sot_id = empty[0] if empty[0] not in (end, self.pad_id) else None
-        self._unk_id = None if theirs.unk_token_id in empty else theirs.unk_token_id  # GPT-2's is its end of text
+        self._unk_id = None if unknown in empty else unknown  # GPT-2's is its end of text
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Tokenize texts. [n] str -> [n, L] int64."""
@@ -206,7 +207,7 @@ class HFTokenizer:
 
 
 @cache
-def _hf_tokenizer(name: str, context_length: int, language: str | None = None, **options):
+def _hf_tokenizer(name: str, context_length: int, **options):
     # Loading a large vocabulary takes seconds: do it once for all pipelines.
     try:
         import transformers  # noqa: F401
@@ -221,20 +222,22 @@ def _hf_tokenizer(name: str, context_length: int, language: str | None = None, *
         raise FileNotFoundError(f'{folder}: no tokenizer.json in this folder')
     if other := [path for path in folder.iterdir() if not (path.is_file() or path.is_dir())]:
         raise ValueError(f'{other[0]} is not a regular file')
-    try:
+    with _usable(name):
         tokenizer = OpenCLIPTokenizer(str(folder), context_length, **options, local_files_only=True,
                                       trust_remote_code=False)
-        if language is not None:
-            ids = tokenizer.tokenizer.convert_tokens_to_ids([language])
-            if not hasattr(tokenizer, 'set_lang_fn') or ids[0] in (None, tokenizer.tokenizer.unk_token_id):
-                raise ValueError(f'it has no language {language!r}')
-            tokenizer.set_language(language)
-        tokenizer([''])  # fails without padding; and sets the length, which threads can't do while others tokenize
+        # fails without padding or an unknown token, and sets the length, which threads can't do while others tokenize
+        tokenizer(['', 'a \U00013000'])  # a hieroglyph
+    return str(folder), tokenizer
+
+
+@contextmanager
+def _usable(name: str) -> Iterator[None]:
+    try:
+        yield
     except BaseException as e:  # tokenizers raises bare exceptions for damaged files, and panics
         if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
             raise
         raise ValueError(f'the tokenizer {name} cannot be used: {one_line(e):.300}') from e
-    return str(folder), tokenizer
 
 
 def _downloaded(name: str) -> str:
@@ -281,7 +284,7 @@ def tokenizer_config(model_config: dict, arch: str = '', folder: str | None = No
         if not clips or options:
             return None
         return dict(type='CLIPTokenizer', **({} if length == _CLIP_LENGTH else dict(context_length=length)))
-    if unknown := options.keys() - {'clean', 'strip_sep_token', 'language'}:
+    if unknown := options.keys() - {'clean', 'strip_sep_token'}:
         raise ValueError(f'{arch or "the architecture"}: the tokenizer argument {min(unknown)} is not known')
     if text.get('tokenizer_mode'):
         options['tokenizer_mode'] = text['tokenizer_mode']
