@@ -160,7 +160,7 @@ def test_no_code_of_a_folder_runs(tmp_path):
         (folder / name).write_text(json.dumps(dict(
             tokenizer_class='Evil', model_type='evil', auto_map=dict(
                 AutoTokenizer=['evil.Evil', 'evil.Evil'], AutoConfig='evil.Evil'))))
-    with pytest.raises(ValueError, match='cannot be used.*contains custom code'):
+    with pytest.raises(ValueError, match='cannot be used.*(custom code|requires you to execute)'):
         build(folder)
     assert not canary.exists()
 
@@ -213,7 +213,7 @@ def test_what_was_downloaded_before_is_enough(hub):
 def test_offline_nothing_is_asked(hub, monkeypatch):
     import huggingface_hub
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    monkeypatch.setattr(tokenizers, '_HUB_TIMEOUT', 60)
+    monkeypatch.setattr(tokenizers, '_HUB_TIMEOUT', 10)
     start = time.monotonic()
     with pytest.raises(ConnectionError, match="hub can't be reached"):
         build('google/none-3')
