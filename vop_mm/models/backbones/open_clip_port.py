@@ -10,8 +10,8 @@ from vop_mm.registry import MODELS
 from vop_mm.utils.architecture_file import read_architecture
 
 from .attention import SelfAttention
-from .base import OPENAI_MEAN, OPENAI_STD, Backbone, Preprocessing, fingerprint
-from .pretrained import load_weights, tag_record
+from .base import Backbone, Preprocessing, fingerprint
+from .pretrained import load_weights, recorded_preprocessing
 
 ARCHITECTURES: list[Path] = []  # files of open_clip model configs to know by name; modules of a project add theirs
 _CLIP_VOCABULARY = 49408
@@ -66,18 +66,18 @@ class OpenCLIP(Backbone):
 
     @classmethod
     def preprocessing_of(cls, arch: str | dict, weights: str | None = None, **_) -> Preprocessing:
-        """Return the preprocessing that open_clip records for a tag; for a file or no weights, OpenAI's is assumed."""
+        """Return the preprocessing of :func:`~vop_mm.models.backbones.pretrained.recorded_preprocessing`.
+
+        Size and tokenizer are those of the architecture.
+        """
         cfg = _config(arch, weights)
         size, text = cfg.get('vision_cfg', {}).get('image_size', 224), cfg.get('text_cfg', {})
         length, vocabulary = text.get('context_length', 77), text.get('vocab_size', _CLIP_VOCABULARY)
-        known = tag_record(_name(arch), weights)
         return Preprocessing(
             size=tuple(size) if isinstance(size, (list, tuple)) else (size, size),
-            mean=tuple(known.get('mean', OPENAI_MEAN)), std=tuple(known.get('std', OPENAI_STD)),
-            interpolation=known.get('interpolation', 'bicubic'), resize=known.get('resize_mode', 'shortest'),
             tokenizer=dict(type='CLIPTokenizer', **({} if length == 77 else dict(context_length=length)))
             if vocabulary == _CLIP_VOCABULARY else None,
-            assumed=not known)
+            **recorded_preprocessing(_name(arch), weights))
 
     @property
     def _text(self) -> nn.Module:
