@@ -12,12 +12,13 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 
 from tests.checkpoints import demo_config, write_checkpoint, write_demo
-from tests.tools import run_tool
+from tests.tools import ROOT, run_tool
 from vop_mm.apis import VideoSearcher
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely
 from vop_mm.search import SearchIndex, merge_features
 from vop_mm.search.page.collection import index_source, open_collections
 
+MINI = json.loads((ROOT / 'demo/mini_clip/MiniCLIP.json').read_text())
 PUBLISH = 'tools/model_converters/publish_model.py'
 
 
@@ -125,6 +126,27 @@ def test_prompts_and_their_publication(made, tmp_path, canary, kind, ending, mon
         done = run_tool(PUBLISH, path, tmp_path / 'out.pth')
         assert_one_line(done, 'is not published')
         assert not list(tmp_path.glob('out*')) and not canary.exists()
+
+
+@pytest.mark.parametrize('tower', [
+    dict(vision_cfg=dict(timm_model_name='hf-hub:somebody/evil', timm_model_pretrained=True, image_size=40)),
+    dict(vision_cfg=dict(timm_model_name='local-dir:HERE', timm_model_pretrained=True, image_size=40)),
+    dict(text_cfg=dict(hf_model_name='HERE', hf_model_pretrained=True, context_length=32, vocab_size=39))])
+def test_an_index_whose_architecture_names_a_folder_or_a_hub(made, tmp_path, canary, tower, monkeypatch):
+    """The folder has code that both libraries know how to find; the hub is not asked."""
+    (tmp_path / 'evil.py').write_text(f'open({str(canary)!r}, "w")\n')
+    (tmp_path / 'config.json').write_text(json.dumps(dict(
+        architecture='test_vit', auto_map=dict(AutoConfig='evil.Config', AutoModel='evil.Model'), model_type='evil')))
+    monkeypatch.setattr('builtins.input', lambda *_: 'y')  # transformers may ask whether to run it
+    monkeypatch.setattr('socket.socket.connect', lambda *_: canary.touch())
+    index = shutil.copytree(made / 'index', tmp_path / 'index')
+    text = SearchIndex.source(index)['config']
+    arch = json.loads(json.dumps({**MINI, **tower}).replace('HERE', str(tmp_path)))
+    assert "arch='MiniCLIP'" in text
+    put(index, 'source', dict(SearchIndex.source(index), config=text.replace("arch='MiniCLIP'", f'arch={arch!r}')))
+    with pytest.raises(ValueError, match='the model cannot be used: architecture ') as caught:
+        VideoSearcher.from_index(index)
+    assert '\n' not in str(caught.value) and not canary.exists()
 
 
 def test_tools_end_with_one_line(made, tmp_path, canary):

@@ -16,6 +16,7 @@ from tests.hf_tokenizers import write_tokenizer
 from tests.tools import ROOT
 from vop_mm.datasets.transforms import tokenizer_config, tokenizers
 from vop_mm.registry import TOKENIZERS
+from vop_mm.utils import hub as hub_module
 
 pytest.importorskip('transformers')
 ARCHITECTURES = open_clip.list_models()
@@ -120,9 +121,9 @@ def test_wrong_arguments(tmp_path, cfg, message):
 @pytest.fixture
 def no_hub(monkeypatch):
     """Any use of the hub is an error."""
-    def used(name):
+    def used(name, *_):
         raise AssertionError(f'the hub was asked for {name}')
-    monkeypatch.setattr(tokenizers, '_downloaded', used)
+    monkeypatch.setattr(tokenizers, 'hub_folder', used)
 
 
 @pytest.mark.parametrize('name', [
@@ -181,7 +182,7 @@ def hub(tmp_path, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as server:
         monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{server.getsockname()[1]}')
         monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
-        monkeypatch.setattr(tokenizers, '_HUB_TIMEOUT', 0.5)
+        monkeypatch.setattr(hub_module, '_TIMEOUT', 0.5)
         yield tmp_path / 'cache'
 
 
@@ -199,7 +200,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(hub):
         build('google/none-1')
     assert time.monotonic() - start < 30
     message = str(caught.value)
-    for part in ("'google/none-1' is no local folder", "hub can't be reached", 'tokenizer.json', "name='/path/to/fold"):
+    for part in ("'google/none-1' is in no local folder", "hub can't be reached", 'tokenizer.json', "name='/path/to/fold"):
         assert part in message
     assert '\n' not in message
 
@@ -213,7 +214,7 @@ def test_what_was_downloaded_before_is_enough(hub):
 def test_offline_nothing_is_asked(hub, monkeypatch):
     import huggingface_hub
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    monkeypatch.setattr(tokenizers, '_HUB_TIMEOUT', 10)
+    monkeypatch.setattr(hub_module, '_TIMEOUT', 10)
     start = time.monotonic()
     with pytest.raises(ConnectionError, match="hub can't be reached"):
         build('google/none-3')
@@ -227,7 +228,7 @@ def test_a_repository_that_the_hub_lacks(hub, monkeypatch):
     def lacks(self, name, timeout):
         raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
     monkeypatch.setattr(huggingface_hub.HfApi, 'model_info', lacks)
-    with pytest.raises(ConnectionError, match='is no local folder, and the Hugging Face hub has no such repository'):
+    with pytest.raises(ConnectionError, match='is in no local folder, and the Hugging Face hub has no such repository'):
         build('google/none-4')
 
 

@@ -43,7 +43,7 @@ def test_the_mini_clip_is_found_without_its_module(tmp_path):
 
 
 @pytest.mark.parametrize(('text', 'says'), [
-    ('[1]', 'Own.json: not an open_clip model config'), ('{"a": 1', 'Own.json: '), (' ' * 100_001, 'not an open_clip')])
+    ('[1]', 'Own.json: not an open_clip config'), ('{"a": 1', 'Own.json: '), (' ' * 100_001, 'not an open_clip')])
 def test_a_file_of_another_form_is_refused(weights, tmp_path, text, says):
     (tmp_path / 'Own.json').write_text(text)
     with pytest.raises(ValueError, match=says):

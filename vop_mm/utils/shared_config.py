@@ -38,7 +38,7 @@ _MAX_NUMBER = 1_000_000
 _MAX_BY_KEY = dict(layers=256, num_layers=32, num_tokens=4096, num_frames=4096, size=4096, crop_size=4096, scale=4096,
                    image_size=4096, context_length=8192, dim=65_536, num_threads=64, timeout=86_400, exact_up_to=2**40,
                    num_probes=2**31 - 1)
-_MAX_PARAMETERS = 4_000_000_000  # the largest CLIP has 2.5 billion
+_MAX_PARAMETERS = 6_000_000_000  # the largest CLIP has 5.0 billion
 _MAX_UNTRAINED = 250_000_000  # around CLIP, or in a CLIP without weights
 _TOKEN = re.compile(r'''\s+|[A-Za-z_]\w*|-?\d[\w.]*(?:(?<=e)[+-]\d+)?|[][(){},:=]
                         |'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"''', re.DOTALL | re.VERBOSE)

@@ -23,7 +23,7 @@ PLAIN_GELU = dict(SMALL, quick_gelu=False)
 
 
 class Tree(nn.Module):
-    """Modules and parameters under given names, in the form of OpenAI's archives."""
+    """Modules, parameters and buffers of batch norms under given names, in the form of OpenAI's archives."""
 
     def __init__(self, state):
         super().__init__()
@@ -34,7 +34,10 @@ class Tree(nn.Module):
                 if part not in dict(module.named_children()):
                     module.add_module(part, Tree({}))
                 module = getattr(module, part)
-            module.register_parameter(last, nn.Parameter(value))
+            if last.startswith(('running_', 'num_batches')):
+                module.register_buffer(last, value)
+            else:
+                module.register_parameter(last, nn.Parameter(value))
 
 
 class Root(Tree):

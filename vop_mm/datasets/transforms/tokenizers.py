@@ -17,11 +17,11 @@ from torch import Tensor
 
 from vop_mm.registry import TOKENIZERS
 from vop_mm.utils.cli import one_line
+from vop_mm.utils.hub import hub_folder
 from vop_mm.utils.tokenizer_names import on_hub
 
 _CLIP_LENGTH, _CLIP_VOCABULARY = 77, 49408
 _CLEANING = ('whitespace', 'lower', 'canonicalize')
-_HUB_TIMEOUT = 5.  # seconds; transformers would try for minutes
 _FILES = ('tokenizer.json', '*.model', 'vocab.txt', 'vocab.json')  # one of them holds the vocabulary
 _MORE_FILES = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'merges.txt', 'config.json')
 _JOINERS = frozenset('_\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff')  # zero-width joiner, skin tones
@@ -215,7 +215,10 @@ def _hf_tokenizer(name: str, context_length: int, **options):
         raise ImportError('HFTokenizer needs transformers: pip install transformers') from e
     from open_clip.tokenizer import HFTokenizer as OpenCLIPTokenizer
 
-    folder = Path(_downloaded(name) if on_hub(name) else name)
+    folder = Path(hub_folder(name, [*_FILES, *_MORE_FILES], f'the tokenizer {name!r}',
+                             'its tokenizer.json and tokenizer_config.json',
+                             "tokenizer=dict(type='HFTokenizer', name='/path/to/folder', ...) or "
+                             'model.backbone.hf_folder=/path/to/folder') if on_hub(name) else name)
     if not folder.is_dir():
         raise FileNotFoundError(f'tokenizer not found: {folder} is no folder')
     if not any(path for pattern in _FILES for path in folder.glob(pattern)):
@@ -238,27 +241,6 @@ def _usable(name: str) -> Iterator[None]:
         if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
             raise
         raise ValueError(f'the tokenizer {name} cannot be used: {one_line(e):.300}') from e
-
-
-def _downloaded(name: str) -> str:
-    """Return the folder of a repository's tokenizer in the cache of the hub, after a download if there is a network."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import RepositoryNotFoundError
-
-    files = [*_FILES, *_MORE_FILES]
-    try:
-        HfApi().model_info(name, timeout=_HUB_TIMEOUT)  # the download itself has no such limit
-        return snapshot_download(name, allow_patterns=files)
-    except Exception as e:  # hub clients raise their own errors, which differ between versions
-        try:
-            return snapshot_download(name, allow_patterns=files, local_files_only=True)
-        except Exception:
-            why = ('has no such repository' if isinstance(e, RepositoryNotFoundError) else
-                   f'can\'t be reached ({type(e).__name__})')
-        raise ConnectionError(
-            f'the tokenizer {name!r} is no local folder, and the Hugging Face hub {why}. Without a connection, fetch '
-            "its tokenizer.json and tokenizer_config.json elsewhere and point at their folder: tokenizer=dict("
-            "type='HFTokenizer', name='/path/to/folder', ...)") from e
 
 
 def tokenizer_config(model_config: dict, arch: str = '', folder: str | None = None) -> dict | None:

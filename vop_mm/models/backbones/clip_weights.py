@@ -15,7 +15,7 @@ _OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
 
 
 class ClipWeights(NamedTuple):
-    """State dict with open_clip's names, in float32.
+    """State dict with open_clip's names, in float32; integers, such as the counts of batch norms, keep their type.
 
     Attributes:
         state_dict (dict[str, Tensor]): The weights.
@@ -45,6 +45,9 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
     path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f'CLIP weights not found: {path}')
+    if path.suffix in ('.npz', '.npy'):
+        raise ValueError(f'{path}: NumPy weights of big_vision are not read; load them with open_clip, and save '
+                         'the state dict of its model')
     from_openai = False
     try:
         with open_regular(path) as file:
@@ -65,5 +68,6 @@ def read_clip_weights(path: str | Path) -> ClipWeights:
                                               if k not in _OPENAI_EXTRAS):
         raise ValueError(f'{path} holds no state dict of tensors')
     from_openai = from_openai or any(k in state for k in _OPENAI_EXTRAS)
-    state = {k.removeprefix('module.'): v.float() for k, v in state.items() if k not in _OPENAI_EXTRAS}
+    state = {k.removeprefix('module.'): v.float() if v.is_floating_point() else v for k, v in state.items()
+             if k not in _OPENAI_EXTRAS}
     return ClipWeights(state, from_openai)

@@ -2,21 +2,27 @@
 import copy
 import difflib
 import importlib.util
+import os
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from vop_mm.datasets.transforms.tokenizers import tokenizer_config
 from vop_mm.registry import MODELS
 from vop_mm.utils.architecture_file import read_architecture
+from vop_mm.utils.cli import one_line
+from vop_mm.utils.hub import hub_folder
+from vop_mm.utils.json_text import decode_text, parse_json
+from vop_mm.utils.paths import require_file
 
 from .attention import SelfAttention
-from .base import OPENAI_MEAN, OPENAI_STD, Backbone, Preprocessing, fingerprint
-from .pretrained import load_weights, tag_record
+from .base import Backbone, Preprocessing, fingerprint
+from .checked_config import checked_config
+from .pretrained import load_weights, recorded_preprocessing
 from .text_ports import text_port
 from .vision_ports import vision_port
 
 ARCHITECTURES: list[Path] = []  # files of open_clip model configs to know by name; modules of a project add theirs
-_CLIP_VOCABULARY = 49408
 
 
 @MODELS.register_module()
@@ -34,6 +40,9 @@ class OpenCLIP(Backbone):
         weights (str, optional): A local file (OpenAI's TorchScript archive, a state dict, safetensors) or an open_clip
             tag such as ``'openai'``, which is downloaded once. None leaves random weights. Defaults to None.
         cache_dir (str, optional): Folder for downloaded weights. Defaults to None, open_clip's default.
+        hf_folder (str, optional): Local folder with what an architecture would take from the Hugging Face hub: its
+            tokenizer (``tokenizer.json``) and, for text towers of Hugging Face, their ``config.json``. Defaults to
+            None: the hub; the tokenizer is looked for beside the weights first.
         compile (bool | dict): Compile every block with ``torch.compile`` when it first runs, which requires a C++
             compiler and about a minute; a dict holds its options, e.g. ``dict(mode='max-autotune')``.
             Defaults to False.
@@ -41,16 +50,19 @@ class OpenCLIP(Backbone):
     Raises:
         ValueError: Unknown architecture or one that can't be built, unknown tag, or weights that don't fit.
         FileNotFoundError: ``weights`` looks like a path, and the file does not exist.
-        ConnectionError: The weights of a tag can't be downloaded.
+        ConnectionError: The weights of a tag, or the config of a text tower of Hugging Face, can't be downloaded.
+        ImportError: The text tower needs ``transformers``, which is not installed.
     """
 
     def __init__(self, arch: str | dict, weights: str | None = None, cache_dir: str | None = None,
-                 compile: bool | dict = False) -> None:
-        model, name, cfg = _build(arch, weights), _name(arch), _config(arch, weights)
+                 hf_folder: str | None = None, compile: bool | dict = False) -> None:
+        name = _name(arch)
+        cfg = checked_config(_config(arch, weights), name)
+        model = _build(cfg, name, hf_folder)
         file = None if weights is None else load_weights(model, name, weights, cache_dir)
-        vision, text = vision_port(model.visual, cfg['embed_dim']), text_port(model, cfg.get('text_cfg', {}))
+        vision, text = vision_port(model.visual, cfg['embed_dim']), text_port(model, cfg['text_cfg'])
         super().__init__(
-            preprocessing=self.preprocessing_of(arch, weights),
+            preprocessing=self.preprocessing_of(arch, weights, hf_folder),
             vision_width=vision.width, text_width=text.width, embed_dim=cfg['embed_dim'],
             context_length=text.context_length, vocab_size=text.vocab_size,
             end_of_text=text.vocab_size - 1 if text.end_of_text is None else text.end_of_text,
@@ -66,19 +78,18 @@ class OpenCLIP(Backbone):
                 block.compile(**(compile if isinstance(compile, dict) else {}))
 
     @classmethod
-    def preprocessing_of(cls, arch: str | dict, weights: str | None = None, **_) -> Preprocessing:
-        """Return the preprocessing that open_clip records for a tag; for a file or no weights, OpenAI's is assumed."""
+    def preprocessing_of(cls, arch: str | dict, weights: str | None = None, hf_folder: str | None = None,
+                         **_) -> Preprocessing:
+        """Return the preprocessing of :func:`~vop_mm.models.backbones.pretrained.recorded_preprocessing`.
+
+        Size and tokenizer are those of the architecture.
+        """
         cfg = _config(arch, weights)
-        size, text = cfg.get('vision_cfg', {}).get('image_size', 224), cfg.get('text_cfg', {})
-        length, vocabulary = text.get('context_length', 77), text.get('vocab_size', _CLIP_VOCABULARY)
-        known = tag_record(_name(arch), weights)
+        size = cfg.get('vision_cfg', {}).get('image_size', 224)
         return Preprocessing(
             size=tuple(size) if isinstance(size, (list, tuple)) else (size, size),
-            mean=tuple(known.get('mean', OPENAI_MEAN)), std=tuple(known.get('std', OPENAI_STD)),
-            interpolation=known.get('interpolation', 'bicubic'), resize=known.get('resize_mode', 'shortest'),
-            tokenizer=dict(type='CLIPTokenizer', **({} if length == 77 else dict(context_length=length)))
-            if vocabulary == _CLIP_VOCABULARY else None,
-            assumed=not known)
+            tokenizer=tokenizer_config(cfg, _name(arch), hf_folder or _tokenizer_beside(weights)),
+            **recorded_preprocessing(_name(arch), weights))
 
     def train(self, mode: bool = True) -> 'OpenCLIP':
         """Set the mode; the pretrained model stays in evaluation mode.
@@ -177,23 +188,42 @@ def _config(arch: str | dict, weights: str | None) -> dict:
     return cfg
 
 
-def _build(arch: str | dict, weights: str | None) -> nn.Module:
+def _tokenizer_beside(weights: str | None) -> str | None:
+    """Return the folder of a weights file if it has a tokenizer, as a download of a whole repository does."""
+    folder = None if weights is None or not os.path.isfile(weights) else os.path.dirname(os.path.abspath(weights))
+    return folder if folder and os.path.isfile(os.path.join(folder, 'tokenizer.json')) else None
+
+
+def _build(cfg: dict, name: str, hf_folder: str | None) -> nn.Module:
     """Build open_clip's model; of CoCa, the two towers without the decoder."""
     from open_clip.model import CLIP, CustomTextCLIP
 
-    cfg = _config(arch, weights)
-    of_coca, hub = cfg.pop('multimodal_cfg', None) is not None, cfg.get('text_cfg', {}).get('hf_model_name')
-    kind = CustomTextCLIP if cfg.pop('custom_text', False) or of_coca or hub else CLIP
+    cfg = copy.deepcopy(cfg)
+    of_coca, of_hub = cfg.pop('multimodal_cfg', None) is not None, bool(cfg['text_cfg'].get('hf_model_name'))
+    if of_hub:
+        cfg['text_cfg']['hf_model_name'] = _hugging_face_config(cfg['text_cfg']['hf_model_name'], name, hf_folder)
+    kind = CustomTextCLIP if cfg.pop('custom_text', False) or of_coca or of_hub else CLIP
     try:
         return kind(**cfg)
-    except (TypeError, AssertionError) as e:
-        raise ValueError(f'architecture {arch!r} can\'t be built: {e}') from e
-    except (OSError, RuntimeError, ImportError) as e:
-        if not hub:
-            raise
-        if importlib.util.find_spec('transformers') is None:
-            raise ValueError(f'the text tower of {_name(arch)} needs the package transformers: '
-                             'pip install transformers') from e
-        raise ValueError(f'the config of the text tower of {_name(arch)}, {hub}, is in no local folder and can\'t be '
-                         'fetched from a hub; name a folder that has its config.json: '
-                         '--cfg-options model.backbone.hf_folder=/path/to/folder') from e
+    except (TypeError, AssertionError, RuntimeError) as e:
+        raise ValueError(f'architecture {name!r} can\'t be built: {one_line(e)}') from e
+
+
+def _hugging_face_config(repository: str, name: str, folder: str | None) -> str:
+    """Return the folder that has the config of a text tower of Hugging Face."""
+    if importlib.util.find_spec('transformers') is None:
+        raise ImportError(f'the text tower of {name} needs transformers: pip install transformers')
+    folder = folder or hub_folder(
+        repository, ['config.json'], f'the config of the text tower of {name}', 'its config.json and tokenizer files',
+        '--cfg-options model.backbone.hf_folder=/path/to/folder')
+    path = os.path.join(os.path.expanduser(folder), 'config.json')
+    require_file(path, f'the config of the text tower of {name}')
+    try:
+        config = parse_json(decode_text(Path(path).read_bytes()))
+    except ValueError as e:
+        raise ValueError(f'{path}: {e}') from e
+    if not isinstance(config, dict) or 'model_type' not in config:
+        raise ValueError(f'{path}: not a config of Hugging Face')
+    if 'auto_map' in config:
+        raise ValueError(f'{path} asks for code of its repository to be run, which is not done')
+    return os.path.dirname(path)
