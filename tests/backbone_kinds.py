@@ -82,7 +82,8 @@ _DECODER = dict(context_length=LENGTH - 1, vocab_size=EOT + 1, width=36, heads=3
 BLOCKS: dict[str, dict] = {
     'CLIP': _arch(_VIT, _CLIP_TEXT, quick_gelu=True),
     'worldwide': _arch(_VIT, dict(_CLIP_TEXT, pool_type='eos', eos_id=1)),
-    'CLIPA': _arch(_CLIPA_VIT, dict(_UNCAUSAL, pool_type='last')),
+    'CLIPA': _arch(_CLIPA_VIT, dict(_UNCAUSAL, pool_type='last', hf_tokenizer_name='bert-base-uncased',
+                                    tokenizer_kwargs=dict(strip_sep_token=True))),
     'custom-blocks': _arch(dict(_VIT, ls_init_value=0.3, **_CUSTOM), dict(_CLIP_TEXT, ls_init_value=0.3, **_CUSTOM)),
     'CoCa': _arch(_COCA_VIT, _COCA_TEXT, multimodal_cfg=_DECODER, custom_text=True),
     'CoCa-base': _arch(dict(_VIT, output_tokens=True), _COCA_TEXT, multimodal_cfg=_DECODER, custom_text=True),
@@ -98,8 +99,10 @@ BLOCKS: dict[str, dict] = {
                      custom_text=True),
     'ViTamin-XL': _arch(_timm('vitamin_xl', 64, proj='linear', timm_drop=0.0, timm_drop_path=0.1), _CLIP_TEXT,
                         custom_text=True),
-    'MobileCLIP2-B': _arch(_timm('mobile', (32, 48), pool='token'), _CLIP_TEXT, custom_text=True),
-    'MobileCLIP2-L': _arch(_timm('mobile_l', pool='token', timm_drop_path=0.1), _UNCAUSAL, custom_text=True),
+    'MobileCLIP2-B': _arch(_timm('mobile', (32, 48), pool='token', timm_drop=0.0, timm_drop_path=0.0),
+                           dict(_CLIP_TEXT, no_causal_mask=False), custom_text=True),
+    'MobileCLIP2-L': _arch(_timm('mobile_l', pool='token', timm_drop=0.0, timm_drop_path=0.1), _UNCAUSAL,
+                           custom_text=True),
     'gap': _arch(_timm('gap', proj='linear'), _CLIP_TEXT),
     'PE-Core': _arch(_timm('pe', (32, 24), pool='map'), _CLIP_TEXT, custom_text=True),
     'PE-Core-bigG': _arch(_timm('pe_big', (24, 32), pool='map'), _CLIP_TEXT, custom_text=True),
@@ -112,7 +115,8 @@ WHOLE: dict[str, dict] = {
     'ResNet': _arch(dict(image_size=64, layers=[1, 1, 1, 1], width=8, patch_size=None), _CLIP_TEXT, quick_gelu=True),
     'ConvNeXt': _arch(_timm('convnext', 64, proj='linear', timm_drop=0.0, timm_drop_path=0.1), _CLIP_TEXT),
     'ConvNeXt-mlp': _arch(_timm('convnext', 64, proj='mlp', timm_drop=0.0, timm_drop_path=0.1), _CLIP_TEXT),
-    'MobileCLIP-S': _arch(_timm('fastvit', 64, pool='avg'), _UNCAUSAL, custom_text=True),
+    'MobileCLIP-S': _arch(_timm('fastvit', 64, pool='avg', timm_drop=0.0, timm_drop_path=0.0), _UNCAUSAL,
+                          custom_text=True),
     'Swin': _arch(_timm('swin', 56, proj='linear'), _CLIP_TEXT),
     'relpos': _arch(_timm('relpos', proj='linear'), _CLIP_TEXT),
 }
@@ -153,16 +157,22 @@ def frames_of(arch: dict, videos: int, frames: int, seed: int = 1, dtype: torch.
 
 
 def captions_of(arch: dict, lengths: list[int], seed: int = 2) -> Tensor:
-    """Captions of so many tokens as an architecture's tokenizer fills them up, [n, context length].
-
-    CLIP's end of text has the largest id, that of 'eos' another one, and SigLIP fills up with its end of text.
-    """
+    """Captions of so many tokens as an architecture's tokenizer would give them, [n, context length]."""
     text = arch['text_cfg']
     tokens = random_tokens(lengths, text['context_length'], seed=seed)
-    if text.get('pool_type') == 'eos':
-        tokens[tokens == text['eos_id']] = 2
-        tokens[tokens == EOT] = text['eos_id']
-    elif text.get('pool_type') == 'last' and arch.get('custom_text'):
+    end = end_of(arch)
+    if end != EOT:
+        tokens[tokens == end] = end + 2
         for row, length in zip(tokens, lengths):
-            row[length - 1:] = 1
+            row[length - 1] = end
+            if text.get('pool_type') == 'last':  # filled up with it
+                row[length:] = end
     return tokens
+
+
+def end_of(arch: dict) -> int:
+    """Token that ends captions: the largest id (CLIP), that of 'eos', 1 (SigLIP), or 0 where it is stripped (CLIPA)."""
+    text = arch['text_cfg']
+    if text.get('pool_type') == 'last':
+        return 0 if (text.get('tokenizer_kwargs') or {}).get('strip_sep_token') else 1
+    return text['eos_id'] if text.get('pool_type') == 'eos' else EOT
