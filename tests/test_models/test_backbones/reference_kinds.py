@@ -3,6 +3,7 @@
 One video or one caption at a time, in plain torch: no module of open_clip or timm, no fused attention, no batch; tokens
 are kept in lists under their names. Parts of a tower that are optional are there where the state dict has them.
 """
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,27 +94,28 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Te
     return scores / scores.sum(dim=1, keepdim=True) @ v
 
 
-def rotated(x: Tensor, places: list[tuple[int, int] | None], grid: tuple[int, int], rotary: Rotary) -> Tensor:
-    """Turn the pairs of channels of each token by angles of its row and column; ``None``: no position, not turned.
+@functools.cache
+def angles(place: tuple[int, int] | None, grid: tuple[int, int], rotary: Rotary, pairs: int) -> Tensor:
+    """Angles by which a token in a row and column turns its pairs of channels; ``None``: no position, no turn.
 
-    Angles are float32, as such models keep them.
+    They are float32, as such models keep them.
     """
-    count = x.shape[1] // 4
-    bands = 1 / 10000**(torch.arange(count, dtype=torch.float32) / count)
-    out = []
-    for token, place in zip(x, places):
-        if place is None:
-            out.append(token)
-            continue
-        along = [torch.tensor(float(at + rotary.offset)) / size * reference
-                 for at, size, reference in zip(place, grid, rotary.reference)]
-        if rotary.column_first:
-            along.reverse()
-        angles = torch.cat([position * bands for position in along])  # [c / 2]
-        sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
-        even, odd = token[0::2], token[1::2]
-        out.append(torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=1).flatten())
-    return torch.stack(out)
+    if place is None:
+        return torch.zeros(pairs)
+    bands = 1 / 10000**(torch.arange(pairs // 2, dtype=torch.float32) / (pairs // 2))
+    along = [torch.tensor(float(at + rotary.offset)) / size * reference
+             for at, size, reference in zip(place, grid, rotary.reference)]
+    if rotary.column_first:
+        along.reverse()
+    return torch.cat([position * bands for position in along])
+
+
+def rotated(x: Tensor, places: list[tuple[int, int] | None], grid: tuple[int, int], rotary: Rotary) -> Tensor:
+    """Turn the channels of tokens by their places, [T, c] -> [T, c]."""
+    turns = torch.stack([angles(place, grid, rotary, x.shape[1] // 2) for place in places])
+    sin, cos = turns.sin().to(x.dtype), turns.cos().to(x.dtype)
+    even, odd = x[:, 0::2], x[:, 1::2]
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=2).flatten(1)
 
 
 def projections(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,7 +244,7 @@ def names_of(state: State) -> tuple[str, str, str]:
 def embed(state: State, frame: Tensor) -> tuple[Tensor | None, list[Tensor], tuple[int, int]]:
     """CLS (if any) and patches with positions, before any norm, and the number of rows and columns."""
     patches = patch_grid(state, frame)
-    grid, patches = patches.shape[:2], list(patches.flatten(0, 1))
+    grid, patches = tuple(patches.shape[:2]), list(patches.flatten(0, 1))
     if 'visual.class_embedding' in state:
         cls, positions = state['visual.class_embedding'], state['visual.positional_embedding']
     else:
