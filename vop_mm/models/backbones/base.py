@@ -52,7 +52,10 @@ class Backbone(BaseModule):
     backbone's own file uses the members of this class only.
 
     The vision tower's sequence begins with R read-out tokens (CLS: R = 1; R = 0 if frames are read from their patches
-    alone), followed by prompts and M patches. Joined frames form one sequence: ``[R * F, P, M * F]`` tokens.
+    alone), followed by prompts and M patches. Joined frames form one sequence: ``[R * F, P, M * F]`` tokens. A frame's
+    summary is its CLS token if the frame is read from that alone, otherwise the mean of its patches.
+
+    A tower without blocks runs as a whole in :meth:`embed_frames` or :meth:`embed_words` and takes no prompts.
 
     Args:
         preprocessing (Preprocessing): Result of :meth:`preprocessing_of` for this model.
@@ -62,8 +65,11 @@ class Backbone(BaseModule):
         context_length (int): Maximum number of text tokens, prompts included.
         vocab_size (int): Number of token ids.
         end_of_text (int): Id of the token that ends captions.
-        causal_text (bool): Whether text tokens attend to earlier tokens only. Captions are then cut after their
-            end; otherwise they keep their length. Defaults to True.
+        causal_text (bool): Whether text tokens attend to earlier tokens only. Captions read at their end are then cut
+            after it; all others keep their length. Defaults to True.
+        reads_last (bool): Whether captions are read at the last position of the sequence instead of at their end.
+            Defaults to False.
+        reads_cls (bool): Whether frames are read from their CLS token alone. Defaults to True.
         arch_name (str, optional): Name of the architecture, which must match that of a checkpoint. Defaults to the name
             of the class.
         weights (str, optional): Tag or file of the weights, for messages. Defaults to None.
@@ -73,12 +79,13 @@ class Backbone(BaseModule):
 
     def __init__(self, *, preprocessing: Preprocessing, vision_width: int, text_width: int, embed_dim: int,
                  context_length: int, vocab_size: int, end_of_text: int, causal_text: bool = True,
-                 arch_name: str | None = None, weights: str | None = None, file: str | None = None) -> None:
+                 reads_last: bool = False, reads_cls: bool = True, arch_name: str | None = None,
+                 weights: str | None = None, file: str | None = None) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.vision_width, self.text_width, self.embed_dim = vision_width, text_width, embed_dim
         self.context_length, self.vocab_size, self.end_of_text = context_length, vocab_size, end_of_text
-        self.causal_text = causal_text
+        self.causal_text, self.reads_last, self.reads_cls = causal_text, reads_last, reads_cls
         self.arch_name = arch_name or type(self).__name__
         self.weights, self.file = weights, file
 
@@ -109,6 +116,32 @@ class Backbone(BaseModule):
     @abstractmethod
     def text_blocks(self) -> nn.ModuleList:
         """Residual blocks of the text tower."""
+
+    @property
+    def vision_kind(self) -> str:
+        """Name of the kind of vision tower, for messages."""
+        return type(self).__name__
+
+    @property
+    def text_kind(self) -> str:
+        """Name of the kind of text tower, for messages."""
+        return type(self).__name__
+
+    def require_blocks(self, tower: str, what: str) -> None:
+        """Raise an error if a tower runs as a whole.
+
+        Args:
+            tower (str): ``'vision'`` or ``'text'``.
+            what (str): Name of what needs blocks, for the message.
+
+        Raises:
+            ValueError: The tower has no blocks.
+        """
+        blocks, kind = ((self.vision_blocks, self.vision_kind) if tower == 'vision' else
+                        (self.text_blocks, self.text_kind))
+        if not len(blocks):
+            raise ValueError(f'{what} needs transformer blocks, which the {tower} tower of {self.arch_name} ({kind}) '
+                             'does not have')
 
     @property
     @abstractmethod
@@ -176,15 +209,32 @@ class Backbone(BaseModule):
     # -- text -------------------------------------------------------------------------------------------------------
     @abstractmethod
     def embed_words(self, tokens: Tensor) -> Tensor:
-        """Look up word embeddings of token ids, without positions, [n, L] -> [n, L, C]."""
+        """Look up word embeddings of token ids, without positions, [n, L] -> [n, L + A, C].
+
+        Usually A = 0. A tower that is read at a token of its own appends this token.
+        """
 
     @abstractmethod
     def text_positions(self, length: int) -> Tensor:
         """Return the positional embedding of the first ``length`` positions, [length, C]."""
 
+    def text_key_mask(self, tokens: Tensor) -> Tensor | None:
+        """Return which tokens of :meth:`embed_words` may be attended to, [n, L] -> [n, L + A] bool; None: all."""
+        return None
+
     @abstractmethod
-    def run_text_block(self, layer: int, x: Tensor) -> Tensor:
-        """Run one text block, with its attention mask, [n, T, C] -> [n, T, C]."""
+    def run_text_block(self, layer: int, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Run one text block, with its attention mask.
+
+        Args:
+            layer (int): Layer index, from 0.
+            x (Tensor): Tokens [n, T, C].
+            key_mask (Tensor, optional): :meth:`text_key_mask` with prompts inserted, [n, T] bool. Not passed to
+                backbones that have no such mask.
+
+        Returns:
+            Tensor: [n, T, C].
+        """
 
     @abstractmethod
     def read_text(self, x: Tensor) -> Tensor:
@@ -192,14 +242,17 @@ class Backbone(BaseModule):
 
     @abstractmethod
     def caption_ends(self, tokens: Tensor) -> Tensor:
-        """Return the index of the token at which each caption is read, [n, L] int64 -> [n] int64."""
+        """Return the index of each caption's end-of-text token, [n, L] int64 -> [n] int64.
+
+        Captions are read there, unless the backbone :attr:`reads_last`.
+        """
 
     def cut_captions(self, tokens: Tensor) -> Tensor:
         """Cut token ids after the last end in a batch, [n, L] -> [n, L'], if later tokens don't affect embeddings.
 
         This reads the ids: call it while they are on the CPU.
         """
-        if not self.causal_text or not len(tokens):
+        if not self.causal_text or self.reads_last or not len(tokens):
             return tokens
         return tokens[:, :int(self.caption_ends(tokens).max()) + 1]
 

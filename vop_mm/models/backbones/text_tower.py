@@ -17,7 +17,8 @@ class TextTower(BaseModule):
     """Tower that runs captions through a backbone's text blocks with prompts in between (VoP, section 3.2).
 
     The order of tokens in a layer is ``[SOT, prompts, words, suffix prompts, last token]``. Prompts of the first layer
-    are inserted before the positional embedding is added, which increases the positions of the words.
+    are inserted before the positional embedding is added, which increases the positions of the words. Tokenizers
+    without start of text (SigLIP's) have their first token there.
 
     Args:
         prompts (Iterable[PromptProvider]): Providers after the start-of-text token. If empty, the tower is the
@@ -66,8 +67,8 @@ class TextTower(BaseModule):
         if suffix:  # the suffix goes before the very last position, so padding takes part
             tokens = F.pad(tokens, (0, self.max_words - tokens.shape[1]))
         eot = backbone.caption_ends(tokens)  # [n]
-        # the words are what remains of a layer's output without prompts: [n, L, C], split where prompts are inserted
-        x = backbone.embed_words(tokens)
+        # what remains of a layer's output without prompts, [n, L + A, C], split where prompts are inserted
+        x, keys, num_before = backbone.embed_words(tokens), backbone.text_key_mask(tokens), 0
         end = x.shape[1] - 1 if suffix else x.shape[1]
         first, middle, last = x[:, :1], x[:, 1:end], x[:, end:]
         for layer in range(len(backbone.text_blocks)):
@@ -77,15 +78,20 @@ class TextTower(BaseModule):
             x = torch.cat([first, *before, middle, *after, last], dim=1)  # [n, P + L + S, C]
             if layer == 0:
                 x = x + backbone.text_positions(x.shape[1]).to(x.dtype)
-            if self.recompute and x.requires_grad:
-                x = checkpoint(backbone.run_text_block, layer, x, use_reentrant=False)
-            else:
-                x = backbone.run_text_block(layer, x)
             num_before, num_after = (sum(t.shape[1] for t in ts) for ts in (before, after))
+            mask = []
+            if keys is not None:  # prompts are never masked
+                mask = [torch.cat([keys[:, :1], keys.new_ones(keys.shape[0], num_before), keys[:, 1:]], dim=1)]
+            if self.recompute and x.requires_grad:
+                x = checkpoint(backbone.run_text_block, layer, x, *mask, use_reentrant=False)
+            else:
+                x = backbone.run_text_block(layer, x, *mask)
             start, stop = 1 + num_before, x.shape[1] - last.shape[1] - num_after
             first, middle, last = x[:, :1], x[:, start:stop], x[:, stop + num_after:]
         position = eot + num_before
-        if self.published_eot:
+        if backbone.reads_last:
+            position = torch.full_like(position, x.shape[1] - 1)
+        elif self.published_eot:
             position = position + num_after
         elif suffix:  # end of text in the last position has moved after the suffix
             position = position + num_after * (eot == tokens.shape[1] - 1)
@@ -94,7 +100,8 @@ class TextTower(BaseModule):
         if not words:
             return sentence, None, None
         mask = torch.arange(self.max_words, device=x.device) <= eot[:, None]  # [n, max_words]
-        each = at_least_float32(backbone.read_text(torch.cat([first, middle, last], dim=1)))  # [n, L, D]
+        x = torch.cat([first, middle, last], dim=1)[:, :tokens.shape[1]]  # without a read-out token
+        each = at_least_float32(backbone.read_text(x))  # [n, L, D]
         return sentence, F.pad(each, (0, 0, 0, self.max_words - each.shape[1])) * mask[..., None], mask
 
     @staticmethod

@@ -22,6 +22,10 @@ class VisionTower(BaseModule):
     sequence per video, ``[CLS_1 .. CLS_F, P, E_1 .. E_F]``, where row j of a trainable frame position is added to the
     tokens of frame j.
 
+    Backbones without CLS have the same sequences without it: ``[P, E]`` and ``[P, E_1 .. E_F]``. Each frame is read
+    from its own CLS and patches. What prompts know of a frame (VoP^C) is its CLS token if the frame is read from that
+    alone, otherwise the mean of its patches.
+
     Args:
         prompts (Iterable[PromptProvider]): Providers, each with its own layers. If empty, the tower is the plain
             backbone's.
@@ -69,13 +73,14 @@ class VisionTower(BaseModule):
             if layer == self.video_from:
                 cls, patches = self._join_frames(cls.unflatten(0, shape), patches.unflatten(0, shape))
             seen = patches.reshape(patch_shape)  # a view
-            # frames without a read-out token are described by the mean of their patches
-            context = LayerContext(layer, cls.reshape(cls_shape)[:, :, 0] if cls_shape[2] else seen.mean(2),
-                                   frame_mask, seen)
+            reads_cls = backbone.reads_cls and cls_shape[2] > 0
+            summary = cls.reshape(cls_shape)[:, :, 0] if reads_cls else seen.mean(2)  # [B, F, C]
+            context = LayerContext(layer, summary, frame_mask, seen)
             for module in self.cls_updates:
                 if layer in module.layers:
                     context = context._replace(cls=module.update(context))
-                    cls = context.cls.view_as(cls)
+                    others = cls.reshape(cls_shape)[:, :, 1:]
+                    cls = torch.cat([context.cls[:, :, None], others], dim=2).view_as(cls)
             tokens = [p.tokens(context).to(cls.dtype) for p in self.prompts if layer in p.layers]
             if layer == 0:
                 tokens = [backbone.norm_vision_prompts(t) for t in tokens]

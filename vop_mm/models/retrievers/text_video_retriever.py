@@ -43,7 +43,8 @@ class TextVideoRetriever(BaseModel):
         data_preprocessor (dict): Config of the data preprocessor. Defaults to ``dict(type='VideoTextPreprocessor')``.
 
     Raises:
-        ValueError: ``video_from`` is not in the tower, or there are prompts whose scope has no layer.
+        ValueError: ``video_from`` is not in the tower, there are prompts whose scope has no layer, or the backbone
+            can't have prompts there.
     """
 
     def __init__(self,
@@ -67,6 +68,18 @@ class TextVideoRetriever(BaseModel):
             raise TypeError(f'{type(self.backbone).__name__} is no Backbone')
         self.backbone.take_fingerprint()  # before anything is added or trained
         self.data_preprocessor.prepare(self.backbone)
+        for tower, keys in (('vision', dict(frame_prompts=frame_prompts, video_prompts=video_prompts,
+                                            cls_updates=cls_updates, video_from=video_from is not None)),
+                            ('text', dict(text_prompts=text_prompts, text_suffix_prompts=text_suffix_prompts))):
+            for key, given in keys.items():
+                if given:
+                    self.backbone.require_blocks(tower, key)
+        if cls_updates and not self.backbone.reads_cls:
+            raise ValueError(f'cls_updates need frames that are read from CLS tokens, which {self.backbone.arch_name} '
+                             'does not do')
+        if text_suffix_prompts and self.backbone.reads_last:
+            raise ValueError('text_suffix_prompts stand before the last position, where captions of '
+                             f'{self.backbone.arch_name} are read')
         depth = len(self.backbone.vision_blocks)
         video_from = depth if video_from is None else video_from
         if not 0 <= video_from <= depth:

@@ -61,6 +61,8 @@ class AdapterTuning(TuningStrategy):
     def prepare(self, model: nn.Module) -> None:
         """Wrap the sub-layers."""
         backbone = model.backbone
+        for tower in ('vision', 'text'):
+            backbone.require_blocks(tower, 'AdapterTuning')
         for blocks, width in ((backbone.vision_blocks, backbone.vision_width),
                               (backbone.text_blocks, backbone.text_width)):
             for block in blocks:

@@ -39,20 +39,29 @@ class PromptTuning(TuningStrategy):
 
 @TUNING.register_module()
 class ProjTuning(TuningStrategy):
-    """Strategy that trains the two projections into the shared space."""
+    """Strategy that trains the two projections into the shared space.
+
+    Towers that end with attention pooling (SigLIP's vision tower) have none.
+    """
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        return model.backbone.projections
+        projections = list(model.backbone.projections)
+        if not projections:
+            raise ValueError(f'neither tower of {model.backbone.arch_name} has a projection that could train')
+        return projections
 
 
 @TUNING.register_module()
 class BiasTuning(TuningStrategy):
-    """Strategy that trains every bias of CLIP: in linear layers, normalizations and attention input projections."""
+    """Strategy that trains every bias of CLIP: in linear layers, normalizations and attention input projections.
+
+    The bias of the logits (SigLIP) trains with the logit scale.
+    """
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        for module in model.backbone.modules():
-            own = (getattr(module, name, None) for name in ('bias', 'in_proj_bias'))
-            yield from (p for p in own if isinstance(p, Parameter))
+        # of timm's Eva: q_bias, v_bias
+        return (p for name, p in model.backbone.named_parameters()
+                if name.endswith('bias') and not name.endswith('logit_bias'))
 
 
 @TUNING.register_module()
@@ -67,6 +76,11 @@ class PartialTuning(TuningStrategy):
     def __init__(self, num_blocks: int = 1, **kwargs) -> None:
         super().__init__(**kwargs)
         self.num_blocks = num_blocks
+
+    def prepare(self, model: nn.Module) -> None:
+        """Check that both towers have blocks."""
+        for tower in ('vision', 'text'):
+            model.backbone.require_blocks(tower, 'PartialTuning')
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
         for blocks in (model.backbone.vision_blocks, model.backbone.text_blocks):
