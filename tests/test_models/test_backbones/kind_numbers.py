@@ -1,5 +1,5 @@
 """Numbers of the small models of tests.backbone_kinds that the reference needs beside their state dicts."""
-from .reference_kinds import Rotary, Text, Vision, gelu_tanh, quick_gelu
+from .reference_parts import Rotary, Text, Vision, gelu_tanh, quick_gelu
 
 _CLIP_TEXT, _LAST = Text(), Text(read='last', causal=False, eps=1e-6)
 NUMBERS: dict[str, tuple[Vision, Text]] = {
