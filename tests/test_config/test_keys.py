@@ -68,7 +68,8 @@ def test_one_that_is_like_no_other():
 
 
 @pytest.mark.parametrize('option', [
-    'model.recompute=True', 'model.backbone.compile=True', 'model.tuning.logit_scale=True', 'model.cls_updates=[]',
+    'model.loss={"type": "SigmoidLoss", "bias": -10.}', 'model.recompute=True', 'model.backbone.compile=True',
+    'model.tuning.logit_scale=True', 'model.cls_updates=[]',
     'optim_wrapper.accumulative_counts=2', 'optim_wrapper.clip_grad.max_norm=1.', 'optim_wrapper.optimizer.fused=True',
     'optim_wrapper.paramwise_cfg.bias_lr_mult=2.', 'optim_wrapper.type=AmpOptimWrapper', 'resume=True', 'load_from=x',
     'find_unused_parameters=True', 'model_wrapper_cfg.type=MMDistributedDataParallel', 'experiment_name=x',

@@ -19,6 +19,7 @@ from vop_mm.utils.shared_config import (
     parse_config,
     read_shared_config,
 )
+from vop_mm.utils.tokenizer_names import open_clip_tokenizers
 
 # names that MMEngine imports, calls or looks up elsewhere
 FOREIGN = ['os.system', 'builtins.exec', 'builtins.eval', 'subprocess.Popen', 'torch.hub.load', 'this.Thing',
@@ -305,3 +306,29 @@ def test_the_data_preprocessor_is_one_part(other):
             'backbone=dict(type="OpenCLIP", arch="x"))\n')
     with pytest.raises(SharedConfigError, match='data_preprocessor'):
         read_shared_config(text + 'test_dataloader = dict(dataset=dict(pipeline=[]))')
+
+
+HUGGING_FACE = 'test_dataloader.dataset.pipeline.1.tokenizer'
+
+
+@pytest.mark.parametrize('name', [
+    'someone/tokenizer', 'gpt2', 'timm/ViT-B-16-SigLIP-unknown', 'google/mt5-base.x', 'TIMM/ViT-B-16-SigLIP', None, 1,
+    ['timm/ViT-B-16-SigLIP'], dict(type='HFTokenizer')])
+def test_tokenizers_of_the_hub_are_those_of_open_clip(plain, name):
+    open_clip_tokenizers()  # imports open_clip, which takes more time and memory than refusing may
+    refused(changed(plain, HUGGING_FACE, dict(type='HFTokenizer', name=name)),
+            r'1\.tokenizer\.name is (not a string|.*: a config that comes with data can name a tokenizer of open_clip)')
+
+
+@pytest.mark.parametrize('name', [
+    'timm/ViT-B-16-SigLIP', 'bert-base-uncased', 'google/mt5-xl', '/no/such/folder', 'hf-hub:someone/tokenizer', '../x',
+    'https://example.org/tokenizer'])  # whatever is no name of a repository is taken for a folder, and never asked for
+def test_tokenizers_of_open_clip_and_folders_are_taken(plain, name):
+    cfg = read_shared_config(changed(plain, HUGGING_FACE, dict(type='vop_mm.HFTokenizer', name=name)))
+    assert cfg.test_dataloader.dataset.pipeline[1].tokenizer.name == name
+
+
+@pytest.mark.parametrize('argument', [dict(trust_remote_code=True), dict(cache_dir='/tmp/x'), dict(revision='x')])
+def test_a_tokenizer_takes_no_options_of_transformers(plain, argument):
+    cfg = dict(type='HFTokenizer', name='bert-base-uncased', **argument)
+    refused(changed(plain, HUGGING_FACE, cfg), f'HFTokenizer has no argument {min(argument)}')

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 
 from vop_mm.utils.paths import require_file
+from vop_mm.utils.tokenizer_names import on_hub
 
 from .values import walk
 
@@ -18,7 +19,8 @@ def require_files(cfg: Config, splits: Sequence[str] = ()) -> None:
             none.
 
     Raises:
-        FileNotFoundError: The checkpoint to load, the CLIP weights, a query bank or a vocabulary is missing.
+        FileNotFoundError: The checkpoint to load, the CLIP weights, a query bank, a vocabulary or the folder
+            of a tokenizer is missing.
         AnnotationError: The annotation of a split is missing.
     """
     from vop_mm.datasets.errors import AnnotationError
@@ -43,3 +45,7 @@ def require_files(cfg: Config, splits: Sequence[str] = ()) -> None:
                     raise AnnotationError(path, 'no such annotation file')
             if isinstance(part.get('vocab'), str):
                 require_file(part['vocab'], 'vocabulary')
+            if part.get('type') in ('HFTokenizer', 'vop_mm.HFTokenizer'):
+                name = str(part.get('name'))
+                if not osp.isdir(name) and not on_hub(name):
+                    raise FileNotFoundError(f'tokenizer not found: {name} is no folder')

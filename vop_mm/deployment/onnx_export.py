@@ -265,7 +265,7 @@ def describe_export(model: nn.Module, checkpoint: str | Path | None, opset: int)
 def _describe_tokenizer(cfg: dict) -> dict:
     tokenizer = TOKENIZERS.build(cfg)
     described = {**cfg, 'context_length': tokenizer.context_length, 'start_of_text': tokenizer.sot_id,
-                 'end_of_text': tokenizer.eot_id, 'padding': 0}
+                 'end_of_text': tokenizer.eot_id, 'padding': getattr(tokenizer, 'pad_id', 0)}
     if 'vocab' in described:  # the words themselves, so that the folder is self-contained
         words = Path(described.pop('vocab')).read_text(encoding='utf-8').splitlines()
         described.update(words=words, unknown=tokenizer.unk_id, first_word=tokenizer.sot_id + 1)

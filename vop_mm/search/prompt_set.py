@@ -12,7 +12,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from vop_mm.datasets.transforms import split_pipeline
+from vop_mm.config.values import walk
+from vop_mm.datasets.transforms import HFTokenizer, split_pipeline
 from vop_mm.engine.checkpoint import CheckpointError, load_from_local_safely, match, naming
 from vop_mm.models.backbones.base import OPENAI_MEAN, OPENAI_STD, Backbone, fingerprint
 from vop_mm.models.tuning import trainable_state_dict
@@ -25,6 +26,7 @@ from vop_mm.utils.shared_config import (
     read_shared_config,
     shared_config,
 )
+from vop_mm.utils.tokenizer_names import on_hub, open_clip_tokenizers
 
 from .clip_loader import ClipLoader
 from .search_index import SearchIndex
@@ -75,6 +77,8 @@ class PromptSet:
             cfg = _absolute(self.cfg.to_dict())
             if cfg['model']['backbone'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
                 cfg['model']['backbone'].update(weights=os.path.abspath(self.model.backbone.file), cache_dir=None)
+            if isinstance(self.tokenizer, HFTokenizer):
+                _name_folder(cfg, self.tokenizer)
             self._config_text = Config(cfg).pretty_text
         return dict(config=self._config_text, checkpoint=self.checkpoint and os.path.abspath(self.checkpoint))
 
@@ -265,6 +269,15 @@ def _absolute(value):
     if isinstance(value, (list, tuple)):
         return [_absolute(item) for item in value]
     return os.path.abspath(value) if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def _name_folder(cfg: dict, tokenizer: HFTokenizer) -> None:
+    """Put a tokenizer's folder in place of its name, unless it is one of the hub that is accepted from data."""
+    if on_hub(tokenizer.name) and tokenizer.name in open_clip_tokenizers():
+        return
+    for _, part in walk(cfg):
+        if isinstance(part, dict) and (part.get('type'), part.get('name')) == ('HFTokenizer', tokenizer.name):
+            part['name'] = tokenizer.folder
 
 
 def _digest(value) -> str:

@@ -21,6 +21,7 @@ from vop_mm.registry import BY_ARGUMENT, MODELS, READERS, TRANSFORMS
 
 from .architecture_file import read_architecture
 from .cli import one_line
+from .tokenizer_names import on_hub, open_clip_tokenizers
 
 _SCOPE = 'vop_mm'
 # mmaction2's transforms for frames, by their prefixed names
@@ -281,6 +282,8 @@ def _check_types(value, where: str, registry: Registry) -> None:
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             raise SharedConfigError(f'{where}: {value["type"]} has no argument {min(unknown)}')
         _check_clip(value, where)
+        if kind.__name__ == 'HFTokenizer':
+            _check_tokenizer(value, where)
     for key, item in value.items():
         _check_types(item, f'{where}.{key}', BY_ARGUMENT.get(key, registry))
 
@@ -321,6 +324,16 @@ def _check_clip(cfg: dict, where: str) -> None:
     if cfg.get('cache_dir') is not None or not isinstance(cfg.get('compile', False), bool):
         raise SharedConfigError(f'{where}.cache_dir and options of {where}.compile must not come with data: set them '
                                 'yourself')
+
+
+def _check_tokenizer(cfg: dict, where: str) -> None:
+    """Check the name of a tokenizer, which decides on files to download."""
+    name = cfg.get('name')
+    if not isinstance(name, str):
+        raise SharedConfigError(f'{where}.name is not a string')
+    if on_hub(name) and name not in open_clip_tokenizers():
+        raise SharedConfigError(f'{where}.name is {name!r:.80}: a config that comes with data can name a tokenizer of '
+                                'open_clip\'s architectures, or a local folder')
 
 
 def _check_dataset(dataset: dict) -> None:

@@ -1,22 +1,21 @@
 # MSR-VTT: videos and annotations as tools/dataset_converters/msrvtt.py leaves them; 9k training split, dev split of
-# training videos for model selection, 1k-A as test.
+# training videos for model selection, 1k-A as test. Size of frames, cropping, interpolation and tokenizer are the
+# backbone's.
 data_root = 'data/msrvtt/'
 num_frames = 12  # of a clip, for all splits and for the model
-tokenizer = dict(type='CLIPTokenizer')
 
 train_pipeline = [
     # the middle frame of each segment; mode='random' draws one of each
     dict(type='ReadClip', num_frames=num_frames, sampling='number'),
     dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
-    dict(type='ResizeFrames', size=(224, 224)),
+    dict(type='ResizeFrames'),
     dict(type='mmaction.Flip', flip_ratio=0.5),
-    dict(type='TokenizeText', tokenizer=tokenizer),
+    dict(type='TokenizeText'),
     dict(type='PackVideoText')
 ]
 test_pipeline = [
-    dict(type='ReadClip', num_frames=num_frames, sampling='number', size=224),  # the short side
-    dict(type='mmaction.CenterCrop', crop_size=224),
-    dict(type='TokenizeText', tokenizer=tokenizer),
+    dict(type='ReadClip', num_frames=num_frames, sampling='number'),
+    dict(type='TokenizeText'),
     dict(type='PackVideoText')
 ]
 

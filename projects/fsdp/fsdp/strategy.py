@@ -28,8 +28,8 @@ class RetrievalFSDPStrategy(FSDPStrategy):
     """MMEngine's ``FSDPStrategy``, adapted to the retriever and to the checkpoints of this project.
 
     * Each residual block of either encoder is an FSDP unit; everything else (embeddings, projections, prompts) belongs
-      to the outermost unit. CLIP's logit scale, a scalar, is replicated in every process: the loss and its gradient are
-      those of the whole batch everywhere.
+      to the outermost unit. The logit scale and the bias of backbone or loss, scalars, are replicated in every process:
+      the loss and its gradient are those of the whole batch everywhere.
     * A checkpoint, including the optimizer state, equals that of a run with one process: it is gathered, written
       completely or not at all, and can be resumed from with any number of processes, with or without this strategy.
     * Gradients are clipped by the norm over all shards.
@@ -73,12 +73,14 @@ class RetrievalFSDPStrategy(FSDPStrategy):
             raise ValueError(f'the head {type(model.head).__name__} has weights of its own, which FSDP would scatter: '
                              'evaluation needs them whole')
         blocks = {id(block) for block in [*model.backbone.vision_blocks, *model.backbone.text_blocks]}
-        scale = model.backbone.logit_scale
-        scale.data = scale.data.to(get_device())  # the wrapper does not move parameters that it ignores
+        scalars = (model.backbone.logit_scale, model.backbone.logit_bias, *model.loss_module.parameters())
+        replicated = [p for p in scalars if p is not None]
+        for parameter in replicated:  # the wrapper does not move parameters that it ignores
+            parameter.data = parameter.data.to(get_device())
         self.model_wrapper = dict(
             dict(type='MMFullyShardedDataParallel', use_orig_params=True, backward_prefetch='BACKWARD_PRE',
                  auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks),
-                 ignored_states=[scale]),
+                 ignored_states=replicated),
             **(self.model_wrapper or {}))
         if not torch.cuda.is_available():
             self.model_wrapper['device_id'] = torch.device('cpu')

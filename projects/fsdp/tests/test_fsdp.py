@@ -17,7 +17,7 @@ from tests.ranks import on_ranks
 from tests.test_config.test_keys import DEMO
 from tests.test_engine.test_runner import log_of
 from tests.test_engine.test_safe_loading import assert_is_safe
-from tests.test_models.test_methods import build
+from tests.test_models.test_methods import batch, build
 from tests.test_tools.test_train import options, scalars
 from tests.tools import run_ranks, run_tool
 from tests.versions import needs
@@ -183,19 +183,30 @@ def test_checkpoints_are_loaded_safely():
     assert_is_safe(FlexibleRetrievalRunner, FlexibleRunner)
 
 
+SIGMOID = dict(dtype=torch.float32, loss=dict(type='SigmoidLoss', bias=-10.))
+
+
+def gradient_of_bias(model, retriever, rows=slice(None)):
+    frames, tokens = batch(4, dtype=torch.float32)
+    model(frames[rows], tokens[rows], video_index=torch.arange(4)[rows], mode='loss')['loss'].backward()
+    return retriever.loss_module.bias.grad
+
+
 def shard():
     """A model of every block of which one process holds half."""
     os.environ['LOCAL_RANK'] = str(torch.distributed.get_rank())
+    rows = slice(2 * torch.distributed.get_rank(), 2 * torch.distributed.get_rank() + 2)
     found = {}
     for method in ('full', 'vop'):
-        whole = build(method, dtype=torch.float32)
+        whole = build(method, **SIGMOID)
         strategy = RetrievalFSDPStrategy(work_dir=os.environ['WORK_DIR'], experiment_name=method,
                                          env_kwargs=dict(launcher='pytorch', randomness=dict(seed=0)))
         model, _ = strategy.prepare(
-            build(method, dtype=torch.float32), dispatch_kwargs=dict(train_micro_batch_size_per_gpu=4),
+            build(method, **SIGMOID), dispatch_kwargs=dict(train_micro_batch_size_per_gpu=4),
             optim_wrapper=dict(constructor='TrainableOptimWrapperConstructor', optimizer=dict(type='SGD', lr=0.1)))
         inside = model.module
         found[method] = dict(
+            bias=gradient_of_bias(model, inside, rows),
             units=[isinstance(block, FullyShardedDataParallel)
                    for block in [*inside.backbone.vision_blocks, *inside.backbone.text_blocks]],
             count=sum(isinstance(module, FullyShardedDataParallel) for module in model.modules()),
@@ -209,9 +220,12 @@ def test_every_block_is_sharded(tmp_path, monkeypatch):
     monkeypatch.setenv('WORK_DIR', str(tmp_path))
     ranks = on_ranks(shard, 2)
     for method in ('full', 'vop'):
+        whole = build(method, **SIGMOID)
+        bias = gradient_of_bias(whole, whole)
         for found in (rank[method] for rank in ranks):
             assert all(found['units']) and found['count'] == len(found['units']) + 1
             assert found['held'] < 0.51 * found['wanted'] and found['scale'].shape == ()
             assert found['fingerprint'] == found['expected_fingerprint']
+            torch.testing.assert_close(found['bias'], bias, rtol=1e-5, atol=0)
         held = sum(rank[method]['held'] for rank in ranks)
-        assert held == ranks[0][method]['wanted'] + 1  # the logit scale twice
+        assert held == ranks[0][method]['wanted'] + 2  # the logit scale and the loss's bias twice

@@ -1,13 +1,17 @@
 """What trains, what stays, what is saved. (Every method's gradients are in tests/test_models/test_methods.py.)"""
 import pytest
 import torch
+from mmengine.config import Config
 
-from tests.clips import build_retriever, generic, random_frames, random_tokens
+from tests.clips import SMALL, build_retriever, generic, random_frames, random_tokens
+from vop_mm.engine.checkpoint import CheckpointError, describe, load_trainable
+from vop_mm.engine.counting import count_trainable
 from vop_mm.models.tuning import TuningStrategy, frozen_names, trainable_parameters, trainable_state_dict
 from vop_mm.registry import MODELS, TUNING
 
 PROMPTS = dict(frame_prompts=[generic(4)], text_prompts=[generic(4)], num_frames=2)
 NAMES = {'vision_tower.prompts.0.weight', 'text_tower.prompts.0.weight'}
+STRATEGIES = ('PromptTuning', 'ProjTuning', 'BiasTuning', 'PartialTuning', 'ZeroShot')
 
 
 def train_a_step(model):
@@ -49,7 +53,7 @@ def test_the_state_of_a_checkpoint_is_what_trains():
         other.load_state_dict({k: v for k, v in state.items() if 'text' not in k})
 
 
-@pytest.mark.parametrize('tuning', ['PromptTuning', 'ProjTuning', 'BiasTuning', 'PartialTuning', 'ZeroShot'])
+@pytest.mark.parametrize('tuning', STRATEGIES)
 def test_the_logit_scale_trains_where_a_config_says_so(tuning):
     name = 'backbone.model.logit_scale'
     plain = trainable_parameters(build_retriever(tuning=dict(type=tuning)))
@@ -62,6 +66,42 @@ def test_a_trained_logit_scale_moves_and_is_saved():
     before = train_a_step(model)
     assert set(trainable_state_dict(model)) == NAMES | {'backbone.model.logit_scale'}
     assert model.backbone.logit_scale != before['backbone.model.logit_scale']
+
+
+@pytest.mark.parametrize('tuning', STRATEGIES)
+def test_a_logit_bias_trains_with_the_logit_scale(tuning):
+    names = {'backbone.model.logit_scale', 'backbone.model.logit_bias'}
+    for scale in (False, True):
+        model = build_retriever(dict(SMALL, init_logit_bias=-10.), tuning=dict(type=tuning, logit_scale=scale))
+        assert names & set(trainable_parameters(model)) == (names if scale else set())
+
+
+@pytest.mark.parametrize('tuning', [*STRATEGIES, 'FullTuning', 'AdapterTuning'])
+def test_the_bias_of_a_loss_trains_if_anything_does(tuning):
+    cfg = dict(type=tuning, **(dict(beside='mlp') if tuning == 'AdapterTuning' else {}))
+    loss = dict(type='SigmoidLoss', bias=-10.)
+    plain = set(trainable_parameters(build_retriever(**PROMPTS, tuning=cfg)))
+    found = set(trainable_parameters(build_retriever(**PROMPTS, tuning=cfg, loss=loss)))
+    assert found == plain | ({'loss_module.bias'} if tuning != 'ZeroShot' else set())
+    if tuning == 'ZeroShot':
+        model = build_retriever(tuning=dict(cfg, logit_scale=True), loss=loss)
+        assert set(trainable_parameters(model)) == {'backbone.model.logit_scale', 'loss_module.bias'}
+
+
+def test_the_bias_of_a_loss_moves_is_saved_counted_and_loaded(tmp_path):
+    parts = dict(**PROMPTS, loss=dict(type='SigmoidLoss', bias=-10.))
+    model = build_retriever(**parts)
+    train_a_step(model)
+    bias = model.loss_module.bias.item()
+    assert bias != -10 and set(trainable_state_dict(model)) == NAMES | {'loss_module.bias'}
+    assert count_trainable(model) == count_trainable(build_retriever(**PROMPTS)) + 1
+    meta = dict(vop_mm=describe(model, Config(dict(method='VoP'))))
+    torch.save(dict(meta=meta, state_dict=trainable_state_dict(model)), tmp_path / 'best.pth')
+    other = build_retriever(**parts)
+    load_trainable(other, str(tmp_path / 'best.pth'))
+    assert other.loss_module.bias.item() == bias
+    with pytest.raises(CheckpointError, match='it holds loss_module.bias'):
+        load_trainable(build_retriever(**PROMPTS), str(tmp_path / 'best.pth'))
 
 
 def test_nothing_trains_in_zero_shot():

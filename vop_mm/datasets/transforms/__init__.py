@@ -10,9 +10,10 @@ from .read_clip import ReadClip
 from .resizing import ResizeFrames, short_side_size
 from .sampling import clip_moments, clip_range, sample_frames, sample_moments
 from .text import TokenizeText
-from .tokenizers import CLIPTokenizer, WordTokenizer
+from .tokenizers import CLIPTokenizer, HFTokenizer, WordTokenizer, tokenizer_config
 
 __all__ = [
-    'CLIPTokenizer', 'PackVideoText', 'Pipeline', 'ReadClip', 'ResizeFrames', 'TokenizeText', 'WordTokenizer',
-    'clip_moments', 'clip_range', 'sample_frames', 'sample_moments', 'short_side_size', 'split_pipeline'
+    'CLIPTokenizer', 'HFTokenizer', 'PackVideoText', 'Pipeline', 'ReadClip', 'ResizeFrames', 'TokenizeText',
+    'WordTokenizer', 'clip_moments', 'clip_range', 'sample_frames', 'sample_moments', 'short_side_size',
+    'split_pipeline', 'tokenizer_config'
 ]

@@ -1,5 +1,6 @@
 """Contract of a backbone: what towers, tuning, engine, search and deployment may ask of one."""
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -119,12 +120,12 @@ class Backbone(BaseModule):
 
     @property
     def vision_kind(self) -> str:
-        """Name of the kind of vision tower, for messages."""
+        """Kind of vision tower, for messages and tables."""
         return type(self).__name__
 
     @property
     def text_kind(self) -> str:
-        """Name of the kind of text tower, for messages."""
+        """Kind of text tower, for messages and tables."""
         return type(self).__name__
 
     def require_blocks(self, tower: str, what: str) -> None:
@@ -140,8 +141,8 @@ class Backbone(BaseModule):
         blocks, kind = ((self.vision_blocks, self.vision_kind) if tower == 'vision' else
                         (self.text_blocks, self.text_kind))
         if not len(blocks):
-            raise ValueError(f'{what} needs transformer blocks, which the {tower} tower of {self.arch_name} ({kind}) '
-                             'does not have')
+            raise ValueError(f'{what} can\'t be used: the {tower} tower of {self.arch_name} has no transformer blocks '
+                             f'({kind})')
 
     @property
     @abstractmethod
@@ -151,7 +152,20 @@ class Backbone(BaseModule):
     @property
     @abstractmethod
     def logit_scale(self) -> nn.Parameter:
-        """Logarithm of the scale applied to cosine similarities, a scalar."""
+        """Logarithm of the scale applied to cosine similarities, a scalar or [1]."""
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """Bias added to scaled similarities, a scalar or [1], of models trained with a sigmoid loss (SigLIP).
+
+        The default is None: no bias.
+        """
+        return None
+
+    @property
+    def max_logit_scale(self) -> float | None:
+        """Maximum of :attr:`logit_scale`: log(100), CLIP's own, or None for models with a bias, which have none."""
+        return math.log(100) if self.logit_bias is None else None
 
     def take_fingerprint(self) -> None:
         """Set ``fingerprint`` to the hash of the current weights, unless it is already set.

@@ -94,6 +94,10 @@ class OpenCLIP(Backbone):
         return self.model.logit_scale
 
     @property
+    def logit_bias(self) -> nn.Parameter | None:
+        return getattr(self.model, 'logit_bias', None)  # older versions of open_clip have none
+
+    @property
     def vision_blocks(self) -> nn.ModuleList:
         return self._vision.blocks
 

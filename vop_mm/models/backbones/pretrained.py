@@ -21,6 +21,10 @@ def load_weights(model: nn.Module, name: str, weights: str, cache_dir: str | Non
     if (from_openai or quick_gelu) and not any('QuickGELU' in type(m).__name__ for m in model.modules()):
         raise ValueError(f'the weights {weights} were trained with quick-GELU, as all of OpenAI\'s; name a quick-GELU '
                          f'architecture, e.g. {name}-quickgelu')
+    for key in state.keys() & {'logit_scale', 'logit_bias'}:  # a scalar in some files, [1] in others
+        own = getattr(model, key, None)
+        if own is not None and state[key].numel() == 1:
+            state[key] = state[key].reshape(own.shape)
     try:
         model.load_state_dict(state)
     except RuntimeError as e:

@@ -55,8 +55,10 @@ class OpenClipText:
 
     @property
     def kind(self) -> str:
-        """Name of the class that defines the tower."""
-        return 'TextTransformer'
+        """Kind of tower: how it is made and how captions are read, in words."""
+        read = ('read-out token' if self.read_out is not None else 'last position' if self.reads_last else
+                'largest id' if self.end_of_text is None else f'id {self.end_of_text}')
+        return f'{"causal" if self.causal else "not causal"}, {read}'
 
     @property
     def projections(self) -> Iterable[nn.Parameter]:
@@ -134,7 +136,7 @@ class HuggingFaceText(OpenClipText):
 
     @property
     def kind(self) -> str:
-        return type(self.text.transformer).__name__
+        return f'{type(self.text.transformer).__name__} as a whole'
 
     @property
     def projections(self) -> Iterable[nn.Parameter]:
@@ -146,13 +148,13 @@ class HuggingFaceText(OpenClipText):
         return torch.cat([out.last_hidden_state, self.text.pooler(out, mask)[:, None]], dim=1)
 
     def positions(self, length: int) -> Tensor:
-        raise NotImplementedError(f'{self.kind} runs as a whole')
+        raise NotImplementedError(f'{self.kind}: no positions')
 
     def key_mask(self, tokens: Tensor) -> None:
         return None
 
     def run_block(self, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
-        raise NotImplementedError(f'{self.kind} runs as a whole')
+        raise NotImplementedError(f'{self.kind}: no blocks')
 
     def read(self, x: Tensor) -> Tensor:
         return self.text.proj(x)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+_READ = dict(tok='CLS', token='CLS', avg='mean of patches')
+
 
 class VisionPort:
     """Base class of the ports, and the port of a tower without transformer blocks (ResNet, ConvNeXt, FastViT, Swin).
@@ -31,8 +33,8 @@ class VisionPort:
 
     @property
     def kind(self) -> str:
-        """Name of the class that defines the tower."""
-        return type(getattr(self.visual, 'trunk', self.visual)).__name__
+        """Kind of tower: how it is made and how frames are read, in words."""
+        return f'{type(getattr(self.visual, "trunk", self.visual)).__name__} as a whole'
 
     @property
     def projections(self) -> Iterable[nn.Parameter]:
@@ -53,7 +55,7 @@ class VisionPort:
 
     def run_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None) -> Tensor:
         """Run a block; see :meth:`Backbone.run_vision_block`."""
-        raise NotImplementedError(f'{self.kind} has no transformer blocks')
+        raise NotImplementedError(f'{self.kind}: no blocks')
 
     def read(self, cls: Tensor, patches: Tensor) -> Tensor:
         """Read embeddings from read-out tokens [B, F, R, C] and patches [B, F, M, C], -> [B, F, D]."""
@@ -72,6 +74,11 @@ class OpenClipViT(VisionPort):
         self.blocks = visual.transformer.resblocks
         self.width = visual.class_embedding.shape[0]
         self.reads_cls = visual.attn_pool is None and visual.pool_type == 'tok'
+
+    @property
+    def kind(self) -> str:
+        read = 'attention pooling' if self.visual.attn_pool is not None else _READ[self.visual.pool_type]
+        return f'ViT, {read}'
 
     @property
     def projections(self) -> list[nn.Parameter]:
@@ -122,6 +129,17 @@ class TimmViT(VisionPort):
         if self.rotates:
             for block in self.blocks:
                 block.attn.num_prefix_tokens = 0  # all tokens are rotated, those without a position by 0 degrees
+
+    @property
+    def kind(self) -> str:
+        trunk = self.trunk
+        parts = [f'timm {type(trunk).__name__}'.replace('VisionTransformer', 'ViT'),
+                 'convolutional stem' if type(trunk.patch_embed).__name__ == 'HybridEmbed' else '',
+                 'rotary positions' if self.rotates else '',
+                 'post-norm' if 'PostNorm' in type(self.blocks[0]).__name__ else '',
+                 '' if self.num_read else 'no CLS',
+                 'attention pooling' if trunk.attn_pool is not None else _READ[trunk.global_pool]]
+        return ', '.join(part for part in parts if part)
 
     def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         x = self.trunk._pos_embed(self.trunk.patch_embed(frames))

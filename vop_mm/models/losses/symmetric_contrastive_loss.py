@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from vop_mm.registry import MODELS
 from vop_mm.utils.precision import at_least_float32
 
+from .same_video import check_same_video, same_video_pairs
+
 
 @MODELS.register_module()
 class SymmetricContrastiveLoss(BaseModule):
@@ -23,9 +25,7 @@ class SymmetricContrastiveLoss(BaseModule):
 
     def __init__(self, same_video: str = 'mask') -> None:
         super().__init__()
-        if same_video not in ('mask', 'soft', 'negative'):
-            raise ValueError(f"same_video must be 'mask', 'soft' or 'negative', got {same_video!r}")
-        self.same_video = same_video
+        self.same_video = check_same_video(same_video)
 
     def forward(self, logits: Tensor, video_ids: Tensor) -> Tensor:
         """Compute the loss of a batch of pairs.
@@ -38,8 +38,7 @@ class SymmetricContrastiveLoss(BaseModule):
             Tensor: Scalar.
         """
         logits = at_least_float32(logits)
-        same = video_ids[:, None] == video_ids[None]  # [N, N]
-        diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        same, diagonal = same_video_pairs(video_ids)
         if self.same_video == 'mask':
             logits = logits.masked_fill(same & ~diagonal, float('-inf'))
         if self.same_video == 'soft':

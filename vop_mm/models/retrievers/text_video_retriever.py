@@ -1,5 +1,4 @@
 """Text-video retriever: a backbone, its two towers with prompts, a head and a loss."""
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,6 @@ from vop_mm.utils.dist import gather_with_grad, world_size
 
 from ..backbones import Backbone, TextTower, VisionTower
 from ..tuning import frozen_names
-
-_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit
 
 
 @MODELS.register_module()
@@ -43,8 +40,8 @@ class TextVideoRetriever(BaseModel):
         data_preprocessor (dict): Config of the data preprocessor. Defaults to ``dict(type='VideoTextPreprocessor')``.
 
     Raises:
-        ValueError: ``video_from`` is not in the tower, there are prompts whose scope has no layer, or the backbone
-            can't have prompts there.
+        ValueError: ``video_from`` is not in the tower, there are prompts whose scope has no layer or which the backbone
+            can't have, or both backbone and loss have a bias.
     """
 
     def __init__(self,
@@ -103,6 +100,8 @@ class TextVideoRetriever(BaseModel):
         self.head = HEADS.build(head)
         self.head.prepare(self.backbone)
         self.loss_module = MODELS.build(loss)
+        if self.backbone.logit_bias is not None and isinstance(getattr(self.loss_module, 'bias', None), nn.Parameter):
+            raise ValueError('this backbone has a logit bias of its own: leave out model.loss.bias')
         self.tuning = TUNING.build(tuning)
         self.tuning.apply(self)
         self.register_load_state_dict_post_hook(_frozen_may_be_missing)
@@ -233,15 +232,19 @@ class TextVideoRetriever(BaseModel):
         mask = None if frame_mask is None else gather_with_grad(frame_mask.byte()).bool()
         # [N, N] for N pairs over all ranks
         logits = self._scale() * self.head.similarity(text_features, video_features, mask)
+        if self.backbone.logit_bias is not None:
+            logits = logits + self.backbone.logit_bias
         return dict(loss=self.loss_module(logits, gather_with_grad(video_index)))
 
     def _scale(self) -> Tensor:
-        log = self.backbone.logit_scale
+        log, limit = self.backbone.logit_scale, self.backbone.max_logit_scale
+        if limit is None:
+            return log.exp()
         if not log.requires_grad:
-            return log.clamp(max=_MAX_LOGIT_SCALE).exp()
+            return log.clamp(max=limit).exp()
         # In place: a clamp in the graph has no gradient at its bound, which is where OpenAI's weights start.
         with torch.no_grad():
-            log.clamp_(max=_MAX_LOGIT_SCALE)
+            log.clamp_(max=limit)
         return log.exp()
 
 

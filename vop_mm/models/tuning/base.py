@@ -11,10 +11,11 @@ class TuningStrategy(metaclass=ABCMeta):
 
     A subclass implements :meth:`trainable` and finds parameters by structure (the modules it walks), never by name.
     Freezing, counting, the optimizer and saving all follow from the ``requires_grad`` that :meth:`apply` sets. The head
-    is trained by every strategy that trains anything.
+    and the loss are trained by every strategy that trains anything.
 
     Args:
-        logit_scale (bool): Train CLIP's logit scale as well. Defaults to False.
+        logit_scale (bool): Train the backbone's logit scale as well, and its logit bias if it has one. Defaults to
+            False.
     """
 
     def __init__(self, logit_scale: bool = False) -> None:
@@ -46,10 +47,10 @@ class TuningStrategy(metaclass=ABCMeta):
         """
         self.prepare(model)
         chosen = {id(p) for p in self.trainable(model)}
-        if chosen:  # a head with weights starts at random: it is trained unless nothing is
-            chosen.update(id(p) for p in model.head.parameters())
         if self.logit_scale:
-            chosen.add(id(model.backbone.logit_scale))
+            chosen.update(id(p) for p in (model.backbone.logit_scale, model.backbone.logit_bias) if p is not None)
+        if chosen:  # a head with weights starts at random: it is trained unless nothing is
+            chosen.update(id(p) for module in (model.head, model.loss_module) for p in module.parameters())
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
 
