@@ -147,6 +147,28 @@ def test_a_frame_that_sees_only_itself_is_as_alone(kind):
             close(backbone.run_vision_block(layer, x, 3 * cls.shape[1], own[None])[0, own], expected[j])
 
 
+@pytest.mark.parametrize('kind', KINDS)
+@torch.no_grad()
+def test_frozen_towers_compute_the_same_in_training(kind):
+    """No batch statistics, no dropped paths."""
+    model, pixels = build(kind, text_prompts=[generic(2)]), frames(kind)
+    expected = model.encode_frames(pixels)
+    statistics = {name: value.clone() for name, value in model.backbone.named_buffers()}
+    close(model.train().encode_frames(pixels), expected)
+    assert all(torch.equal(value, statistics[name]) for name, value in model.backbone.named_buffers())
+
+
+@pytest.mark.parametrize('kind', ['CoCa', 'PE-Core'])
+def test_recomputed_activations_give_the_same_gradients(kind):
+    out, parameters = [], []
+    for recompute in (False, True):
+        model = build(kind, text_prompts=[generic(2)], recompute=recompute, **METHODS['VoP-F'])
+        out.append(torch.cat([model.encode_frames(frames(kind))[0], model.encode_text(captions(kind))]))
+        parameters.append([*model.vision_tower.parameters(), *model.text_tower.parameters()])
+    for mine, other in zip(*map(gradients, out, parameters), strict=True):
+        close(mine, other)
+
+
 # -- captions ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('layers', [None, (0, 1), (1, 3)], ids=str)
 @pytest.mark.parametrize('kind', BLOCKS)
