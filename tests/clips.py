@@ -24,10 +24,10 @@ def build_clip(arch: str | dict = SMALL, weights: str | None = None, seed: int =
 
 
 def build_retriever(arch: str | dict = SMALL, weights: str | None = None, seed: int = 0, rough: float = 0.05,
-                    dtype: torch.dtype = torch.float32, **kwargs):
+                    dtype: torch.dtype = torch.float32, backbone_options: dict | None = None, **kwargs):
     """A retriever in eval mode, from the keyword arguments of ``TextVideoRetriever``."""
     torch.manual_seed(seed)
-    backbone = dict(type='OpenCLIP', arch=copy.deepcopy(arch), weights=weights)
+    backbone = dict(type='OpenCLIP', arch=copy.deepcopy(arch), weights=weights, **(backbone_options or {}))
     model = MODELS.build(dict(type='TextVideoRetriever', backbone=backbone, **copy.deepcopy(kwargs)))
     if weights is None:
         roughen(model.backbone, rough)

@@ -200,7 +200,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(hub):
         build('google/none-1')
     assert time.monotonic() - start < 30
     message = str(caught.value)
-    for part in ("'google/none-1' is in no local folder", "hub can't be reached", 'tokenizer.json', "name='/path/to/fold"):
+    for part in ("'google/none-1' is in no local folder", "hub can't be reached", 'tokenizer.json', "name='/path/to"):
         assert part in message
     assert '\n' not in message
 

@@ -123,7 +123,7 @@ class TimmViT(VisionPort):
         self.trunk = visual.trunk
         self.blocks = self.trunk.blocks
         self.width = self.trunk.embed_dim
-        self.reads_cls = self.trunk.global_pool == 'token' and self.trunk.attn_pool is None
+        self.reads_cls = self.trunk.global_pool == 'token' and getattr(self.trunk, 'attn_pool', None) is None
         self.num_read = self.trunk.num_prefix_tokens
         self.rotates = getattr(self.trunk, 'rope', None) is not None
         if self.rotates:
@@ -138,7 +138,7 @@ class TimmViT(VisionPort):
                  'rotary positions' if self.rotates else '',
                  'post-norm' if 'PostNorm' in type(self.blocks[0]).__name__ else '',
                  '' if self.num_read else 'no CLS',
-                 'attention pooling' if trunk.attn_pool is not None else _READ[trunk.global_pool]]
+                 'attention pooling' if getattr(trunk, 'attn_pool', None) is not None else _READ[trunk.global_pool]]
         return ', '.join(part for part in parts if part)
 
     def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +166,7 @@ class TimmViT(VisionPort):
         Patches of all frames have the positions they have in their frame. Read-out tokens and prompts have none.
         """
         table = self.trunk.rope.get_embed()  # [M, 2 * head_dim], or one such table for every layer and head
-        if self.trunk.rope_mixed:
+        if getattr(self.trunk, 'rope_mixed', False):
             table = table[layer]
         frames = (x.shape[1] - num_prefix) // table.shape[-2]
         sine, cosine = table.new_zeros(num_prefix, table.shape[-1]).tensor_split(2, dim=-1)
