@@ -100,7 +100,8 @@ def _works(config: str, arch: str) -> bool:
     from vop_mm.config import read_config
     from vop_mm.registry import MODELS
 
-    cfg = read_config(CONFIGS / f'{config}.py', dict(model=dict(backbone=dict(arch=arch, weights=None))))
+    cfg = read_config(CONFIGS / f'{config}.py', dict(num_frames=2, model=dict(
+        num_frames=2, backbone=dict(arch=arch, weights=None))))  # an LSTM takes a second per frame on the meta device
     try:
         with torch.device('meta'):
             model = MODELS.build(cfg.model)
