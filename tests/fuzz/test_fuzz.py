@@ -14,6 +14,7 @@ def run():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the first of them waits for the run
 @pytest.mark.parametrize('kind', list(MODULES))
 def test_changed_inputs_are_read_rightly_or_refused_in_one_line(run, kind):
     row = next((line.split() for line in run.stdout.splitlines() if line.split()[0] == kind), None)

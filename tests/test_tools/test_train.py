@@ -83,7 +83,7 @@ def test_killed_and_resumed_ends_with_the_same_prompts(trained, small_demo, tmp_
     for line in process.stdout:
         if 'Epoch(train) [2]' in line:
             break
-    time.sleep(random.uniform(0, 0.6))
+    time.sleep(random.uniform(0, 0.3))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
