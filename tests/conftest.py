@@ -1,4 +1,5 @@
 """What all tests start from: one thread, the same random numbers, and everything registered under this scope."""
+import gc
 import os
 import signal
 import tempfile
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first: at the end no process waits for one of them."""
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What is imported stays: garbage need not be looked for in it again, here and in processes forked from here."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -38,7 +38,8 @@ def test_an_example_trains(demo_folder, page, says):
     assert commands
     for command in commands:
         _, tool, config, *rest = command.split()
-        changes = [o for o in options('data/demo')[1:] if not o.startswith(('train_cfg', 'param_scheduler'))]
+        changes = [o for o in options('data/demo')[1:]
+                   if not o.startswith(('num_frames', 'train_cfg', 'param_scheduler'))]
         done = run_tool(tool, config, '--cfg-options', *[r for r in rest if r != '--cfg-options'], *changes, *QUICK,
                         cwd=demo_folder)
         assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ torch.set_num_threads(8)  # to make the pool anew takes a while
 torch.get_num_threads()  # from here on torch's own hook doesn't
 for renew in (lambda: None, renew_thread_pool):
     crashed = 0
-    for _ in range(200):
+    for _ in range(60):
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -3,6 +3,7 @@
 Tools that were forked from the tests' own process would find its threads' locks, and half of libraries that a fork
 does not take along (gRPC, Arrow): now and then one crashed.
 """
+import gc
 import os
 import runpy
 import signal
@@ -44,6 +45,8 @@ def import_what_tools_do() -> None:
     import matplotlib.pyplot  # noqa: F401
     import mmaction.datasets  # noqa: F401
     import mmengine.config.config
+    import mmengine.hooks.runtime_info_hook
+    import mmengine.runner.runner
     import open_clip  # noqa: F401
     import torch
     import torch._dynamo  # noqa: F401
@@ -54,10 +57,11 @@ def import_what_tools_do() -> None:
 
     torch.set_num_threads(1)
     register_all_modules()
-    # MMEngine formats the same config again for every checkpoint and log, a third of what a small run takes
-    format_code, formatted = mmengine.config.config.FormatCode, {}
-    mmengine.config.config.FormatCode = lambda text, **style: (
-        formatted.get(text) or formatted.setdefault(text, format_code(text, **style)))
+    # a fifth of what a small run takes: MMEngine formats its config and asks git for a version, for every checkpoint
+    mmengine.config.config.FormatCode = lambda text, **style: (text, True)
+    mmengine.runner.runner.get_git_hash = mmengine.hooks.runtime_info_hook.get_git_hash = str
+    gc.collect()
+    gc.freeze()  # MMEngine collects garbage for every data set: tools need not look through what is imported here
 
 
 def keep(request: tuple, out: int, err: int, ours: int) -> None:

@@ -55,7 +55,7 @@ def run(folder, work_dir, seen: dict, seed: int = 3, resume: str | None = None, 
                 dict(type='mmaction.RandomResizedCrop', area_range=(0.3, 1.0)),
                 dict(type='ResizeFrames', size=(16, 16)), dict(type='mmaction.Flip'),
                 dict(type='TokenizeText', tokenizer=dict(type='NoTokenizer')), dict(type='PackVideoText')]
-    Runner(
+    runner = Runner(
         model=dict(type='NoModel'), work_dir=str(work_dir), default_scope='vop_mm', experiment_name=str(work_dir),
         train_dataloader=dict(
             batch_size=2, num_workers=num_workers, persistent_workers=num_workers > 0,
@@ -65,7 +65,12 @@ def run(folder, work_dir, seen: dict, seed: int = 3, resume: str | None = None, 
         train_cfg=dict(by_epoch=True, max_epochs=3), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=[dict(type='SetEpochHook'), dict(type='UnreadableVideoHook', max_share=max_share),
                       dict(type='SeenHook', seen=seen)],
-        randomness=dict(seed=seed), load_from=resume, resume=resume is not None, log_level='WARNING').train()
+        randomness=dict(seed=seed), load_from=resume, resume=resume is not None, log_level='WARNING')
+    try:
+        runner.train()
+    finally:
+        # garbage collection would close the workers' queues before it tells them to end: they would wait for 5 seconds
+        runner.train_dataloader._iterator = None
 
 
 @pytest.fixture

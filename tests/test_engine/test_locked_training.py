@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.forks import fork_runs
 from tests.test_tools.test_bad_input import assert_one_line
 from tests.test_tools.test_train import TRAIN, options
 from tests.tools import ForkedTool, run_ranks, run_tool, start_ranks
@@ -64,7 +65,7 @@ def test_evaluation_is_not_refused_and_leaves_the_training_s_config(work_dir, sm
 def test_another_run_of_the_comparison_is_refused(small_demo, tmp_path):
     table = ['tools/analysis_tools/compare_methods.py', TRAIN, '--out', tmp_path / 'table']
     with tempfile.TemporaryFile('w+') as log:
-        process = ForkedTool(*table, *options(small_demo, **ENDLESS), out=log, err=log)
+        process = ForkedTool(*table, *options(small_demo, **ENDLESS), out=log, err=log, before=fork_runs)
         try:
             while not (logs := list(tmp_path.rglob('epoch_1.pth'))):
                 assert process.poll() is None

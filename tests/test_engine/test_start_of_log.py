@@ -30,7 +30,7 @@ def start(log):
     ('configs/vop/vop_f_p_demo.py', 'VoP^F+P: 10,496 of 305,409 parameters (3.44%)'),
     ('configs/baselines/zero_shot_demo.py', 'Zero-shot: 0 of 294,913 parameters (0.00%)')])
 def test_a_log_starts_with_what_trains(small_demo, tmp_path, config, says):
-    changes = options(small_demo, **ONE) if 'zero_shot' not in config else [
+    changes = options(small_demo, **ONE, num_frames=12) if 'zero_shot' not in config else [
         '--cfg-options', f'data_root={small_demo}', 'test_dataloader.num_workers=0',
         'test_dataloader.persistent_workers=False']
     done = run_tool('tools/train.py', config, '--work-dir', tmp_path, *changes)
@@ -57,7 +57,7 @@ def test_debugging_shows_all(small_demo, tmp_path):
                     f'data_root={small_demo}', 'test_dataloader.num_workers=0', 'log_level=DEBUG',
                     'test_dataloader.persistent_workers=False')
     log = log_of(tmp_path)
-    assert done.returncode == 0 and 'System environment' in log and 'optim_wrapper = None' in log
+    assert done.returncode == 0 and 'System environment' in log and 'optim_wrapper=None' in log.replace(' ', '')
 
 
 class Lines:

@@ -112,22 +112,21 @@ import tests.indexes
 from pathlib import Path
 from tests.indexes import *
 print('ready', flush=True)
-sys.stdin.readline()
-try:
-    make_index(Path({str(tmp_path)!r}) / 'index', Path('/videos'), int(sys.argv[1]))
-    print('made', flush=True)
-except BlockingIOError as e:
-    print('told', e, flush=True)
+for _ in sys.stdin:
+    try:
+        make_index(Path({str(tmp_path)!r}) / 'index', Path('/videos'), int(sys.argv[1]))
+        print('made', flush=True)
+    except BlockingIOError as e:
+        print('told', e, flush=True)
 '''
+    processes = [subprocess.Popen([sys.executable, '-c', code, str(count)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, text=True) for count in (300, 301)]
+    assert [process.stdout.readline() for process in processes] == ['ready\n'] * 2
     for _ in range(3):
-        processes = [subprocess.Popen([sys.executable, '-c', code, str(count)], stdin=subprocess.PIPE,
-                                      stdout=subprocess.PIPE, text=True) for count in (300, 301)]
-        assert [process.stdout.readline() for process in processes] == ['ready\n'] * 2
         for process in processes:
             process.stdin.write('\n')
             process.stdin.flush()
-        said = [process.communicate()[0].strip() for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], said
+        said = [process.stdout.readline().strip() for process in processes]
         assert 'made' in said and all(
             line == 'made' or line == f'told another process is changing the index {tmp_path}/index' for line in said)
         with closing(SearchIndex(tmp_path / 'index')) as search_index:
@@ -136,6 +135,9 @@ except BlockingIOError as e:
         for name in os.listdir(tmp_path / 'index'):
             (tmp_path / 'index' / name).unlink()
         (tmp_path / 'index').rmdir()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0, 0]
 
 
 def test_an_index_that_is_being_made_is_not_removed_by_another_that_fails(tmp_path):

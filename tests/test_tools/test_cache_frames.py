@@ -19,7 +19,8 @@ TOOL = 'tools/data/cache_frames.py'
 
 
 def of(data, **changes):
-    short = {'train_cfg.max_epochs': 2, 'param_scheduler.0.T_max': 2, 'train_dataloader.num_workers': 2}
+    short = {'num_frames': 12, 'train_cfg.max_epochs': 2, 'param_scheduler.0.T_max': 2,
+             'train_dataloader.num_workers': 2}
     return options(data, **short, **changes)
 
 

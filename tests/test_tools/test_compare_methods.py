@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from tests.forks import fork_runs
 from tests.tools import ROOT, run_tool
 
 TOOL = 'tools/analysis_tools/compare_methods.py'
@@ -11,8 +12,9 @@ CONFIGS = ['configs/baselines/zero_shot_demo.py', 'configs/vop/vop_demo.py']
 
 @pytest.mark.slow
 def test_runs_each_config_with_each_seed_once(demo_folder):
-    arguments = [*(ROOT / c for c in CONFIGS), '--out', 'out', '--seeds', '0', '1', '--max-epochs']
-    done = run_tool(TOOL, *arguments, '2', cwd=demo_folder)
+    arguments = [*(ROOT / c for c in CONFIGS), '--out', 'out', '--seeds', '0', '1', '--cfg-options', 'num_frames=3',
+                 '--max-epochs']
+    done = run_tool(TOOL, *arguments, '2', before=fork_runs, cwd=demo_folder)
     assert done.returncode == 0, done.stderr
     assert 'epoch 2, train: loss' in done.stdout and 'epoch 2, val: t2v R@1' in done.stdout
     tmp_path = demo_folder / 'out'
@@ -30,19 +32,20 @@ def test_runs_each_config_with_each_seed_once(demo_folder):
     assert (tmp_path / 'comparison.png').stat().st_size > 5000
 
     before = (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns
-    again = run_tool(TOOL, *arguments, '2', cwd=demo_folder)
+    again = run_tool(TOOL, *arguments, '2', before=fork_runs, cwd=demo_folder)
     assert again.returncode == 0 and again.stdout.count('already finished: ') == 4
     assert (tmp_path / 'vop_demo' / 'seed_0' / 'result.json').stat().st_mtime_ns == before
     assert (tmp_path / 'table.md').read_text() == table
 
     # results of another config are not passed off as this one's
-    other = run_tool(TOOL, *arguments, '3', cwd=demo_folder)
+    other = run_tool(TOOL, *arguments, '3', before=fork_runs, cwd=demo_folder)
     assert other.returncode == 1 and 'vop_demo/seed_0 contains a run of another version of' in other.stderr
     assert (tmp_path / 'table.md').read_text() == table
 
 
 def test_a_run_that_fails_says_why(tmp_path):
-    done = run_tool(TOOL, CONFIGS[0], '--out', tmp_path, '--cfg-options', 'test_dataloader.dataset.data_root=/no/such')
+    done = run_tool(TOOL, CONFIGS[0], '--out', tmp_path, '--cfg-options', 'test_dataloader.dataset.data_root=/no/such',
+                    before=fork_runs)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'seed_0 failed' in done.stderr and '/no/such/test.json' in done.stderr
     assert not list(tmp_path.rglob('result.json'))

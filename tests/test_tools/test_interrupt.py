@@ -18,15 +18,15 @@ from tests.tools import ROOT, ForkedTool, run_tool, start_tool, wait_until
 ZERO_SHOT = 'configs/baselines/zero_shot_demo.py'
 MOMENTS = 3
 TOOLS = {  # with the seconds that one takes
-    'index': (1., lambda data, out: ['tools/index_videos.py', data / 'videos', out / 'index', '--config', ZERO_SHOT]),
-    'cache': (3., lambda data, out: ['tools/data/cache_frames.py', TRAIN, '--out', out / 'frames', '--workers', '2',
+    'index': (.7, lambda data, out: ['tools/index_videos.py', data / 'videos', out / 'index', '--config', ZERO_SHOT]),
+    'cache': (2., lambda data, out: ['tools/data/cache_frames.py', TRAIN, '--out', out / 'frames', '--workers', '2',
                                      *options(data)]),
-    'check': (1., lambda data, out: ['tools/data/check_dataset.py', data / 'train.json', '--video-dir', data / 'videos',
+    'check': (.5, lambda data, out: ['tools/data/check_dataset.py', data / 'train.json', '--video-dir', data / 'videos',
                                      '--report', out / 'report.csv', '--workers', '2']),
-    'train': (4., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(data)]),
-    'train with workers': (4., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(
+    'train': (2., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(data)]),
+    'train with workers': (2., lambda data, out: ['tools/train.py', TRAIN, '--work-dir', out / 'work', *options(
         data, **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True})]),
-    'compare': (8., lambda data, out: ['tools/analysis_tools/compare_methods.py', TRAIN, '--out', out / 'table',
+    'compare': (6., lambda data, out: ['tools/analysis_tools/compare_methods.py', TRAIN, '--out', out / 'table',
                                        *options(data)]),
     'demo': (2., lambda data, out: ['tools/data/make_demo.py', out / 'demo', '--num-train', '24', '--num-dev', '12',
                                     '--num-test', '13', '--workers', '2']),

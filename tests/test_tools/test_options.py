@@ -9,9 +9,9 @@ from tests.tools import ROOT, run_tool
 CONFIG = 'configs/vop/vop_f_p_demo.py'
 
 
-def train(data, work_dir, config=CONFIG, **changes):
-    return run_tool('tools/train.py', config, '--work-dir', work_dir, *options(data, **{
-        'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 16, **changes}))
+def train(data, work_dir, config=CONFIG, without=None, **changes):
+    arguments = options(data, **{'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 16, **changes})
+    return run_tool('tools/train.py', config, '--work-dir', work_dir, *(a for a in arguments if a != without))
 
 
 @pytest.mark.parametrize('way', ['num_frames', 'model.num_frames', 'child'])
@@ -20,6 +20,8 @@ def test_more_frames_train_more_positions(small_demo, tmp_path, way):
     if way == 'child':
         (tmp_path / 'child.py').write_text(f'_base_ = [{str(ROOT / CONFIG)!r}]\nnum_frames = 16\n')
         config, changes = tmp_path / 'child.py', {}
+    if way != 'num_frames':
+        changes['without'] = 'num_frames=3'
     done = train(small_demo, tmp_path / 'work', config, **changes)
     assert done.returncode == 0, done.stderr
     positions = [w for name, w in prompts(tmp_path / 'work' / 'epoch_1.pth').items() if 16 in w.shape]

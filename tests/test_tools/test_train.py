@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tools import run_script, run_tool, start_tool
+from tests.tools import run_ranks, run_tool, start_tool
 
 EPOCHS = 4
 TRAIN = 'configs/vop/vop_demo.py'
@@ -18,10 +18,11 @@ TRAIN = 'configs/vop/vop_demo.py'
 
 def options(data, **changes):
     """A small and deterministic experiment on a small demo."""
-    changes = {'train_dataloader.batch_size': 16, 'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0,
-               'test_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
-               'val_dataloader.persistent_workers': False, 'test_dataloader.persistent_workers': False,
-               'default_hooks.logger.interval': 1, 'train_cfg.max_epochs': EPOCHS, 'param_scheduler.0.T_max': EPOCHS,
+    changes = {'num_frames': 3, 'train_dataloader.batch_size': 16, 'train_dataloader.num_workers': 0,
+               'val_dataloader.num_workers': 0, 'test_dataloader.num_workers': 0,
+               'train_dataloader.persistent_workers': False, 'val_dataloader.persistent_workers': False,
+               'test_dataloader.persistent_workers': False, 'default_hooks.logger.interval': 1,
+               'train_cfg.max_epochs': EPOCHS, 'param_scheduler.0.T_max': EPOCHS,
                **{f'{s}_dataloader.dataset.data_root': data for s in ('train', 'val', 'test')}, **changes}
     return ['--cfg-options', *(f'{k}={v}' for k, v in changes.items())]
 
@@ -82,7 +83,7 @@ def test_killed_and_resumed_ends_with_the_same_prompts(trained, small_demo, tmp_
     for line in process.stdout:
         if 'Epoch(train) [2]' in line:
             break
-    time.sleep(random.uniform(0, 0.6))
+    time.sleep(random.uniform(0, 0.3))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -102,8 +103,8 @@ def test_killed_and_resumed_ends_with_the_same_prompts(trained, small_demo, tmp_
 
 
 def test_two_processes_train_as_one(trained, small_demo, tmp_path):
-    done = run_script('tools/dist_train.sh', TRAIN, '2', '--work-dir', tmp_path,
-                      *options(small_demo, **{'train_dataloader.batch_size': 8}))
+    done = run_ranks('tools/train.py', TRAIN, '--launcher', 'pytorch', '--work-dir', tmp_path,
+                     *options(small_demo, **{'train_dataloader.batch_size': 8}), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = scalars(trained), scalars(tmp_path)
     assert len(one) == len(two)
@@ -125,7 +126,8 @@ def test_zero_shot_is_evaluated_by_any_command(small_demo, tmp_path, launch):
     elif launch == 'test':
         done = run_tool('tools/test.py', config, '--work-dir', tmp_path, *changes)
     else:
-        done = run_script('tools/dist_train.sh', config, '2', '--work-dir', tmp_path, *changes)
+        done = run_ranks('tools/train.py', config, '--launcher', 'pytorch', '--work-dir', tmp_path, *changes,
+                         processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     log = '\n'.join(p.read_text() for p in tmp_path.glob('*/*.log'))
     found = [line for line in log.splitlines() if 't2v/R1:' in line]

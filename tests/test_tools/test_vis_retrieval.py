@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.forks import fork_runs
 from tests.test_visualization.test_rankings import dump
 from tests.tools import run_tool
 from tests.videos import encode_video
@@ -84,7 +85,8 @@ def test_several_videos_and_checkpoints(tmp_path, demo_folder):
     arguments = ['configs/vop/vop_demo.py', tmp_path / 'out.png', '--checkpoints',
                  'zero-shot=configs/baselines/zero_shot_demo.py', '--top-k', '3', '--num-queries', '2', '--cfg-options']
     done = run_tool(TOOL, *arguments, f'test_dataloader.dataset.data_root={demo_folder / "data/demo"}',
-                    'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
+                    'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False', 'num_frames=3',
+                    before=fork_runs)
     assert done.returncode == 0, done.stderr
     page = Page((tmp_path / 'out.html').read_text())
     kinds = ' '.join(kind for kind, *_ in page.pictures)
@@ -99,6 +101,6 @@ def test_bad_input_gives_one_line(tmp_path):
             (['--checkpoints', 'a=no.py'], 'file not found: no.py'),
             (['--checkpoints', f'a=configs/vop/vop_demo.py:{tmp_path}/x.npz'], 'configs/vop/vop_demo.py failed'),
             (['--features', f'a={tmp_path}/x.npz', '--top-k', '0'], '--top-k must be at least 1')):
-        done = run_tool(TOOL, 'configs/vop/vop_demo.py', tmp_path / 'o.png', *arguments)
+        done = run_tool(TOOL, 'configs/vop/vop_demo.py', tmp_path / 'o.png', *arguments, before=fork_runs)
         assert done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr
     assert not (tmp_path / 'o.png').exists() and not (tmp_path / 'o.html').exists()
