@@ -29,7 +29,7 @@ OTHER_BACKBONES = {
         'clipa_l14', 'coca_b32', 'eva01_g14', 'eva02_b16', 'eva02_e14', 'metaclip2_h14', 'mobileclip2_b', 'text_rn50',
         'visual_roberta_b32', 'vitamin_b'))}
 TOKENIZERS_OF = dict(siglip2='mt5', clipa='bert', metaclip2='mt5', roberta='roberta')  # small ones for those of the hub
-SQUASHED = ('pe_core', 'siglip2')
+SQUASHED = ('pe_core', 'siglip2', 'clipa')
 
 
 def test_there_is_one_for_every_method_and_data_set():
