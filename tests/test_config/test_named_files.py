@@ -76,7 +76,7 @@ def test_every_split_that_will_be_read(small_demo, tmp_path):
     with pytest.raises(FileNotFoundError, match='vocabulary not found: no.txt'):
         require_files(read_config('configs/vop/vop_demo.py', {
             'data_root': str(small_demo), 'tokenizer.vocab': 'no.txt'}), ['val'])
-    hub = {'data_root': str(small_demo), 'tokenizer': dict(type='HFTokenizer', name='someone/tokenizer')}
+    hub = {'data_root': str(small_demo), 'tokenizer': dict(_delete_=True, type='HFTokenizer', name='someone/tokenizer')}
     require_files(read_config('configs/vop/vop_demo.py', hub), ['val'])
     with pytest.raises(FileNotFoundError, match='tokenizer not found: ./none is no folder'):
         require_files(read_config('configs/vop/vop_demo.py', {**hub, 'tokenizer.name': './none'}), ['val'])

@@ -10,6 +10,8 @@ MSRVTT, DEMO = 'configs/vop/vop_msrvtt.py', 'configs/vop/vop_demo.py'
 BARE = [dict(type='ReadClip', num_frames=12), dict(type='TokenizeText'), dict(type='PackVideoText')]
 SQUASHED = {'model.backbone.arch': 'ViT-H-14-378-quickgelu', 'model.backbone.weights': 'dfn5b'}
 
+SIGLIP2 = {'model.backbone.arch': 'ViT-B-16-SigLIP2', 'model.backbone.weights': 'webli'}
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_warned_about():
@@ -78,21 +80,47 @@ def test_configs_of_this_project_are_left_as_they_are(config):
     assert 'mean' not in str(before.model)
 
 
+@pytest.fixture
+def dumped(tmp_path):
+    """A config of an older run, in which everything is said."""
+
+    def write(base=MSRVTT, **changes):
+        read_config(base, changes).dump(tmp_path / 'dumped.py')
+        return tmp_path / 'dumped.py'
+    return write
+
+
+TOKENIZER = 'test_dataloader.dataset.pipeline.2.tokenizer'
+
+
 @pytest.mark.parametrize(('changes', 'says'), [
     (SQUASHED, r'size \(224, 224\), the model takes \(378, 378\); .* resized by .shortest., the weights want .squash.'),
     ({'model.data_preprocessor.mean': [0.5, 0.5, 0.5]}, r'mean is \(0.5, 0.5, 0.5\), the weights want \(0.48145466, '),
-    ({'tokenizer': dict(type='WordTokenizer', vocab='x')}, 'is WordTokenizer, the weights want CLIPTokenizer'),
-    ({'test_pipeline.0.interpolation': 'bilinear'}, "interpolation is 'bilinear', the weights want 'bicubic'"),
-], ids=['size and mode', 'mean', 'tokenizer', 'interpolation'])
-def test_a_config_that_disagrees_gets_one_warning_with_both_values(changes, says):
+    ({TOKENIZER: dict(type='WordTokenizer', vocab='x')}, 'is WordTokenizer, the weights want CLIPTokenizer'),
+    ({f'{TOKENIZER}.context_length': 32}, 'the tokenizer has the context_length 32, the weights want 77'),
+    ({'test_dataloader.dataset.pipeline.0.interpolation': 'bilinear'},
+     "interpolation is 'bilinear', the weights want 'bicubic'"),
+    (SIGLIP2, 'the tokenizer is CLIPTokenizer, the weights want HFTokenizer; '
+              "frames are resized by 'shortest', the weights want 'squash'"),
+], ids=['size and mode', 'mean', 'tokenizer', 'length', 'interpolation', 'another backbone'])
+def test_a_config_that_disagrees_gets_one_warning_with_both_values(dumped, changes, says):
+    path = dumped()
     with pytest.warns(UserWarning, match=f'the config and its backbone, OpenCLIP, disagree: .*{says}') as found:
-        read_config(MSRVTT, changes)
+        read_config(path, changes)
     assert len(found) == 1
 
 
-def test_of_weights_in_a_file_only_the_size_is_known():
+def test_tokenizers_of_the_same_type_are_compared_by_their_arguments(dumped):
+    path = dumped(**SIGLIP2)
+    read_config(path)
+    with pytest.warns(UserWarning, match="disagree: the tokenizer has the name 'timm/ViT-B-16-SigLIP2', the weights "
+                                         "want 'timm/ViT-B-16-SigLIP'$"):
+        read_config(path, {**SIGLIP2, 'model.backbone.arch': 'ViT-B-16-SigLIP'})
+
+
+def test_of_weights_in_a_file_only_the_size_is_known(dumped):
     own = {'model.backbone.weights': 'some/laion.pt', 'model.data_preprocessor.mean': [0.5, 0.5, 0.5],
-           'test_pipeline.0.interpolation': 'bilinear'}
-    read_config(MSRVTT, own)
+           'test_dataloader.dataset.pipeline.0.interpolation': 'bilinear'}
+    read_config(dumped(), own)
     with pytest.warns(UserWarning, match=r'disagree: frames have the size \(224, 224\), the model takes \(336, 336\)$'):
-        read_config(MSRVTT, {**own, 'model.backbone.arch': 'ViT-L-14-336-quickgelu'})
+        read_config(dumped(), {**own, 'model.backbone.arch': 'ViT-L-14-336-quickgelu'})

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from tests.videos import encode_video, read_index
+from vop_mm.config.preprocessing import use_declared
 from vop_mm.registry import TOKENIZERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
@@ -40,6 +41,9 @@ def test_batches_of_every_split(tmp_path, name, size, splits):
         data = [dict(video_id=f'{split}{i}', video=f'v{i}.mp4', captions=['a', 'b'][:1 + number % 2]) for i in range(3)]
         (tmp_path / f'{split}.json').write_text(json.dumps(dict(metainfo=dict(split=split), data_list=data)))
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    if name != 'demo':  # frames are the backbone's
+        cfg.model = dict(backbone=dict(type='OpenCLIP', arch='ViT-B-32-quickgelu'))
+        use_declared(cfg)
     with DefaultScope.overwrite_default_scope('vop_mm'):
         for phase, split in zip(('train', 'val', 'test'), splits, strict=True):
             loader = cfg[f'{phase}_dataloader']

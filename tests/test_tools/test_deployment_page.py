@@ -13,6 +13,7 @@ from tests.tools import ROOT
 from tests.versions import needs
 from tests.videos import encode_video
 from vop_mm.apis import VideoSearcher, init_model
+from vop_mm.config import read_config
 from vop_mm.deployment.onnx_export import LOWEST_TORCH, export_onnx
 from vop_mm.models.backbones.open_clip_port import OpenCLIP
 from vop_mm.search.clip_loader import ClipLoader
@@ -32,8 +33,7 @@ def test_the_programs_of_the_page_find_what_the_retriever_finds(tmp_path, monkey
     torch.manual_seed(0)  # with some weights all clips are alike
     save_file(OpenCLIP(ARCH).model.state_dict(), 'clip.safetensors')
     cfg.model.backbone = dict(type='OpenCLIP', arch=ARCH, weights=str(tmp_path / 'clip.safetensors'))
-    for step in cfg.test_dataloader.dataset.pipeline:
-        step.update({key: 40 for key in ('size', 'crop_size') if key in step})
+    cfg = read_config(cfg)
     checkpoint = write_checkpoint(tmp_path / 'vop.pth', cfg, seed=0)
     export_onnx(init_model(cfg, checkpoint), 'exported', checkpoint)
     for name, frames, size in (('a.mp4', 50, (96, 120)), ('b.mp4', 7, (120, 90)), ('c.mp4', 30, (64, 64))):

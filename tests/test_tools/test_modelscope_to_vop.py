@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from safetensors.torch import load_file
 
 from tests.tools import run_tool
 from vop_mm.apis import init_model
+from vop_mm.config import read_config
 from vop_mm.models.tuning import trainable_parameters
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
@@ -55,7 +55,7 @@ def test_embeddings_logits_loss_and_gradients_are_the_published_ones(converted):
 
 def test_the_config_stands_alone_and_says_what_was_published(converted):
     config, checkpoint, _ = converted
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     assert cfg.method == 'VoP' and cfg.model.num_frames == 12
     read, crop, *_ = cfg.test_dataloader.dataset.pipeline
     assert (read.num_frames, read.size, crop.crop_size) == (12, 32, 32)

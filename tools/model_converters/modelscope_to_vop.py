@@ -42,7 +42,7 @@ def main() -> int:
     with _named(args.src / SETTINGS):
         settings = json.loads((args.src / SETTINGS).read_text())['hyperparam']
         lengths = [settings['tp_prefix_token_num'], settings['tp_suffix_token_num']]
-        settings['num_frames'], settings['input_res']
+        settings['num_frames']
     published = read_clip_weights(args.src / CHECKPOINT).state_dict
     with _named(args.src / CHECKPOINT):
         frame_prompts = published['visual_prompt_learner.visual_prompts'].squeeze(1)  # [L, 1, K, C] -> [L, K, C]
@@ -122,16 +122,9 @@ def _config(backbone: dict, settings: dict, frame_prompts: int, text_prompts: li
     if text_prompts[1]:
         model.text_suffix_prompts = [dict(type='GenericPrompt', num_tokens=text_prompts[1])]
         model.published_eot = True  # position at which the published code reads a text with suffix
-    size = settings['input_res']
     cfg.num_frames = settings['num_frames']
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        read, *rest = cfg[key].dataset.pipeline
-        read.num_frames = settings['num_frames']
-        for transform in (read, *rest):
-            for name in ('size', 'crop_size'):
-                if name in transform:
-                    old = transform[name]
-                    transform[name] = size if isinstance(old, int) else tuple(size for _ in old)
+        cfg[key].dataset.pipeline[0].num_frames = settings['num_frames']
     return cfg
 
 

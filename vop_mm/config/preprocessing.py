@@ -1,11 +1,12 @@
 """Complete data pipelines from the backbone's preprocessing, and warn if they disagree."""
+import inspect
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from mmengine.config import Config
 
-from vop_mm.registry import MODELS, TRANSFORMS
+from vop_mm.registry import MODELS, TOKENIZERS, TRANSFORMS
 
 from .values import put, walk
 
@@ -90,9 +91,8 @@ def _frames(pipeline: list[dict], declared) -> Iterator[str]:
             if name != 'ResizeFrames':
                 size = (size, size) if isinstance(size, int) else size and tuple(size)[::-1]  # mmaction: width, height
         elif name == 'TokenizeText':
-            given, wanted = step.get('tokenizer'), declared.tokenizer
-            if isinstance(given, dict) and wanted is not None and _name(given) != _name(wanted):
-                yield f'the tokenizer is {_name(given)}, the weights want {_name(wanted)}'
+            if isinstance(step.get('tokenizer'), dict) and declared.tokenizer is not None:
+                yield from _tokenizer(step['tokenizer'], declared.tokenizer)
         elif name not in ('Flip', 'PackVideoText'):
             size = None  # of a step that nothing is known of
     wanted = min(declared.size) if isinstance(size, int) else declared.size
@@ -106,6 +106,17 @@ def _frames(pipeline: list[dict], declared) -> Iterator[str]:
             yield f'frames are resized by {resize!r}, the weights want {declared.resize!r}'
     if read.get('interpolation', 'bicubic') != declared.interpolation:
         yield f'the interpolation is {read["interpolation"]!r}, the weights want {declared.interpolation!r}'
+
+
+def _tokenizer(given: dict, wanted: dict) -> Iterator[str]:
+    if _name(given) != _name(wanted):
+        yield f'the tokenizer is {_name(given)}, the weights want {_name(wanted)}'
+        return
+    arguments = inspect.signature(_registered(TOKENIZERS, wanted['type'])).parameters
+    for key in (key for key in arguments if key in given or key in wanted):
+        value, other = (config.get(key, arguments[key].default) for config in (given, wanted))
+        if value != other:
+            yield f'the tokenizer has the {key} {value!r}, the weights want {other!r}'
 
 
 def _is_pipeline(value) -> bool:

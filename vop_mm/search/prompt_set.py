@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,8 @@ class PromptSet:
         """Return what is needed to load the same prompts from any folder: config text and checkpoint path."""
         if self._config_text is None:  # takes MMEngine a second, and is needed for each part of a collection
             cfg = _absolute(self.cfg.to_dict())
+            if folder := cfg['model']['backbone'].get('hf_folder'):
+                cfg['model']['backbone']['hf_folder'] = os.path.abspath(os.path.expanduser(folder))
             if cfg['model']['backbone'].get('cache_dir') is not None:  # not accepted from data: see shared_config.py
                 cfg['model']['backbone'].update(weights=os.path.abspath(self.model.backbone.file), cache_dir=None)
             if isinstance(self.tokenizer, HFTokenizer):
@@ -213,13 +215,18 @@ def with_checkpoints_config(cfg: Config, meta: dict) -> Config:
     if found is None:
         return cfg
     found.model.backbone = cfg.model.backbone
+    tokenizer = split_pipeline(cfg.test_dataloader.dataset.pipeline).tokenize.get('tokenizer')
+    for step in _tokenizing(found):
+        if _is_hugging_face(tokenizer) and _is_hugging_face(step.get('tokenizer', tokenizer)):
+            step['tokenizer'] = tokenizer  # its folder is another one on another machine
     return found
 
 
 def published_config(text: str) -> str | None:
     """Reduce a checkpoint's config to what :func:`with_checkpoints_config` uses, for publishing.
 
-    It keeps the model and how frames and texts are made for it: no path of weights, no dataset, nothing of the run.
+    It keeps the model and how frames and texts are made for it: no path of weights or of a tokenizer that comes with
+    them, no dataset, nothing of the run.
     None if the config has no model or no test pipeline.
     SharedConfigError: the recipient of the file would refuse it.
     """
@@ -228,12 +235,24 @@ def published_config(text: str) -> str | None:
         model = content['model'] = current_names(content['model'])
         if isinstance(backbone := model.get('backbone'), dict):
             model['backbone'] = {key: None if key == 'weights' else value for key, value in backbone.items()
-                                 if key not in ('cache_dir', 'compile')}
+                                 if key not in ('cache_dir', 'compile', 'hf_folder')}
     cfg = shared_config(content)
     if cfg is None:
         return None
     cfg.test_dataloader = dict(dataset=dict(pipeline=cfg.test_dataloader.dataset.pipeline))
+    for step in _tokenizing(cfg):
+        if _is_hugging_face(step.get('tokenizer')) and not on_hub(step['tokenizer']['name']):
+            del step['tokenizer']
     return cfg.pretty_text
+
+
+def _tokenizing(cfg: Config) -> Iterator[dict]:
+    return (step for _, step in walk(cfg.test_dataloader)
+            if isinstance(step, dict) and step.get('type') in ('TokenizeText', 'vop_mm.TokenizeText'))
+
+
+def _is_hugging_face(tokenizer: dict | None) -> bool:
+    return isinstance(tokenizer, dict) and tokenizer.get('type') in ('HFTokenizer', 'vop_mm.HFTokenizer')
 
 
 def read_source(index: str | Path) -> IndexSource:

@@ -7,6 +7,7 @@ import struct
 import time
 import zipfile
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from tests.clips import SMALL, build_clip
 from tests.versions import needs
+from vop_mm.models.backbones import pretrained
 from vop_mm.models.backbones.base import fingerprint
 from vop_mm.models.backbones.clip_weights import read_clip_weights
 from vop_mm.models.backbones.openai_arch import openai_arch
@@ -116,7 +118,8 @@ def test_openai_weights_are_refused_without_quick_gelu(tmp_path, state, name):
     'metaclip_400m', marks=needs('open_clip_torch', '2.30', 'not among its tags'))])
 def test_tags_of_quick_gelu_weights_are_refused_without_it(tmp_path, monkeypatch, tag):
     torch.save({}, tmp_path / 'w.pt')
-    monkeypatch.setattr(open_clip.pretrained, 'download_pretrained', lambda *_, **__: str(tmp_path / 'w.pt'))
+    for module, name in ((pretrained, 'hub_file'), (open_clip.pretrained, 'download_pretrained')):
+        monkeypatch.setattr(module, name, lambda *_, **__: str(tmp_path / 'w.pt'))
     with torch.device('meta'), pytest.raises(ValueError, match='quick-GELU.*ViT-B-16-quickgelu'):
         build_clip('ViT-B-16', weights=tag, rough=0)
 
@@ -309,14 +312,19 @@ def test_an_unknown_tag_lists_those_there_are():
         build_clip('ViT-B-32-quickgelu', weights='opnai')
 
 
-def test_without_a_connection_the_error_says_how_to_use_a_file(monkeypatch):
+@pytest.mark.parametrize('hub', [True, False])
+def test_without_a_connection_the_error_says_how_to_use_a_file(monkeypatch, hub):
     def offline(*args, **kwargs):
         raise OSError('no route to host')
 
+    if not hub:
+        monkeypatch.setattr(pretrained, 'tag_record', lambda *_: dict(url='https://x.org/w.pt'))
+    monkeypatch.setattr(huggingface_hub.HfApi, 'model_info', offline)
     monkeypatch.setattr(open_clip.pretrained, 'download_pretrained', offline)
+    says = r'hf download timm/\S+ --local-dir FOLDER.*=FOLDER/FILE$' if hub else 'https://x.org/w.pt .*=/path/to/file$'
     with torch.device('meta'), pytest.raises(
-            ConnectionError, match="'openai' of ViT-B-32-quickgelu.*model.backbone.weights=/path/to/file") as error:
-        build_clip('ViT-B-32-quickgelu', weights='openai')
+            ConnectionError, match="'openai' of ViT-B-32-quickgelu.*OSError.*" + says) as error:
+        build_clip('ViT-B-32-quickgelu', weights='openai', cache_dir='/nonexistent')
     assert '\n' not in str(error.value)
 
 

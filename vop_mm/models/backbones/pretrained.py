@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from vop_mm.utils.architecture_file import read_preprocessing
+from vop_mm.utils.hub import hub_file
 
 from .base import OPENAI_MEAN, OPENAI_STD
 from .clip_weights import read_clip_weights
@@ -128,11 +129,17 @@ def _download(arch: str, tag: str, cache_dir: str | None) -> tuple[str, bool]:
     if not cfg:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise ValueError(f'open_clip has no weights {tag!r} for {arch}; it has: {", ".join(tags) or "none"}')
-    try:
-        path = download_pretrained(cfg, cache_dir=cache_dir)
-    except Exception as e:  # hub clients raise their own errors, which differ between versions
-        raise ConnectionError(
-            f'the weights {tag!r} of {arch} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch the '
-            'file elsewhere (OpenAI archive, state dict or safetensors) and point at it: '
-            '--cfg-options model.backbone.weights=/path/to/file') from e
+    what, setting = f'the weights {tag!r} of {arch}', '--cfg-options model.backbone.weights'
+    repository, _, name = cfg.get('hf_hub', '').rpartition('/')
+    if repository:
+        name = name or 'open_clip_pytorch_model.bin'
+        safe = 'open_clip_model.safetensors' if name == 'open_clip_pytorch_model.bin' else f'{name[:-4]}.safetensors'
+        path = hub_file(repository, [safe, name], what, setting, cache_dir)
+    else:
+        try:
+            path = download_pretrained(cfg, cache_dir=cache_dir)
+        except Exception as e:  # a dozen kinds
+            raise ConnectionError(f'{what} can\'t be downloaded ({type(e).__name__}). Without a connection, fetch '
+                                  f'{cfg.get("url") or "the file"} elsewhere and point at it: {setting}=/path/to/file'
+                                  ) from e
     return path, tag.lower() == 'openai' or bool(cfg.get('quick_gelu'))
