@@ -1,13 +1,12 @@
 """ONNX files of towers that are not CLIP's, run in onnxruntime beside the model."""
-import copy
-
 import numpy as np
 import pytest
 import torch
 
-from tests.backbone_kinds import KINDS, captions_of, roughen_statistics
-from tests.clips import build_retriever, generic
+from tests.backbone_kinds import KINDS, captions_of
+from tests.clips import build_clip, generic
 from tests.versions import needs
+from vop_mm.registry import MODELS
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -26,12 +25,12 @@ FRAMES = 3
 
 
 def small(kind, **changes):
-    """Of two layers a tower, to be exported in seconds."""
-    arch = copy.deepcopy(KINDS[kind])
-    arch['text_cfg']['layers'] = 2
-    model = build_retriever(arch, rough=0.1, num_frames=FRAMES, text_prompts=[generic(3)], **changes)
-    roughen_statistics(model.backbone, 0.1)
-    return model
+    """With two layers of vision and one of text, to be exported in seconds."""
+    clip = build_clip(KINDS[kind], rough=0.1)
+    del clip.vision_blocks[2:], clip.text_blocks[1:]
+    model = MODELS.build(dict(type='TextVideoRetriever', backbone=clip, num_frames=FRAMES, text_prompts=[generic(3)],
+                              **changes))
+    return model.eval()
 
 
 def exported(encoder, folder):
