@@ -10,8 +10,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 
 from tests.device_reads import DeviceReads
+from tests.methods import FRAMES, METHODS, build
 from tests.ranks import on_ranks
-from tests.test_models.test_methods import FRAMES, METHODS, build
 from tests.test_tools.test_train import TRAIN, options, scalars
 from tests.tools import run_tool
 from vop_mm.engine.hooks import BufferedRuntimeInfoHook

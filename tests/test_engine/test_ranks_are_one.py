@@ -6,8 +6,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from tests.methods import batch, build
 from tests.ranks import on_ranks
-from tests.test_models.test_methods import batch, build
 from vop_mm.models.tuning import trainable_parameters
 
 METHODS = ('vop', 'vop_c', 'vop_f', 'full')

@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from tests.test_models.test_methods import batch, build
+from tests.methods import batch, build
 from tests.test_tools.test_train import TRAIN, options, scalars
 from tests.tools import run_tool
 from vop_mm.models.tuning import trainable_parameters

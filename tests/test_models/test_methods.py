@@ -1,90 +1,13 @@
 """The properties of every method (VoP, section 3), with values, in float64 on a small CLIP."""
-import copy
-
 import pytest
 import torch
 from torch.nn import functional as F
 
+from tests import methods
+from tests.methods import DEPTH, METHODS, PROMPTED, SHALLOW, batch, build, close, generic
 from tests.versions import needs
 from vop_mm.engine.checkpoint import match
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
-from vop_mm.registry import MODELS
-
-FRAMES, DEPTH, SHALLOW = 5, 4, 2
-ARCH = dict(embed_dim=24, quick_gelu=True,
-            vision_cfg=dict(image_size=16, patch_size=8, width=32, head_width=16, layers=DEPTH),
-            text_cfg=dict(context_length=24, vocab_size=60, width=48, heads=3, layers=3))
-TEXT = dict(text_prompts=[dict(type='GenericPrompt', num_tokens=3)])
-
-
-def generic(num_tokens, **layers):
-    return dict(type='GenericPrompt', num_tokens=num_tokens, init_std=0.5, **layers)
-
-
-def position(num_tokens, **layers):
-    return dict(type='PositionPrompt', num_tokens=num_tokens, init_std=0.5, **layers)
-
-
-def context(num_tokens, mixer='BiLSTM', **layers):
-    return dict(type='ContextPrompt', num_tokens=num_tokens, mixer=dict(type=mixer), **layers)
-
-
-SCOPES = dict(video_prompts=[generic(4)], video_from=SHALLOW)
-PROMPTED = {
-    'vop': dict(frame_prompts=[generic(4)], **TEXT),
-    'vop_p': dict(frame_prompts=[generic(2), position(2)], **TEXT),
-    'vop_c': dict(frame_prompts=[generic(2), context(2)], **TEXT),
-    'vop_f': dict(frame_prompts=[generic(4)], **SCOPES, **TEXT),
-    'vop_f_p': dict(frame_prompts=[generic(2), position(2)], **SCOPES, **TEXT),
-    'vop_f_c': dict(frame_prompts=[generic(2), context(2)], **SCOPES, **TEXT),
-    'vop_c_lstm': dict(frame_prompts=[generic(2), context(2, mixer='LSTM')], **TEXT),
-    'vop_c_transformer': dict(frame_prompts=[generic(2), context(2, mixer='FrameTransformer')], **TEXT),
-    'vop_c_update': dict(frame_prompts=[generic(4)], cls_updates=[dict(type='ContextUpdate')], **TEXT),
-    'vop_f_from_0': dict(video_prompts=[generic(4)], video_from=0, **TEXT),
-    'vop_p_everywhere_f': dict(frame_prompts=[generic(2, layers=None), position(2, layers=None)], video_from=SHALLOW,
-                               **TEXT),
-}
-BASELINES = {
-    'full': dict(tuning=dict(type='FullTuning')), 'bias': dict(tuning=dict(type='BiasTuning')),
-    'proj': dict(tuning=dict(type='ProjTuning')), 'partial': dict(tuning=dict(type='PartialTuning')),
-    'adapter_attn': dict(tuning=dict(type='AdapterTuning', beside='attn', hidden=6)),
-    'adapter_ffn': dict(tuning=dict(type='AdapterTuning', beside='mlp', hidden=6)),
-    'zero_shot': dict(tuning=dict(type='ZeroShot')),
-}
-METHODS = {**PROMPTED, **BASELINES}
-# whether an embedding of one frame depends on the others
-MIXES = {name: name.startswith(('vop_c', 'vop_f')) or name == 'vop_p_everywhere_f' for name in METHODS}
-
-
-def build(method='vop', dtype=torch.float64, seed=0, compile=False, **changes):
-    torch.manual_seed(seed)
-    cfg = copy.deepcopy(dict(METHODS[method], **changes))
-    backbone = dict(type='OpenCLIP', arch=copy.deepcopy(ARCH), compile=compile)
-    model = MODELS.build(dict(type='TextVideoRetriever', backbone=backbone, num_frames=FRAMES, **cfg))
-    for module in model.modules():  # some start as the identity; here they do something
-        if type(module).__name__ == 'ParallelAdapter':
-            torch.nn.init.normal_(module.up.weight, std=0.1)
-        if type(module).__name__ == 'ContextUpdate':
-            torch.nn.init.normal_(module.fc.weight, std=0.1)
-    return model.to(dtype).eval()
-
-
-def batch(videos=3, frames=FRAMES, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randn(videos, frames, 3, 16, 16, generator=generator, dtype=dtype)
-    tokens = torch.randint(1, 58, (videos, 9), generator=generator)
-    for row, length in zip(tokens, (9, 4, 6), strict=False):
-        row[length - 1], row[length:] = 59, 0
-    return pixels, tokens
-
-
-def close(a, b, tolerance=1e-12):
-    return torch.allclose(a, b, rtol=0, atol=tolerance)
-
-
-def set_weight(parameter, value):
-    with torch.no_grad():
-        parameter.copy_(value)
 
 
 # -- where prompts stand ----------------------------------------------------------------------------------------------
@@ -127,37 +50,20 @@ def test_configs_and_checkpoints_from_before_scopes_are_the_same_model(name):
 
 # -- 2. methods that are equal under conditions ------------------------------------------------------------------------
 def test_video_scope_from_the_last_layer_on_is_vop():
-    frames, _ = batch()
-    assert close(build('vop', video_from=DEPTH).encode_frames(frames), build('vop').encode_frames(frames))
-    assert not close(build('vop_f').encode_frames(frames), build('vop').encode_frames(frames), 1e-3)
+    methods.assert_video_scope_from_the_last_layer_on_is_vop(build, batch()[0], DEPTH)
 
 
 def test_equal_position_rows_are_vop_with_generic_before_specific():
-    model, vop, (frames, _) = build('vop_p'), build('vop'), batch()
-    first, table = model.vision_tower.prompts
-    set_weight(table.weight, table.weight[:, :1])
-    set_weight(vop.vision_tower.prompts[0].weight, torch.cat([first.weight, table.weight[:, 0]], dim=1))
-    assert close(model.encode_frames(frames), vop.encode_frames(frames))
+    methods.assert_equal_position_rows_are_vop_with_generic_before_specific(build, batch()[0])
 
 
 def test_context_without_weights_is_vop_with_the_bias():
-    model, vop, (frames, _) = build('vop_c'), build('vop'), batch()
-    first, module = model.vision_tower.prompts
-    set_weight(module.fc.weight, torch.zeros_like(module.fc.weight))
-    tokens = module.fc.bias.view(1, 2, -1).expand(DEPTH, -1, -1)
-    set_weight(vop.vision_tower.prompts[0].weight, torch.cat([first.weight, tokens], dim=1))
-    assert close(model.encode_frames(frames), vop.encode_frames(frames))
+    methods.assert_context_without_weights_is_vop_with_the_bias(build, batch()[0], DEPTH)
 
 
 @pytest.mark.parametrize('name', ['adapter_attn', 'adapter_ffn'])
 def test_a_new_adapter_is_the_identity(name):
-    model, plain, (frames, tokens) = build(name), build('zero_shot'), batch()
-    for module in model.modules():
-        if type(module).__name__ == 'ParallelAdapter':
-            torch.nn.init.zeros_(module.up.weight)
-    assert close(model.encode_frames(frames), plain.encode_frames(frames))
-    assert close(model.encode_text(tokens), plain.encode_text(tokens))
-    assert not close(build(name).encode_text(tokens), plain.encode_text(tokens), 1e-3)
+    methods.assert_a_new_adapter_is_the_identity(build, name, *batch())
 
 
 # -- an independent reference of what the towers do --------------------------------------------------------------------
@@ -226,83 +132,34 @@ def test_frames_equal_the_reference_in_value_and_gradient(name):
 # -- 3. and 4. which frame depends on which ----------------------------------------------------------------------------
 @pytest.mark.parametrize('name', METHODS)
 def test_a_changed_frame_changes_the_others_only_where_frames_mix(name):
-    model, (frames, _) = build(name), batch(videos=1)
-    changed = frames.clone()
-    changed[:, 2] += 1
-    difference = (model.encode_frames(changed) - model.encode_frames(frames)).abs().amax(dim=(0, 2))
-    assert difference[2] > 1e-4
-    before, after = difference[:2], difference[3:]
-    assert (after > 1e-7).all() if MIXES[name] else (after == 0).all()
-    # an LSTM in one direction carries nothing back
-    assert (before > 1e-7).all() if MIXES[name] and name != 'vop_c_lstm' else (before == 0).all()
+    methods.assert_a_changed_frame_changes_the_others_only_where_frames_mix(build(name), name, batch(videos=1)[0])
 
 
 def test_only_layers_of_video_scope_mix():
-    """With the frames' tokens put back before the first of them, a change of one frame reaches no other."""
-    model, (frames, _) = build('vop_f'), batch(videos=1)
-    changed = frames.clone()
-    changed[:, 2] += 1
-    seen = {}
-    join = model.vision_tower._join_frames
-
-    def record(cls, patches):
-        seen.setdefault('cls', []).append(cls)
-        return join(cls, patches)
-
-    model.vision_tower._join_frames = record
-    model.encode_frames(frames), model.encode_frames(changed)
-    difference = (seen['cls'][0] - seen['cls'][1]).abs().amax(dim=(0, 2, 3))
-    assert difference[2] > 0 and (difference[[0, 1, 3, 4]] == 0).all()
+    methods.assert_only_layers_of_video_scope_mix(build('vop_f'), batch(videos=1)[0])
 
 
 @pytest.mark.parametrize('name', ['vop', 'vop_p', 'vop_f', 'vop_f_p', 'vop_f_from_0', 'zero_shot'])
 def test_frames_permuted_with_what_belongs_to_them_permute_the_embeddings(name):
-    model, (frames, _) = build(name), batch()
-    order = torch.tensor([3, 0, 4, 1, 2])
-    expected = model.encode_frames(frames)[:, order]
-    for provider in model.vision_tower.prompts:
-        if type(provider).__name__ == 'PositionPrompt':
-            set_weight(provider.weight, provider.weight[:, order].clone())
-    if hasattr(model.vision_tower, 'frame_position'):
-        set_weight(model.vision_tower.frame_position, model.vision_tower.frame_position[order].clone())
-    assert close(model.encode_frames(frames[:, order]), expected)
+    methods.assert_frames_permuted_with_what_belongs_to_them_permute_the_embeddings(build(name), batch()[0])
 
 
 # -- 5. what trains ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', [n for n in METHODS if n != 'zero_shot'])
 def test_gradients_are_on_what_trains_and_the_rest_stays(name):
-    model = build(name, dtype=torch.float32).train()
-    frames, tokens = batch(dtype=torch.float32)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    trainable = trainable_parameters(model)
-    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2)
-    model(frames, tokens, mode='loss')['loss'].backward()
-    with_gradient = {k for k, p in model.named_parameters() if p.grad is not None}
-    assert with_gradient == set(trainable)
-    optimizer.step()
-    for key, value in model.state_dict().items():
-        if key in trainable:
-            assert not torch.equal(value, before[key]), key
-        else:
-            assert torch.equal(value, before[key]), key
+    methods.assert_gradients_are_on_what_trains_and_the_rest_stays(
+        build(name, dtype=torch.float32), *batch(dtype=torch.float32))
 
 
 # -- 6. padding and batches --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', METHODS)
 def test_a_batch_is_as_one_by_one(name):
-    model, (frames, tokens) = build(name), batch()
-    assert close(model.encode_video(frames), torch.cat([model.encode_video(v[None]) for v in frames]))
-    assert close(model.encode_text(tokens), torch.cat([model.encode_text(t[None]) for t in tokens]))
+    methods.assert_a_batch_is_as_one_by_one(build(name), *batch())
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_masked_frames_are_as_if_they_were_not_there(name):
-    model, (frames, _) = build(name), batch(videos=3)
-    real = torch.tensor([5, 3, 1])
-    mask = torch.arange(FRAMES)[None] < real[:, None]
-    alone = torch.cat([model.encode_video(v[None, :n]) for v, n in zip(frames, real, strict=True)])
-    filled = torch.where(mask[..., None, None, None], frames, 7.)  # what stands in the padding doesn't matter
-    assert close(model.encode_video(filled, mask), alone)
+    methods.assert_masked_frames_are_as_if_they_were_not_there(build(name), batch()[0])
 
 
 # -- other ways to compute the same ------------------------------------------------------------------------------------

@@ -63,24 +63,26 @@ class VideoEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Text encoder of ``text.onnx``: token ids of any length to text embeddings.
+    """Text encoder of ``text.onnx``: token ids to text embeddings.
 
-    Tokens that exceed the tower's context are cut, keeping end of text. If attention is causal, so are those after the
-    batch's last end of text: padding would only cost time.
+    Token ids have any length if nothing after end of text affects an embedding. Those that exceed the tower's context
+    are then cut, keeping end of text, and so are those after the batch's last end of text: padding would only cost
+    time. For other towers they have the context length, as tokenizers return them.
 
     Args:
         model (TextVideoRetriever): Model in evaluation mode.
     """
     output = 'text_features'
-    axes = dict(tokens={0: 'batch', 1: 'length'})
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.any_length = model.backbone.causal_text and not model.backbone.reads_last
+        self.axes = dict(tokens={0: 'batch', **({1: 'length'} if self.any_length else {})})
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode texts. int64 [B, L] -> [B, D], unit norm."""
-        if not self.model.backbone.causal_text:
+        if not self.any_length:
             return self.model.encode_text(tokens)
         most = self.model.text_tower.max_words
         eot = self.model.backbone.caption_ends(tokens)[:, None]  # [B, 1]
