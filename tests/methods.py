@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from tests.clips import generic
 from vop_mm.models.tuning import trainable_parameters
 from vop_mm.registry import MODELS
 
@@ -14,10 +15,6 @@ ARCH = dict(embed_dim=24, quick_gelu=True,
             vision_cfg=dict(image_size=16, patch_size=8, width=32, head_width=16, layers=DEPTH),
             text_cfg=dict(context_length=24, vocab_size=60, width=48, heads=3, layers=3))
 TEXT = dict(text_prompts=[dict(type='GenericPrompt', num_tokens=3)])
-
-
-def generic(num_tokens, **layers):
-    return dict(type='GenericPrompt', num_tokens=num_tokens, init_std=0.5, **layers)
 
 
 def position(num_tokens, **layers):

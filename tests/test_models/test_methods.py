@@ -4,7 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from tests import methods
-from tests.methods import DEPTH, METHODS, PROMPTED, SHALLOW, batch, build, close, generic
+from tests.clips import generic
+from tests.methods import DEPTH, METHODS, PROMPTED, SHALLOW, batch, build, close
 from tests.versions import needs
 from vop_mm.engine.checkpoint import match
 from vop_mm.models.tuning import trainable_parameters, trainable_state_dict
