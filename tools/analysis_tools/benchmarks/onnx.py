@@ -67,7 +67,8 @@ def compare(what: str, encoder, batch_sizes: list[int], repeat: int) -> list[dic
         if 'tokens' in inputs:
             inputs = dict(tokens=captions(inputs['tokens']))
         arrays = {name: value.numpy() for name, value in inputs.items()}
-        short = {name: value[:, :CAPTION] if name == 'tokens' else value for name, value in inputs.items()}
+        short = {name: value[:, :CAPTION] if getattr(encoder, 'any_length', False) else value
+                 for name, value in inputs.items()}
         ways = {'PyTorch': lambda short=short: encoder.reference(**short),
                 'onnxruntime': lambda arrays=arrays: session.run(None, arrays)}
         with torch.inference_mode():
