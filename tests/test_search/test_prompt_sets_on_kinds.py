@@ -8,8 +8,11 @@ import torch
 from tests.backbone_kinds import KINDS
 from tests.checkpoints import demo_config, write_checkpoint
 from tests.clips import build_clip
+from tests.hf_tokenizers import write_tokenizer
 from tests.versions import needs
 from vop_mm.apis import VideoSearcher
+from vop_mm.registry import TOKENIZERS
+from vop_mm.search.prompt_set import _name_folder
 
 pytestmark = needs('open_clip_torch', '3.3', 'not all kinds of towers')
 METHODS = {name: f'vop/{name}_demo.py' for name in ('vop', 'vop_f_c')}
@@ -57,3 +60,13 @@ def test_checkpoints_on_one_backbone_are_as_each_alone(files):
         np.testing.assert_allclose(several.encode_text(texts, prompts=name), alone[name][1], atol=1e-6)
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(alone['vop'], alone['vop_f_c']))
     assert several.prompt_set('vop').model.backbone is several.prompt_set('vop_f_c').model.backbone
+
+
+@pytest.mark.parametrize('kind', ['HFTokenizer', 'vop_mm.HFTokenizer'])
+def test_the_folder_of_a_tokenizer_is_named_so_that_an_index_opens_anywhere(kind, tmp_path, monkeypatch):
+    pytest.importorskip('transformers')
+    write_tokenizer(tmp_path / 'mine', 'mt5')
+    monkeypatch.chdir(tmp_path)
+    cfg = dict(pipeline=[dict(type='ReadClip'), dict(type='TokenizeText', tokenizer=dict(type=kind, name='mine'))])
+    _name_folder(cfg, TOKENIZERS.build(dict(type='HFTokenizer', name='mine')))
+    assert cfg['pipeline'][1]['tokenizer']['name'] == str(tmp_path / 'mine')

@@ -251,7 +251,7 @@ def _tokenizing(cfg: Config) -> Iterator[dict]:
             if isinstance(step, dict) and step.get('type') in ('TokenizeText', 'vop_mm.TokenizeText'))
 
 
-def _is_hugging_face(tokenizer: dict | None) -> bool:
+def _is_hugging_face(tokenizer) -> bool:
     return isinstance(tokenizer, dict) and tokenizer.get('type') in ('HFTokenizer', 'vop_mm.HFTokenizer')
 
 
@@ -295,7 +295,7 @@ def _name_folder(cfg: dict, tokenizer: HFTokenizer) -> None:
     if on_hub(tokenizer.name) and tokenizer.name in open_clip_tokenizers():
         return
     for _, part in walk(cfg):
-        if isinstance(part, dict) and (part.get('type'), part.get('name')) == ('HFTokenizer', tokenizer.name):
+        if _is_hugging_face(part) and part.get('name') == tokenizer.name:
             part['name'] = tokenizer.folder
 
 

@@ -147,14 +147,8 @@ class HuggingFaceText(OpenClipText):
         out = self.text.transformer(input_ids=tokens, attention_mask=mask)
         return torch.cat([out.last_hidden_state, self.text.pooler(out, mask)[:, None]], dim=1)
 
-    def positions(self, length: int) -> Tensor:
-        raise NotImplementedError(f'{self.kind}: no positions')
-
     def key_mask(self, tokens: Tensor) -> None:
         return None
-
-    def run_block(self, layer: int, x: Tensor, key_mask: Tensor | None) -> Tensor:
-        raise NotImplementedError(f'{self.kind}: no blocks')
 
     def read(self, x: Tensor) -> Tensor:
         return self.text.proj(x)

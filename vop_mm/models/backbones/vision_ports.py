@@ -53,10 +53,6 @@ class VisionPort:
         """Apply the normalization before the first block, [..., C] -> [..., C]."""
         return prompts
 
-    def run_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None) -> Tensor:
-        """Run a block; see :meth:`Backbone.run_vision_block`."""
-        raise NotImplementedError(f'{self.kind}: no blocks')
-
     def read(self, cls: Tensor, patches: Tensor) -> Tensor:
         """Read embeddings from read-out tokens [B, F, R, C] and patches [B, F, M, C], -> [B, F, D]."""
         return cls.squeeze(-2)
@@ -96,6 +92,7 @@ class OpenClipViT(VisionPort):
         return self.visual.ln_pre(prompts)
 
     def run_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None) -> Tensor:
+        """Run a block; see :meth:`Backbone.run_vision_block`."""
         if key_mask is None:
             return self.blocks[layer](x)
         return self.blocks[layer](x, attn_mask=additive_mask(key_mask, x.dtype))
@@ -150,6 +147,7 @@ class TimmViT(VisionPort):
         return self.trunk.norm_pre(prompts)
 
     def run_block(self, layer: int, x: Tensor, num_prefix: int, key_mask: Tensor | None) -> Tensor:
+        """Run a block; see :meth:`Backbone.run_vision_block`."""
         kwargs = {} if key_mask is None else dict(attn_mask=key_mask[:, None, None])  # [N, T] -> [N, 1, 1, T]
         if self.rotates:
             kwargs['rope'] = self._rotary_positions(layer, x, num_prefix)

@@ -59,9 +59,11 @@ class BiasTuning(TuningStrategy):
     """
 
     def trainable(self, model: nn.Module) -> Iterable[Parameter]:
-        # of timm's Eva: q_bias, v_bias
-        return (p for name, p in model.backbone.named_parameters()
-                if name.endswith('bias') and not name.endswith('logit_bias'))
+        for module in model.backbone.modules():
+            for name, p in module.named_parameters(recurse=False):
+                # bias, in_proj_bias, and q_bias and v_bias of timm's Eva
+                if name.endswith('bias') and p is not model.backbone.logit_bias:
+                    yield p
 
 
 @TUNING.register_module()
